@@ -1,0 +1,156 @@
+"""Which OpenMMLab stack this interpreter has, and whether mmattn fits it.
+
+Two families of distributions carry the same import packages. Only package
+metadata is read here, so asking costs milliseconds and imports nothing.
+"""
+
+import importlib.util
+import re
+from importlib import metadata
+from typing import NamedTuple
+
+ONEDL = 'OneDL'
+OPENMMLAB = 'OpenMMLab'
+
+# stack -> import package -> the distributions that carry it
+DISTRIBUTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    ONEDL: {
+        'mmengine': ('onedl-mmengine',),
+        'mmcv': ('onedl-mmcv',),
+        'mmdet': ('onedl-mmdetection',),
+        'mmseg': ('onedl-mmsegmentation',),
+        'mmpretrain': ('onedl-mmpretrain',),
+    },
+    OPENMMLAB: {
+        'mmengine': ('mmengine', 'mmengine-lite'),
+        'mmcv': ('mmcv', 'mmcv-lite'),
+        'mmdet': ('mmdet',),
+        'mmseg': ('mmsegmentation',),
+        'mmpretrain': ('mmpretrain',),
+    },
+}
+
+# Older mmengine fails on torch >= 2.5, older mmcv has another layout. There
+# is no upper bound: a newer release is more often right than refused rightly.
+MINIMUM_VERSIONS: dict[str, str] = {
+    'mmengine': '0.10.6',
+    'mmcv': '2.0.1',
+    'mmdet': '3.0.0',
+    'mmseg': '1.0.0',
+    'mmpretrain': '1.0.0',
+}
+REQUIRED = ('mmengine', 'mmcv')
+
+BUILD_TOOLS_COMMAND = (
+    "pip install ninja wheel packaging psutil 'setuptools>=80,<82'"
+)
+INSTALL_COMMANDS: dict[str, str] = {
+    ONEDL: (
+        'pip install torch==2.11.0 torchvision==0.26.0 && '
+        f'{BUILD_TOOLS_COMMAND} && '
+        'pip install --no-build-isolation onedl-mmengine==0.10.12 '
+        'onedl-mmcv==2.3.6'
+    ),
+    OPENMMLAB: (
+        'pip install torch==2.1.2 torchvision==0.16.2 "numpy<2" && '
+        f'{BUILD_TOOLS_COMMAND} && '
+        'pip install --no-build-isolation mmengine==0.10.7 mmcv==2.1.0'
+    ),
+}
+
+
+class Installed(NamedTuple):
+    """One installed distribution of a stack."""
+
+    stack: str
+    package: str
+    distribution: str
+    version: str
+
+
+def find_installed() -> list[Installed]:
+    """List the distributions of both stacks that are installed."""
+    return [
+        Installed(stack, package, distribution, version)
+        for stack, packages in DISTRIBUTIONS.items()
+        for package, distributions in packages.items()
+        for distribution in distributions
+        if (version := distribution_version(distribution)) is not None
+    ]
+
+
+def distribution_version(distribution: str) -> str | None:
+    """Return the version of an installed distribution, or None."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def is_older(version: str, minimum: str) -> bool:
+    """Whether ``version`` comes before ``minimum``, by release numbers."""
+    return _release(version) < _release(minimum)
+
+
+def check_stack() -> None:
+    """Check that one supported stack is installed.
+
+    Source checkouts on the path without package metadata are accepted as
+    they are: their version is not known.
+
+    Raises:
+        ImportError: If mmengine or mmcv is missing or too old, or if
+            packages of both stacks are installed side by side.
+    """
+    installed = find_installed()
+    if len({item.stack for item in installed}) > 1:
+        raise ImportError(side_by_side_message(installed))
+    versions = {item.package: item.version for item in installed}
+    if any(_is_missing_or_old(name, versions) for name in REQUIRED):
+        raise ImportError(_unsupported_message(installed))
+
+
+def side_by_side_message(installed: list[Installed]) -> str:
+    """Tell which packages of which stack to remove."""
+    names = {
+        stack: [i.distribution for i in installed if i.stack == stack]
+        for stack in DISTRIBUTIONS
+    }
+    return (
+        'mmattn expects one stack, got packages of both side by side '
+        f'({ONEDL}: {", ".join(names[ONEDL])}; '
+        f'{OPENMMLAB}: {", ".join(names[OPENMMLAB])}), which overwrite each '
+        "other's files; remove both with "
+        f'`pip uninstall -y {" ".join(names[ONEDL] + names[OPENMMLAB])}`, '
+        'then install one again'
+    )
+
+
+def _unsupported_message(installed: list[Installed]) -> str:
+    found = {i.package: f'{i.distribution} {i.version}' for i in installed}
+    got = ' and '.join(found.get(p, f'no {p}') for p in REQUIRED)
+    expected = ' and '.join(f'{p}>={MINIMUM_VERSIONS[p]}' for p in REQUIRED)
+    lines = [
+        f'mmattn expects {expected}, got {got}; install one of the two '
+        'stacks, never both:'
+    ]
+    lines += [f'  {name}: {INSTALL_COMMANDS[name]}' for name in DISTRIBUTIONS]
+    return '\n'.join(lines)
+
+
+def _is_missing_or_old(package: str, versions: dict[str, str]) -> bool:
+    if package in versions:
+        return is_older(versions[package], MINIMUM_VERSIONS[package])
+    return not _is_importable(package)
+
+
+def _is_importable(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # blocked, or a stub in sys.modules
+        return False
+
+
+def _release(version: str) -> tuple[int, ...]:
+    numbers = re.match(r'\d+(\.\d+)*', version)
+    return tuple(map(int, numbers[0].split('.'))) if numbers else ()
