@@ -1,0 +1,122 @@
+"""Attention among tokens that are similar, wherever they lie: BOAT."""
+from typing import Optional
+
+import torch.nn as nn
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from mmattn.ops import balanced_clusters, cluster_attention
+from mmattn.registry import MODELS
+
+from .checks import check_heads, check_map
+
+
+@MODELS.register_module()
+class FeatureSpaceAttention(BaseModule):
+    """Multi-head self-attention inside balanced clusters of similar tokens.
+
+    Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.2. Each head of
+    each image is clustered by its own queries, anew in every forward pass,
+    without gradient. A 3x3 depthwise convolution of the values on the map is
+    added to the result.
+
+    Upstream differences: the published code takes a map whose tokens number
+    49 times a power of two, square, only; here any map is taken and cluster
+    sizes differ by at most one. Where the map is one cluster, the published
+    BOAT-CSWin attends to the next image of the batch; here an image's result
+    depends on that image alone.
+
+    Args:
+        embed_dims (int): Channels of the input and of the output.
+        num_heads (int): Attention heads. Must divide ``embed_dims``.
+        cluster_size (int): Tokens that a cluster holds at least; it holds
+            less than twice as many. Defaults to 49.
+        overlap (int): Tokens of the sibling cluster that a cluster of
+            ``cluster_size`` attends to as well. Defaults to 20.
+        iterations (int): Refinements of the centroids. Defaults to 2.
+        temperature (float): Sharpness of the assignment to the centroids.
+            Defaults to 100.
+        with_shared_clusters (bool): Cluster once for all heads, by the
+            queries of all. Defaults to False.
+        qkv_bias (bool): Add a bias to queries, keys and values. Defaults to
+            True.
+        scale (float, optional): Factor of the query-key products. Weights of
+            the published BOAT-CSWin need 1.0. Defaults to None,
+            ``head_dims ** -0.5``.
+        impl (str): Implementation of the attention, see
+            ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
+        init_cfg (dict, optional): Initialization config. Defaults to None.
+    """
+
+    def __init__(self,
+                 embed_dims: int,
+                 num_heads: int,
+                 cluster_size: int = 49,
+                 overlap: int = 20,
+                 iterations: int = 2,
+                 temperature: float = 100.,
+                 with_shared_clusters: bool = False,
+                 qkv_bias: bool = True,
+                 scale: Optional[float] = None,
+                 impl: str = 'auto',
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg)
+        check_heads(self, embed_dims, num_heads)
+        if not 0 <= overlap <= cluster_size or cluster_size < 1:
+            raise ValueError(
+                'FeatureSpaceAttention expects 0 <= overlap <= cluster_size '
+                f'and cluster_size >= 1, got {overlap=}, {cluster_size=}')
+        self.num_heads = num_heads
+        self.cluster_size = cluster_size
+        self.overlap = overlap
+        self.iterations = iterations
+        self.temperature = temperature
+        self.with_shared_clusters = with_shared_clusters
+        self.scale = scale
+        self.impl = impl
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
+        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.local_conv = nn.Conv2d(
+            embed_dims, embed_dims, 3, padding=1, groups=embed_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
+        check_map(self, x, self.qkv.in_features)
+        B, H, W, C = x.shape
+        h = self.num_heads
+        qkv = self.qkv(x)
+        order = self.cluster(qkv)  # (B * h, N), N = H * W
+        q, k, v = qkv.view(B, H * W, 3, h, C // h).permute(2, 0, 3, 1, 4)
+        out = cluster_attention(
+            q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), order,
+            self.cluster_size, self.overlap, self.scale, self.impl)
+        out = out.view(B, h, H * W, C // h).transpose(1, 2)
+        local = self.local_conv(qkv[..., 2 * C:].permute(0, 3, 1, 2))
+        out = out.reshape(B, H, W, C) + local.permute(0, 2, 3, 1)
+        return self.proj(out)
+
+    def cluster(self, qkv: Tensor) -> Tensor:
+        """Order the tokens by cluster, for each head of each image.
+
+        Args:
+            qkv (Tensor): The projected map, ``(B, H, W, 3 * C)``.
+
+        Returns:
+            Tensor: ``(B * h, N)`` int64, see ``mmattn.ops.balanced_clusters``.
+        """
+        q = qkv.detach()[..., :qkv.shape[-1] // 3].flatten(1, 2)  # (B, N, C)
+        h = self.num_heads
+        if not self.with_shared_clusters:
+            q = q.unflatten(-1, (h, -1)).transpose(1, 2)  # (B, h, N, d)
+            q = q.flatten(0, 1)
+        order = balanced_clusters(q, self.cluster_size, self.iterations,
+                                  self.temperature)
+        if self.with_shared_clusters:
+            order = order.repeat_interleave(h, dim=0)
+        return order
+
+    def extra_repr(self) -> str:
+        """Show in a printed model what its sub-modules do not."""
+        return (f'num_heads={self.num_heads}, '
+                f'cluster_size={self.cluster_size}, overlap={self.overlap}, '
+                f'scale={self.scale}, impl={self.impl!r}')

@@ -1,0 +1,59 @@
+"""Sizes of the backbones: names, dictionaries, drop-path schedules."""
+from collections.abc import Mapping, Sequence
+from typing import Union
+
+import torch
+
+Arch = Union[str, dict]
+
+
+def resolve_arch(who: str, arch: Arch, arch_zoo: Mapping[str, dict]) -> dict:
+    """Look up a name in the family's table, or check a dictionary against it.
+
+    Args:
+        who: Name of the backbone, for messages.
+        arch: Name of a row of ``arch_zoo``, or a dictionary with its keys.
+        arch_zoo: Sizes by name; all rows have the same keys.
+
+    Returns:
+        The sizes, a new dictionary.
+
+    Raises:
+        ValueError: If the name is unknown, keys are missing or unknown, or
+            the stages of the entries do not match.
+    """
+    if isinstance(arch, str):
+        if arch not in arch_zoo:
+            raise ValueError(f'{who} expects arch to be one of '
+                             f'{sorted(arch_zoo)} or a dict, got {arch!r}')
+        return dict(arch_zoo[arch])
+    keys = set(next(iter(arch_zoo.values())))
+    if not isinstance(arch, Mapping) or set(arch) != keys:
+        got = sorted(arch) if isinstance(arch, Mapping) else arch
+        raise ValueError(f'{who} expects an arch dict with the keys '
+                         f'{sorted(keys)}, got {got}')
+    stages = {
+        key: len(value)
+        for key, value in arch.items()
+        if isinstance(value, Sequence) and not isinstance(value, str)
+    }
+    if len(set(stages.values())) > 1:
+        raise ValueError(f'{who} expects an arch dict with one entry per '
+                         f'stage, got lengths {stages}')
+    return dict(arch)
+
+
+def drop_path_schedule(rate: float, depths: Sequence[int]) -> list[list[float]]:
+    """Rates that grow linearly from 0 at the first block to ``rate``.
+
+    Source: https://arxiv.org/abs/1603.09382, section 3.
+
+    Args:
+        rate: Probability of leaving out a branch of the last block.
+        depths: Blocks of each stage.
+
+    Returns:
+        One rate for each block of each stage.
+    """
+    rates = torch.linspace(0, rate, sum(depths)).tolist()
+    return [[rates.pop(0) for _ in range(depth)] for depth in depths]

@@ -1,0 +1,112 @@
+"""A pyramid of any attentions, composed by config."""
+from collections.abc import Sequence
+
+import torch.nn as nn
+
+from mmattn.layers import AttentionBlock, PatchEmbed, PatchMerging
+from mmattn.registry import MODELS
+
+from .arch import Arch, resolve_arch
+from .pyramid import InitCfg, PyramidBackbone
+
+WINDOWS = (
+    dict(type='mmattn.WindowAttention'),
+    dict(type='mmattn.WindowAttention', with_shift=True),
+)
+
+
+@MODELS.register_module()
+class AttentionPyramid(PyramidBackbone):
+    """Swin Transformer's pyramid with the attention of each block by config.
+
+    Source of stem, blocks and downsampling: https://arxiv.org/abs/2103.14030,
+    figure 3. Stage i has ``embed_dims * 2 ** i`` channels at stride
+    ``4 * 2 ** i``. The archs ``swin-*`` are Swin Transformer itself.
+
+    Args:
+        arch (str | dict): A name of ``arch_zoo`` or a dict with the keys
+            embed_dims (int): channels of the first stage;
+            depths (Sequence[int]): blocks of each stage;
+            num_heads (Sequence[int]): attention heads of each stage;
+            attentions (Sequence[Sequence[dict]]): configs of the attentions
+            of each stage. Its blocks take them in turn; ``embed_dims`` and
+            ``num_heads`` are given to each.
+            Defaults to 'swin-tiny'.
+        in_channels (int): Channels of the images. Defaults to 3.
+        out_indices (Sequence[int]): Stages whose maps are returned. Defaults
+            to (0, 1, 2, 3).
+        mlp_ratio (float): Hidden channels of the perceptrons, as a multiple
+            of the stage's channels. Defaults to 4.
+        drop_path_rate (float): Drop-path rate of the last block; it grows
+            linearly from 0. Defaults to 0.2.
+        frozen_stages (int): -1 freezes nothing, 0 the stem, n also the first
+            n stages. Defaults to -1.
+        norm_eval (bool): Keep batch normalisation in evaluation mode.
+            Defaults to False.
+        with_cp (bool): Compute the blocks again in the backward pass, to
+            save memory. Defaults to False.
+        init_cfg (dict | list[dict], optional): Initialization config.
+            Defaults to None.
+    """
+
+    # yapf: disable
+    arch_zoo = {
+        'swin-nano':  dict(embed_dims=24,  depths=(2, 2, 2, 2),  num_heads=(1, 2, 4, 8),   attentions=(WINDOWS,) * 4),  # noqa: E501
+        'swin-tiny':  dict(embed_dims=96,  depths=(2, 2, 6, 2),  num_heads=(3, 6, 12, 24), attentions=(WINDOWS,) * 4),  # noqa: E501
+        'swin-small': dict(embed_dims=96,  depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), attentions=(WINDOWS,) * 4),  # noqa: E501
+        'swin-base':  dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), attentions=(WINDOWS,) * 4),  # noqa: E501
+    }
+
+    def __init__(self,
+                 arch: Arch = 'swin-tiny',
+                 in_channels: int = 3,
+                 out_indices: Sequence[int] = (0, 1, 2, 3),
+                 mlp_ratio: float = 4.,
+                 drop_path_rate: float = 0.2,
+                 frozen_stages: int = -1,
+                 norm_eval: bool = False,
+                 with_cp: bool = False,
+                 init_cfg: InitCfg = None) -> None:
+        arch = resolve_arch(type(self).__name__, arch, self.arch_zoo)
+        channels = [arch['embed_dims'] * 2**i for i in range(len(arch['depths']))]
+
+        def build_block(stage: int, index: int, rate: float) -> nn.Module:
+            cfgs = arch['attentions'][stage]
+            attention = build_attention(cfgs[index % len(cfgs)],
+                                        channels[stage],
+                                        arch['num_heads'][stage])
+            return AttentionBlock(attention, channels[stage], mlp_ratio, rate)
+
+        super().__init__(
+            stem=PatchEmbed(in_channels, channels[0]),
+            build_block=build_block,
+            build_downsample=lambda i: PatchMerging(channels[i - 1],
+                                                    channels[i]),
+            channels=channels,
+            depths=arch['depths'],
+            out_indices=out_indices,
+            drop_path_rate=drop_path_rate,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            with_cp=with_cp,
+            init_cfg=init_cfg)
+
+
+def build_attention(cfg: dict, embed_dims: int, num_heads: int) -> nn.Module:
+    """Build an attention layer of the given width from its config.
+
+    Raises:
+        ValueError: If the type is not registered.
+    """
+    cfg = dict(cfg)
+    name = cfg.pop('type')
+    # By class, not by `MODELS.build`: that looks a name up in the scope of
+    # whoever builds the whole model.
+    layer = name if isinstance(name, type) else MODELS.get(name)
+    if layer is None:
+        known = sorted(
+            k for k, v in MODELS.module_dict.items()
+            if v.__module__.startswith('mmattn.attentions'))
+        raise ValueError(f'AttentionPyramid expects registered attentions, '
+                         f'such as {known}, got {name!r}')
+    return layer(embed_dims=embed_dims, num_heads=num_heads, **cfg)

@@ -1,0 +1,130 @@
+"""BOAT-Swin: Swin Transformer with attention in feature space."""
+from collections.abc import Sequence
+from typing import Optional
+
+import torch.nn as nn
+from torch import Tensor
+
+from mmattn.attentions import FeatureSpaceAttention, WindowAttention
+from mmattn.layers import AttentionBlock, PatchEmbed, PatchMerging
+from mmattn.registry import MODELS
+
+from .arch import Arch, resolve_arch
+from .pyramid import InitCfg, PyramidBackbone
+
+
+class BOATSwinBlock(AttentionBlock):
+    """Window attention, attention in feature space, then a perceptron.
+
+    The branch in feature space is added without drop path, as published.
+
+    Args:
+        attention (nn.Module): In image space.
+        feature_attention (nn.Module): In feature space.
+        embed_dims (int): Channels C.
+        mlp_ratio (float): Hidden channels of the perceptron, as a multiple of
+            ``embed_dims``. Defaults to 4.
+        drop_path_rate (float): Drop-path rate of the other two branches.
+            Defaults to 0.
+    """
+
+    def __init__(self,
+                 attention: nn.Module,
+                 feature_attention: nn.Module,
+                 embed_dims: int,
+                 mlp_ratio: float = 4.,
+                 drop_path_rate: float = 0.) -> None:
+        super().__init__(attention, embed_dims, mlp_ratio, drop_path_rate)
+        self.feature_norm = nn.LayerNorm(embed_dims)
+        self.feature_attn = feature_attention
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        x = x + self.feature_attn(self.feature_norm(x))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+@MODELS.register_module()
+class BOATSwin(PyramidBackbone):
+    """Swin Transformer that also attends among similar, distant tokens.
+
+    Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.3. The shifted
+    (odd) blocks of the first three stages hold a feature-space attention
+    between their window attention and their perceptron.
+
+    Args:
+        arch (str | dict): A name of ``arch_zoo`` or a dict with the keys
+            embed_dims (int): channels of the first stage, doubled in each
+            later one;
+            depths (Sequence[int]): blocks of each stage;
+            num_heads (Sequence[int]): attention heads of each stage.
+            Defaults to 'tiny'.
+        in_channels (int): Channels of the images. Defaults to 3.
+        out_indices (Sequence[int]): Stages whose maps are returned, at
+            strides 4, 8, 16 and 32. Defaults to (0, 1, 2, 3).
+        window_size (int): Window side, in tokens. Defaults to 7.
+        mlp_ratio (float): Hidden channels of the perceptrons, as a multiple
+            of the stage's channels. Defaults to 4.
+        feature_attention (dict, optional): Arguments of
+            ``FeatureSpaceAttention`` other than its defaults. Defaults to
+            None.
+        drop_path_rate (float): Drop-path rate of the last block; it grows
+            linearly from 0. Defaults to 0.2.
+        frozen_stages (int): -1 freezes nothing, 0 the stem, n also the first
+            n stages. Defaults to -1.
+        norm_eval (bool): Keep batch normalisation in evaluation mode.
+            Defaults to False.
+        with_cp (bool): Compute the blocks again in the backward pass, to
+            save memory. Defaults to False.
+        init_cfg (dict | list[dict], optional): Initialization config.
+            Defaults to None.
+    """
+
+    # yapf: disable
+    arch_zoo = {
+        'nano':  dict(embed_dims=24,  depths=(2, 2, 2, 2),  num_heads=(1, 2, 4, 8)),  # noqa: E501
+        'tiny':  dict(embed_dims=96,  depths=(2, 2, 6, 2),  num_heads=(3, 6, 12, 24)),  # noqa: E501
+        'small': dict(embed_dims=96,  depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),  # noqa: E501
+        'base':  dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),  # noqa: E501
+    }
+
+    def __init__(self,
+                 arch: Arch = 'tiny',
+                 in_channels: int = 3,
+                 out_indices: Sequence[int] = (0, 1, 2, 3),
+                 window_size: int = 7,
+                 mlp_ratio: float = 4.,
+                 feature_attention: Optional[dict] = None,
+                 drop_path_rate: float = 0.2,
+                 frozen_stages: int = -1,
+                 norm_eval: bool = False,
+                 with_cp: bool = False,
+                 init_cfg: InitCfg = None) -> None:
+        arch = resolve_arch(type(self).__name__, arch, self.arch_zoo)
+        channels = [arch['embed_dims'] * 2**i for i in range(len(arch['depths']))]
+
+        def build_block(stage: int, index: int, rate: float) -> nn.Module:
+            C, h = channels[stage], arch['num_heads'][stage]
+            odd = index % 2 == 1
+            attention = WindowAttention(C, h, window_size, with_shift=odd)
+            if not odd or stage > 2:
+                return AttentionBlock(attention, C, mlp_ratio, rate)
+            in_feature_space = FeatureSpaceAttention(
+                C, h, **(feature_attention or {}))
+            return BOATSwinBlock(attention, in_feature_space, C, mlp_ratio,
+                                 rate)
+
+        super().__init__(
+            stem=PatchEmbed(in_channels, channels[0]),
+            build_block=build_block,
+            build_downsample=lambda i: PatchMerging(channels[i - 1],
+                                                    channels[i]),
+            channels=channels,
+            depths=arch['depths'],
+            out_indices=out_indices,
+            drop_path_rate=drop_path_rate,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            with_cp=with_cp,
+            init_cfg=init_cfg)

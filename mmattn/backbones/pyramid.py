@@ -1,0 +1,247 @@
+"""The skeleton of every pyramid: stages, outputs, freezing, checkpoints.
+
+Axes: B batch, H W rows and columns, C channels. Inside, maps are
+``(B, H, W, C)``; images come in and maps go out as ``(B, C, H, W)``.
+"""
+from collections.abc import Sequence
+from typing import Callable, Optional, Union
+
+import torch
+import torch.nn as nn
+import torch.utils.checkpoint
+from mmengine.model import BaseModule, PretrainedInit
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmattn.registry import WEIGHT_INITIALIZERS
+
+from .arch import drop_path_schedule
+
+InitCfg = Optional[Union[dict, list]]
+
+
+class PyramidStage(nn.Module):
+    """Blocks at one resolution, behind the downsampling that leads to it.
+
+    Args:
+        downsample (nn.Module): Applied first; the identity in the first
+            stage.
+        blocks (list[nn.Module]): Take and return maps ``(B, H, W, C)``.
+    """
+
+    def __init__(self, downsample: nn.Module,
+                 blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, with_cp: bool = False) -> Tensor:
+        """Map ``(B, H, W, C)`` to the map of the stage.
+
+        ``with_cp`` keeps the inputs of the blocks only, and computes the rest
+        again in the backward pass.
+        """
+        x = self.downsample(x)
+        for block in self.blocks:
+            if with_cp and torch.is_grad_enabled():
+                x = torch.utils.checkpoint.checkpoint(
+                    block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return x
+
+
+class PyramidBackbone(BaseModule):
+    """A backbone of several stages, each at half the resolution before.
+
+    A family gives its parts; what all families share is here. Stages behind
+    the last of ``out_indices`` are not built, so that every parameter takes
+    part in every output.
+
+    Args:
+        stem (nn.Module): Takes images ``(B, in_channels, H, W)``, returns a
+            map ``(B, H', W', C)``.
+        build_block (Callable): ``(stage, index, drop_path_rate)`` to the
+            block at that place.
+        build_downsample (Callable): ``stage``, from 1, to what leads to it.
+        channels (Sequence[int]): Channels of each stage.
+        depths (Sequence[int]): Blocks of each stage.
+        out_indices (Sequence[int]): Stages whose maps are returned, each
+            after a LayerNorm of its own. Defaults to (0, 1, 2, 3).
+        drop_path_rate (float): Drop-path rate of the last block; it grows
+            linearly from 0. Defaults to 0.
+        frozen_stages (int): What is kept as it is and in evaluation mode:
+            nothing if -1, the stem if 0, the stem and the first n stages if
+            n. Defaults to -1.
+        norm_eval (bool): Keep batch normalisation in evaluation mode.
+            Defaults to False.
+        with_cp (bool): Keep the inputs of the blocks only and compute the
+            rest again in the backward pass, to save memory. Defaults to
+            False.
+        init_cfg (dict | list[dict], optional): Initialization config. For
+            ``dict(type='Pretrained', checkpoint=...)`` see
+            ``mmattn.checkpoints.BackbonePretrained``. Defaults to None.
+    """
+
+    def __init__(self,
+                 stem: nn.Module,
+                 build_block: Callable[[int, int, float], nn.Module],
+                 build_downsample: Callable[[int], nn.Module],
+                 channels: Sequence[int],
+                 depths: Sequence[int],
+                 out_indices: Sequence[int] = (0, 1, 2, 3),
+                 drop_path_rate: float = 0.,
+                 frozen_stages: int = -1,
+                 norm_eval: bool = False,
+                 with_cp: bool = False,
+                 init_cfg: InitCfg = None) -> None:
+        super().__init__(init_cfg)
+        self._check_out_indices(out_indices, len(depths))
+        num_stages = max(out_indices) + 1
+        if frozen_stages not in range(-1, len(depths) + 1):
+            raise ValueError(
+                f'{type(self).__name__} expects frozen_stages from -1 '
+                f'(nothing) to {len(depths)} (all stages), got '
+                f'{frozen_stages}')
+        self.out_indices = tuple(out_indices)
+        self.out_channels = tuple(channels[i] for i in out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+
+        rates = drop_path_schedule(drop_path_rate, depths)
+        self.stem = stem
+        self.stages = nn.ModuleList(
+            PyramidStage(
+                build_downsample(i) if i > 0 else nn.Identity(),
+                [build_block(i, j, rate) for j, rate in enumerate(rates[i])])
+            for i in range(num_stages))
+        for i in self.out_indices:
+            self.add_module(f'norm{i}', nn.LayerNorm(channels[i]))
+        self.apply(_init_linear)
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        self.train()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Map images to one map for each of ``out_indices``.
+
+        Args:
+            x (Tensor): ``(B, in_channels, H, W)``, any H and W from the size
+                of a patch up.
+
+        Returns:
+            tuple[Tensor]: ``(B, C_i, H_i, W_i)``.
+        """
+        x = self.stem(x)
+        outs = []
+        for i, stage in enumerate(self.stages):
+            x = stage(x, self.with_cp)
+            if i in self.out_indices:
+                out = getattr(self, f'norm{i}')(x)
+                outs.append(out.permute(0, 3, 1, 2).contiguous())
+        return tuple(outs)
+
+    def train(self, mode: bool = True) -> 'PyramidBackbone':
+        """Set the mode, but leave frozen stages in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Initialize by ``init_cfg``, a pretrained checkpoint last."""
+        cfgs = self.init_cfg or []
+        cfgs = [cfgs] if isinstance(cfgs, dict) else cfgs
+        kept, fresh = self.init_cfg, not self.is_init
+        self.init_cfg = [cfg for cfg in cfgs if not _is_pretrained(cfg)]
+        super().init_weights()
+        self.init_cfg = kept
+        for cfg in cfgs:
+            # Ours reads published files too, and never unpickles freely.
+            if _is_pretrained(cfg) and fresh:
+                initializer = WEIGHT_INITIALIZERS.get('BackbonePretrained')
+                initializer(**{k: cfg[k] for k in cfg if k != 'type'})(self)
+
+    def get_layer_depth(self,
+                        param_name: str,
+                        prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter, for layer-wise learning rates.
+
+        Args:
+            param_name (str): Name of the parameter.
+            prefix (str): What stands before the backbone's own names.
+                Defaults to ''.
+
+        Returns:
+            tuple[int, int]: The depth, 0 for the stem, k for the k-th block
+            and the downsampling before it, one more than the last block for
+            output norms and what is outside the backbone; and the number of
+            depths.
+        """
+        depths = [len(stage.blocks) for stage in self.stages]
+        num_layers = sum(depths) + 2
+        if not param_name.startswith(prefix):
+            return num_layers - 1, num_layers
+        part, *rest = param_name[len(prefix):].split('.')
+        if part == 'stem':
+            return 0, num_layers
+        if part != 'stages':
+            return num_layers - 1, num_layers
+        stage = int(rest[0])
+        index = int(rest[2]) if rest[1] == 'blocks' else 0
+        return sum(depths[:stage]) + index + 1, num_layers
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        frozen = [self.stem, *self.stages[:self.frozen_stages]]
+        frozen += [
+            getattr(self, f'norm{i}') for i in self.out_indices
+            if i < self.frozen_stages
+        ]
+        return frozen
+
+    def _check_out_indices(self, out_indices: Sequence[int],
+                           num_stages: int) -> None:
+        valid = (
+            isinstance(out_indices, Sequence) and len(out_indices) > 0
+            and list(out_indices) == sorted(set(out_indices))
+            and set(out_indices) <= set(range(num_stages)))
+        if not valid:
+            raise ValueError(
+                f'{type(self).__name__} expects out_indices to be ascending '
+                f'stage indices from 0 to {num_stages - 1}, such as (3, ), '
+                f'got {out_indices!r}')
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str,
+                              *args) -> None:
+        """Leave out stages and norms that ``out_indices`` has no use for.
+
+        So the checkpoint of a whole pyramid loads into a part of it.
+        """
+        for key in list(state_dict):
+            part, _, rest = key[len(prefix):].partition('.')
+            unused = (
+                part == 'stages'
+                and int(rest.split('.')[0]) >= len(self.stages)
+                or part[:4] == 'norm' and part[4:].isdigit()
+                and int(part[4:]) not in self.out_indices)
+            if key.startswith(prefix) and unused:
+                del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _is_pretrained(cfg: dict) -> bool:
+    return cfg['type'] == 'Pretrained' or cfg['type'] is PretrainedInit

@@ -1,0 +1,76 @@
+"""Scaled dot-product attention with an additive bias.
+
+Axes: N queries, L keys, d channels of a key, e channels of a value; ``*`` any
+leading axes (images, windows, heads).
+"""
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .implementations import choose_implementation, register_implementation
+
+
+def attention(q: Tensor,
+              k: Tensor,
+              v: Tensor,
+              bias: Optional[Tensor] = None,
+              scale: Optional[float] = None,
+              impl: str = 'auto') -> Tensor:
+    """Mix the values by the softmax of the scaled query-key products.
+
+    Source: https://arxiv.org/abs/1706.03762, equation 1:
+    ``softmax(scale * q k^T + bias) v``.
+
+    Args:
+        q: Queries, ``(*, N, d)``.
+        k: Keys, ``(*, L, d)``.
+        v: Values, ``(*, L, e)``.
+        bias: Added to the scores, broadcast to ``(*, N, L)``; minus infinity
+            where a query must not attend. Every query needs one key that it
+            may attend to. Defaults to None, no bias.
+        scale: Factor of the products. Defaults to None, ``d ** -0.5``.
+        impl: ``'reference'``, ``'sdpa'`` (PyTorch's fused attention),
+            another registered name, or ``'auto'``. Defaults to ``'auto'``.
+
+    Returns:
+        ``(*, N, e)`` in the dtype of ``v``; the softmax runs in float32 or
+        wider.
+
+    Raises:
+        ValueError: If the shapes of ``q``, ``k`` and ``v`` do not fit.
+    """
+    fits = (q.ndim == k.ndim == v.ndim >= 2 and q.shape[-1] == k.shape[-1]
+            and k.shape[-2] == v.shape[-2])
+    if not fits:
+        raise ValueError(
+            'attention expects q (*, N, d), k (*, L, d) and v (*, L, e), got '
+            f'q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}')
+    if scale is None:
+        scale = q.shape[-1]**-0.5
+    row = choose_implementation('attention', impl, q, k, v, bias, scale)
+    return row.function(q, k, v, bias, scale)
+
+
+@register_implementation('attention', 'reference')
+def _reference(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor],
+               scale: float) -> Tensor:
+    wide = torch.promote_types(v.dtype, torch.float32)
+    # Autocast would narrow the products again, whatever the inputs' dtype.
+    with torch.autocast(v.device.type, enabled=False):
+        scores = scale * q.to(wide) @ k.to(wide).mT  # (*, N, L)
+        if bias is not None:
+            scores = scores + bias.to(wide)
+        out = scores.softmax(dim=-1) @ v.to(wide)  # (*, N, e)
+    return out.to(v.dtype)
+
+
+@register_implementation(
+    'attention', 'sdpa', needs='torch.nn.functional', priority=10)
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor],
+          scale: float) -> Tensor:
+    if bias is not None:
+        bias = bias.to(q.dtype)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=bias, scale=scale)

@@ -1,0 +1,143 @@
+"""Balanced clusters of similar tokens, by repeated bisection.
+
+Axes: G independent problems (images times heads), N tokens, d channels,
+g groups of a level, m slots of a group (the size of the largest).
+"""
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .implementations import choose_implementation, register_implementation
+from .size_cache import cached_per_size
+
+
+def cluster_sizes(num_tokens: int, cluster_size: int) -> list[int]:
+    """Sizes of the clusters that :func:`balanced_clusters` makes, in order.
+
+    ``K = max(0, floor(log2(N / cluster_size)))`` times, every group is halved,
+    the first half taking the odd token. Sizes differ by at most one and lie
+    below ``2 * cluster_size``, unless ``N`` itself is smaller.
+
+    Args:
+        num_tokens: Tokens N.
+        cluster_size: Tokens that a cluster holds at least, where it can.
+
+    Returns:
+        ``2 ** K`` sizes.
+    """
+    num_groups = 1
+    while num_tokens // (2 * num_groups) >= cluster_size:
+        num_groups *= 2
+    return _halved(num_tokens, num_groups)
+
+
+def _halved(num_tokens: int, num_groups: int) -> list[int]:
+    sizes = [num_tokens]
+    while len(sizes) < num_groups:
+        sizes = [half for n in sizes for half in (n - n // 2, n // 2)]
+    return sizes
+
+
+def balanced_clusters(features: Tensor,
+                      cluster_size: int = 49,
+                      iterations: int = 2,
+                      temperature: float = 100.,
+                      impl: str = 'auto') -> Tensor:
+    """Order the tokens such that similar ones lie together.
+
+    Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.2, balanced
+    hierarchical clustering. A group is halved by two centroids. They start as
+    the directions of the means of the group's first and second half, in its
+    current order (raster order at first). ``iterations`` times, every token
+    is assigned softly, ``softmax(temperature * s)`` over its cosine
+    similarities ``s`` with both, and a centroid becomes the direction of the
+    sum of the tokens so weighted. The tokens are then sorted, stably and
+    ascending, by ``(1 + s_0) / (1 + s_1)`` and cut in the middle.
+
+    Args:
+        features: ``(G, N, d)``, of any scale.
+        cluster_size: Tokens that a cluster holds at least, see
+            :func:`cluster_sizes`. Defaults to 49.
+        iterations: Refinements of the centroids. Defaults to 2.
+        temperature: Sharpness of the soft assignment. Defaults to 100.
+        impl: ``'reference'``, another registered name, or ``'auto'``.
+            Defaults to ``'auto'``.
+
+    Returns:
+        ``(G, N)`` int64, a permutation of the tokens in each row: cluster
+        after cluster, with the sizes of :func:`cluster_sizes`. No gradient
+        flows; the scores are computed in float32 or wider.
+
+    Raises:
+        ValueError: If ``features`` does not have three axes or
+            ``cluster_size`` is below 1.
+    """
+    if features.ndim != 3 or cluster_size < 1:
+        raise ValueError(
+            'balanced_clusters expects features (G, N, d) and cluster_size '
+            f'>= 1, got {tuple(features.shape)} and {cluster_size=}')
+    args = (features, cluster_size, iterations, temperature)
+    row = choose_implementation('balanced_clusters', impl, *args)
+    with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+        return row.function(*args)
+
+
+@register_implementation('balanced_clusters', 'reference')
+def _reference(features: Tensor, cluster_size: int, iterations: int,
+               temperature: float) -> Tensor:
+    G, N, _ = features.shape
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    order = torch.arange(N, device=features.device).expand(G, N)
+    num_groups = 1
+    while num_groups < len(cluster_sizes(N, cluster_size)):
+        step = _bisect(features, num_groups, iterations, temperature)
+        features = features.gather(1, step[..., None].expand_as(features))
+        order = order.gather(1, step)
+        num_groups *= 2
+    return order
+
+
+def _bisect(features: Tensor, num_groups: int, iterations: int,
+            temperature: float) -> Tensor:
+    """Order ``(G, N)`` that sorts every group of one level, for the cut."""
+    N = features.shape[1]
+    slots, held, halves = _level_tables(N, num_groups, features.device)
+    tokens = features[:, slots]  # (G, g, m, d)
+    # An empty slot must not pull a centroid nor be sorted before a token.
+    tokens = tokens * held[..., None]
+    units = F.normalize(tokens, dim=-1)
+    weights = halves.to(features.dtype)  # (g, 2, m)
+    for _ in range(iterations):
+        centroids = F.normalize(weights @ tokens, dim=-1)  # (G, g, 2, d)
+        similarity = centroids @ units.mT  # (G, g, 2, m)
+        weights = (temperature * similarity).softmax(dim=2)
+    centroids = F.normalize(weights @ tokens, dim=-1)
+    # Rounding can take a similarity below -1; a token opposite to a centroid
+    # must not make the ratio infinite, negative or undefined.
+    tiny = torch.finfo(features.dtype).eps
+    toward = (1 + centroids @ units.mT).clamp(min=tiny)  # (G, g, 2, m)
+    ratio = toward[:, :, 0] / toward[:, :, 1]  # (G, g, m)
+    ratio = ratio.masked_fill(~held, torch.inf)
+    ranked = ratio.argsort(dim=-1, stable=True)
+    # Empty slots are last in each group, before and after: `held` drops them.
+    return (ranked + slots[:, :1])[:, held]
+
+
+@cached_per_size
+def _level_tables(num_tokens: int, num_groups: int,
+                  device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the groups of a level lie in the current order.
+
+    Returns:
+        The place of each slot's token, ``(g, m)``, that of the group's last
+        token for an empty slot; whether a slot holds a token, ``(g, m)``;
+        which slots make up each half of the group, ``(g, 2, m)`` of 0 and 1.
+    """
+    sizes = torch.tensor(_halved(num_tokens, num_groups), device=device)
+    sizes = sizes[:, None]  # (g, 1)
+    slot = torch.arange(int(sizes.max()), device=device)  # (m, )
+    starts = sizes.cumsum(0) - sizes
+    held = slot < sizes
+    first = slot < sizes - sizes // 2
+    halves = torch.stack((first, held & ~first), dim=1)
+    return starts + torch.minimum(slot, sizes - 1), held, halves

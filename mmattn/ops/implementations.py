@@ -1,0 +1,109 @@
+"""The table of implementations: which exist, what they need, who is chosen.
+
+Every operation has an implementation called ``'reference'``, plain torch,
+which defines it. Others compute the same, faster, where they can run. The
+argument ``impl`` of an operation names one, or is ``'auto'``: the first of the
+table, best first, that can run on the given tensors. A named implementation
+that cannot run is an error; nothing falls back in silence.
+"""
+import logging
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+logger = logging.getLogger(__name__)
+
+Reason = Optional[str]
+
+
+def _no_obstacle(*args: Any, **kwargs: Any) -> Reason:
+    return None
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to compute one operation.
+
+    Attributes:
+        operation: Name of the operation, such as ``'attention'``.
+        name: Name that ``impl`` takes, such as ``'sdpa'``.
+        function: Takes what the operation takes, without ``impl``.
+        needs: What it needs, in words.
+        priority: The highest that can run is what ``'auto'`` takes.
+        missing: Called without arguments: why it cannot run on this machine,
+            or None.
+        refuses: Called with the operation's arguments: why it cannot run on
+            them, or None. It may look at shapes, dtypes and devices, never at
+            values.
+    """
+    operation: str
+    name: str
+    function: Callable[..., Any]
+    needs: str
+    priority: int
+    missing: Callable[[], Reason]
+    refuses: Callable[..., Reason]
+
+
+_TABLE: dict[str, dict[str, Implementation]] = {}
+
+
+def register_implementation(
+    operation: str,
+    name: str,
+    needs: str = 'torch',
+    priority: int = 0,
+    missing: Callable[[], Reason] = _no_obstacle,
+    refuses: Callable[..., Reason] = _no_obstacle,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the decorated function to the table; see :class:`Implementation`.
+
+    Raises:
+        ValueError: If the operation has an implementation of that name.
+    """
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        rows = _TABLE.setdefault(operation, {})
+        if name in rows or name == 'auto':
+            raise ValueError(
+                f'register_implementation expects a new name for {operation}, '
+                f"got {name!r}; taken: 'auto', {', '.join(map(repr, rows))}")
+        rows[name] = Implementation(operation, name, function, needs, priority,
+                                    missing, refuses)
+        return function
+
+    return add
+
+
+def list_implementations() -> list[Implementation]:
+    """All rows of the table, by operation, best first."""
+    return [row for operation in sorted(_TABLE) for row in _ranked(operation)]
+
+
+def _ranked(operation: str) -> list[Implementation]:
+    rows = _TABLE[operation].values()
+    return sorted(rows, key=lambda row: -row.priority)
+
+
+def choose_implementation(operation: str, impl: str, *args: Any,
+                          **kwargs: Any) -> Implementation:
+    """Resolve ``impl`` for a call of ``operation`` with these arguments.
+
+    Raises:
+        ValueError: If ``impl`` is not a name of the table.
+        RuntimeError: If the named implementation cannot run here; the message
+            says what is missing.
+    """
+    if impl == 'auto':
+        for row in _ranked(operation):
+            if not (row.missing() or row.refuses(*args, **kwargs)):
+                logger.debug('%s: auto takes %s', operation, row.name)
+                return row
+        raise RuntimeError(f'{operation} has no implementation that can run')
+    rows = _TABLE[operation]
+    if impl not in rows:
+        raise ValueError(f"{operation} expects impl 'auto' or one of "
+                         f'{sorted(rows)}, got {impl!r}')
+    reason = rows[impl].missing() or rows[impl].refuses(*args, **kwargs)
+    if reason:
+        raise RuntimeError(f'{operation} cannot run impl {impl!r}: {reason}')
+    return rows[impl]

@@ -1,0 +1,102 @@
+"""Attention inside disjoint, possibly shifted windows of a map.
+
+Axes: B batch, H W rows and columns of the map, C = h * d channels, h heads,
+d channels of a head, M window side, n windows, N = M * M tokens of a window.
+"""
+from typing import Optional
+
+from torch import Tensor
+
+from .attention import attention
+from .implementations import choose_implementation, register_implementation
+from .windows import (
+    merge_windows,
+    pad_map,
+    padded_size,
+    shifted_window_bias,
+    split_windows,
+)
+
+
+def window_attention(qkv: Tensor,
+                     num_heads: int,
+                     window_size: int,
+                     shift: int = 0,
+                     bias: Optional[Tensor] = None,
+                     padding: Optional[Tensor] = None,
+                     scale: Optional[float] = None,
+                     impl: str = 'auto') -> Tensor:
+    """Let every token attend to the tokens of its window.
+
+    Source: https://arxiv.org/abs/2103.14030, section 3.2. The map is padded
+    at the bottom and at the right to a multiple of the window, rolled by
+    ``-shift`` rows and columns, cut into windows, attended with ``bias`` added
+    to the scores, and put back. The padding takes part as keys; what was not
+    adjacent before the roll does not attend to each other.
+
+    Args:
+        qkv: Queries, keys and values side by side, ``(B, H, W, 3 * C)``, each
+            of ``h`` heads of ``d`` channels.
+        num_heads: Number of heads h.
+        window_size: Window side M, in tokens.
+        shift: Rows and columns to roll, from 0 to ``M - 1``. Defaults to 0.
+        bias: Per head and pair of tokens of a window, ``(h, N, N)``. Defaults
+            to None, no bias.
+        padding: Query, key and value of a padded place, ``(3 * C, )``.
+            Defaults to None, zeros.
+        scale: Factor of the products. Defaults to None, ``d ** -0.5``.
+        impl: ``'reference'``, ``'sdpa'`` (PyTorch's fused attention inside
+            the windows), another registered name, or ``'auto'``. Defaults to
+            ``'auto'``.
+
+    Returns:
+        ``(B, H, W, C)`` in the dtype of ``qkv``.
+
+    Raises:
+        ValueError: If the channels are not three times a multiple of
+            ``num_heads``, or ``shift`` does not lie in ``[0, M)``.
+    """
+    if qkv.ndim != 4 or qkv.shape[-1] % (3 * num_heads):
+        raise ValueError('window_attention expects qkv (B, H, W, 3 * heads * '
+                         f'd), got {tuple(qkv.shape)} with {num_heads=}')
+    if not 0 <= shift < window_size:
+        raise ValueError('window_attention expects 0 <= shift < window_size, '
+                         f'got {shift=}, {window_size=}')
+    if scale is None:
+        scale = (qkv.shape[-1] // (3 * num_heads))**-0.5
+    args = (qkv, num_heads, window_size, shift, bias, padding, scale)
+    row = choose_implementation('window_attention', impl, *args)
+    return row.function(*args)
+
+
+@register_implementation('window_attention', 'reference')
+def _reference(qkv: Tensor, *args) -> Tensor:
+    return _in_windows(qkv, *args, impl='reference')
+
+
+@register_implementation(
+    'window_attention', 'sdpa', needs='torch.nn.functional', priority=10)
+def _sdpa(qkv: Tensor, *args) -> Tensor:
+    return _in_windows(qkv, *args, impl='sdpa')
+
+
+def _in_windows(qkv: Tensor, num_heads: int, window_size: int, shift: int,
+                bias: Optional[Tensor], padding: Optional[Tensor],
+                scale: float, impl: str) -> Tensor:
+    H, W = qkv.shape[1:3]
+    window = (window_size, window_size)
+    size = padded_size((H, W), window)
+    qkv = pad_map(qkv, size, padding)
+    if shift:
+        qkv = qkv.roll((-shift, -shift), dims=(1, 2))
+        apart = shifted_window_bias(size, window, (shift, shift), qkv.device)
+        apart = apart[:, None]  # (n, 1, N, N)
+        bias = apart if bias is None else bias + apart  # (n, h, N, N)
+    qkv = split_windows(qkv, window).unflatten(-1, (3, num_heads, -1))
+    q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B, n, h, N, d)
+    out = attention(q, k, v, bias, scale, impl)
+    out = out.transpose(2, 3).flatten(-2)  # (B, n, N, C)
+    out = merge_windows(out, window, size)
+    if shift:
+        out = out.roll((shift, shift), dims=(1, 2))
+    return out[:, :H, :W]

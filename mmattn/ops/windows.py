@@ -1,0 +1,118 @@
+"""Rectangular windows of a map: cut, put back, shift.
+
+Axes: B batch, H W rows and columns of the map, C channels, n windows of a map
+in raster order, N tokens of a window in raster order. Sizes are
+``(height, width)`` in tokens.
+"""
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .size_cache import cached_per_size
+
+Size = tuple[int, int]
+
+
+def padded_size(size: Size, window: Size) -> Size:
+    """Smallest multiple of ``window`` that holds ``size``, side by side."""
+    height, width = (side + -side % step for side, step in zip(size, window))
+    return height, width
+
+
+def pad_map(x: Tensor, size: Size, value: Optional[Tensor] = None) -> Tensor:
+    """Grow a map at the bottom and at the right.
+
+    Args:
+        x: ``(B, H, W, C)``.
+        size: New height and width, not below the old ones.
+        value: What a new place holds, ``(C, )``. Defaults to None, zeros.
+
+    Returns:
+        ``(B, *size, C)``; ``x`` itself where it has that size.
+    """
+    B, H, W, C = x.shape
+    if (H, W) == tuple(size):
+        return x
+    if value is None:
+        return F.pad(x, (0, 0, 0, size[1] - W, 0, size[0] - H))
+    padded = value.to(x.dtype).expand(B, *size, C).clone()
+    padded[:, :H, :W] = x
+    return padded
+
+
+def split_windows(x: Tensor, window: Size) -> Tensor:
+    """Cut a map into disjoint windows; :func:`merge_windows` undoes it.
+
+    Args:
+        x: ``(B, H, W, C)``, H and W multiples of the window's sides.
+        window: Height and width of a window.
+
+    Returns:
+        ``(B, n, N, C)``.
+
+    Raises:
+        ValueError: If the window does not divide the map.
+    """
+    B, H, W, C = x.shape
+    h, w = window
+    if H % h or W % w:
+        raise ValueError('split_windows expects a map that the window '
+                         f'divides, got map {H}x{W} and window {h}x{w}; pad '
+                         'the map to padded_size first')
+    x = x.reshape(B, H // h, h, W // w, w, C)
+    x = x.transpose(2, 3)  # (B, H/h, W/w, h, w, C)
+    return x.reshape(B, H // h * (W // w), h * w, C)
+
+
+def merge_windows(windows: Tensor, window: Size, size: Size) -> Tensor:
+    """Put the windows of :func:`split_windows` back in their places.
+
+    Args:
+        windows: ``(B, n, N, C)``.
+        window: Height and width of a window.
+        size: Height and width of the map.
+
+    Returns:
+        ``(B, H, W, C)``.
+    """
+    H, W = size
+    h, w = window
+    B, _, _, C = windows.shape
+    x = windows.reshape(B, H // h, W // w, h, w, C)
+    x = x.transpose(2, 3)  # (B, H/h, h, W/w, w, C)
+    return x.reshape(B, H, W, C)
+
+
+@cached_per_size
+def shifted_window_bias(size: Size, window: Size, shift: Size,
+                        device: torch.device) -> Tensor:
+    """Bias that keeps apart what rolling a map has brought together.
+
+    Rolling by ``-shift`` moves the first rows and columns to the end. Where a
+    window of the rolled map holds tokens of both ends, each attends to its
+    own side only.
+
+    Source: https://arxiv.org/abs/2103.14030, section 3.2, figure 4.
+
+    Args:
+        size: Height and width of the map, multiples of the window's.
+        window: Height and width of a window.
+        shift: Rows and columns rolled, from 0 to below the window's.
+        device: Where the bias lies.
+
+    Returns:
+        ``(n, N, N)`` float32, query by key: 0 where both belong together,
+        minus infinity elsewhere.
+    """
+    sides = []
+    for length, step in zip(size, shift):
+        # 1 for what was rolled around the edge, 0 for the rest.
+        wrapped = torch.arange(length, device=device) >= length - step
+        sides.append(wrapped.long())
+    regions = 2 * sides[0][:, None] + sides[1]  # (H, W)
+    regions = split_windows(regions[None, ..., None], window)[0, ..., 0]
+    apart = regions[:, :, None] != regions[:, None]  # (n, N, N)
+    bias = torch.zeros(apart.shape, device=device)
+    return bias.masked_fill_(apart, -torch.inf)
