@@ -1,0 +1,187 @@
+"""Recognise a checkpoint's format and put it into our names."""
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .architecture import family_and_arch, stage_depths
+from .naming import Renamed
+from .own import rename_own
+from .swin import rename_boat_swin, rename_openmmlab_swin, rename_swin
+
+# A whole model keeps its backbone under one of these.
+_PREFIXES = ('backbone.', 'encoder.')
+
+
+class _Format(NamedTuple):
+    marks: tuple[str, ...]  # patterns; each one matches some name
+    rename: Callable[[dict[str, Tensor]], Renamed]
+
+
+_WINDOW_TABLE = r'attn\.relative_position_bias_table'
+# The first format whose marks are all there is the one.
+_FORMATS = {
+    'mmattn':
+    _Format((r'stem\.', r'stages\.0\.blocks\.0\.'), rename_own),
+    'boat_swin':
+    _Format((r'patch_embed\.proj\.', r'layers\.0\.blocks\.\d+\.attnC\.'),
+            rename_boat_swin),
+    'swin':
+    _Format((r'patch_embed\.proj\.',
+             rf'layers\.0\.blocks\.0\.{_WINDOW_TABLE}'), rename_swin),
+    'openmmlab_swin':
+    _Format((r'patch_embed\.projection\.',
+             r'stages\.0\.blocks\.0\.attn\.w_msa\.'), rename_openmmlab_swin),
+}
+
+
+@dataclass
+class Converted:
+    """A checkpoint in our names.
+
+    Args:
+        backbone: State dict of our backbone, made for strict loading.
+        head: State dict of mmpretrain's ``LinearClsHead`` (``fc.weight``,
+            ``fc.bias``); empty when the file has no classifier.
+        source: The format that it came in.
+        family: Our backbone's registered name without the scope,
+            ``'BOATSwin'`` or ``'AttentionPyramid'``; None when the names
+            do not tell.
+        arch: The backbone's ``arch``: a name, a dict of sizes that has none,
+            or None when the names do not tell.
+        unused: Names in the file that went nowhere: other parts of a whole
+            model, and misfits with ``strict=False``. Buffers that a model
+            computes by itself are dropped without a word.
+        added: Names in ``backbone`` that the file does not have: output
+            norms, with the values 1 and 0 of a fresh LayerNorm.
+    """
+
+    backbone: dict[str, Tensor]
+    head: dict[str, Tensor]
+    source: str
+    family: str | None
+    arch: str | dict | None
+    unused: list[str] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
+
+
+def detect_source(state_dict: dict[str, Tensor]) -> str:
+    """Name the format of a state dict by its names.
+
+    Args:
+        state_dict: Tensors by name, of a backbone, a classifier or a whole
+            model that keeps its backbone under ``backbone.`` or
+            ``encoder.``.
+
+    Returns:
+        ``'mmattn'`` (our own), ``'boat_swin'``, ``'swin'`` (official) or
+        ``'openmmlab_swin'`` (mmpretrain, mmdet, mmseg).
+
+    Raises:
+        ValueError: If it is none of these; the message names some keys.
+    """
+    return _detect(_split_prefix(state_dict)[0])
+
+
+def convert(state_dict: dict[str, Tensor],
+            source: str = 'auto',
+            strict: bool = True) -> Converted:
+    """Put a checkpoint into our names.
+
+    ``BOATSwin(arch=c.arch).load_state_dict(c.backbone)`` (for Swin
+    formats ``AttentionPyramid``) then loads it strictly. A classification
+    file has no norms of the first three stages' outputs: fresh ones are
+    added, so that it starts a detector. Where the file holds a whole model,
+    everything outside of its backbone goes to ``head`` (a classifier's
+    ``head.fc``) or ``unused``, and is never a misfit.
+
+    Args:
+        state_dict: Tensors by name, as :func:`.load_file` returns them. The
+            tensors are shared with the result, not copied.
+        source: A format of :func:`detect_source`, or ``'auto'``.
+        strict: Whether a name in the backbone that fits nowhere is an error.
+
+    Raises:
+        ValueError: If the format is unknown or a name fits nowhere.
+    """
+    inside, outside = _split_prefix(state_dict)
+    if source == 'auto':
+        source = _detect(inside)
+    elif source not in _FORMATS:
+        raise ValueError(f"convert expects source 'auto' or one of "
+                         f'{_format_names()}, got {source!r}')
+    renamed = _FORMATS[source].rename(inside)
+    if renamed.misfits and strict:
+        raise ValueError(
+            f'convert expects the names of the format {source}, got '
+            f'{len(renamed.misfits)} that fit nowhere: '
+            f'{_some(renamed.misfits)}; pass strict=False to leave them out')
+    if not renamed.backbone:
+        raise ValueError(
+            f'convert expects a backbone of the format {source}, got none of '
+            f'its names: {_some(state_dict)}')
+    head = renamed.head | {
+        name.removeprefix('head.'): value
+        for name, value in outside.items() if name.startswith('head.fc.')
+    }
+    unused = [name for name in outside if not name.startswith('head.fc.')]
+    added = _add_output_norms(renamed.backbone)
+    family, arch = family_and_arch(renamed.backbone)
+    return Converted(renamed.backbone, head, source, family, arch,
+                     renamed.misfits + unused, added)
+
+
+def _split_prefix(
+    state: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The backbone's tensors without their prefix, and all others."""
+    for prefix in _PREFIXES:
+        inside = {
+            name.removeprefix(prefix): value
+            for name, value in state.items() if name.startswith(prefix)
+        }
+        if inside:
+            outside = {
+                name: value
+                for name, value in state.items()
+                if not name.startswith(prefix)
+            }
+            return inside, outside
+    return dict(state), {}
+
+
+def _detect(state: dict[str, Tensor]) -> str:
+    for name, form in _FORMATS.items():
+        if all(
+                any(re.match(mark, key) for key in state)
+                for mark in form.marks):
+            return name
+    raise ValueError(
+        'detect_source expects the names of a known format '
+        f'({_format_names()}), got {len(state)} others: {_some(state)}; '
+        'check that it is a checkpoint of one of these models')
+
+
+def _add_output_norms(backbone: dict[str, Tensor]) -> list[str]:
+    added = []
+    for stage in range(len(stage_depths(backbone))):
+        like = backbone.get(f'stages.{stage}.blocks.0.norm1.weight')
+        if like is None or f'norm{stage}.weight' in backbone:
+            continue
+        backbone[f'norm{stage}.weight'] = torch.ones_like(like)
+        backbone[f'norm{stage}.bias'] = torch.zeros_like(like)
+        added += [f'norm{stage}.weight', f'norm{stage}.bias']
+    return added
+
+
+def _format_names() -> str:
+    return ', '.join(_FORMATS)
+
+
+def _some(names) -> str:
+    names = list(names)
+    more = ', ...' if len(names) > 6 else ''
+    return ', '.join(names[:6]) + more

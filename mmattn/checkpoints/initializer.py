@@ -1,0 +1,125 @@
+"""``init_cfg=dict(type='Pretrained', ...)`` of our backbones."""
+import os
+from typing import Optional
+
+import torch.nn as nn
+from mmengine.logging import print_log
+from mmengine.model import update_init_info
+from torch import Tensor
+
+from mmattn.registry import WEIGHT_INITIALIZERS
+
+from .conversion import convert
+from .loading import load_file
+
+_TABLE = 'relative_position_bias_table'
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class BackbonePretrained:
+    """Load a backbone from any file that ``convert`` understands.
+
+    That is our own files, bare or of a whole model, and the published ones.
+    A load that fails leaves the module as it was.
+
+    Args:
+        checkpoint (str): File, or http(s) address.
+        prefix (str, optional): What the names of the backbone begin with in
+            the file, for models that keep it elsewhere than under
+            ``backbone.``, such as ``'teacher.backbone.'``. Defaults to None.
+        strict (bool): Whether a parameter that the file does not have, or a
+            tensor that the module has no place for, is an error. If not,
+            they are logged; a file that gives nothing at all, or another
+            shape, is an error all the same. Defaults to True.
+    """
+
+    def __init__(self,
+                 checkpoint: str,
+                 prefix: Optional[str] = None,
+                 strict: bool = True) -> None:
+        self.checkpoint = checkpoint
+        self.prefix = prefix
+        self.strict = strict
+
+    def __call__(self, module: nn.Module) -> None:
+        """Load the file into a backbone.
+
+        Args:
+            module (nn.Module): One of our backbones.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file cannot be read, is of no known format, or
+                does not fit the module; see ``strict``.
+        """
+        state = load_file(self.checkpoint)
+        if self.prefix:
+            state = self._inside(state, self.prefix)
+        converted = convert(state, strict=self.strict)
+        before = {
+            name: value.clone()
+            for name, value in module.state_dict().items()
+        }
+        resized = [
+            name for name, value in converted.backbone.items()
+            if name.endswith(_TABLE) and name in before
+            and before[name].shape != value.shape
+        ]
+        try:
+            missing, extra = module.load_state_dict(
+                converted.backbone, strict=False)
+            self._check(module, len(before), missing, extra)
+        except ValueError:
+            module.load_state_dict(before)
+            raise
+        except RuntimeError as error:  # other shapes
+            module.load_state_dict(before)
+            raise ValueError(
+                f'{type(self).__name__} expects {self.checkpoint} to fit '
+                f'{type(module).__name__}, got other shapes: '
+                f'{_some(str(error).splitlines()[1:])}; check that arch and '
+                'in_channels are those of the file') from error
+        print_log(
+            f'{type(module).__name__} loaded {len(before) - len(missing)} of '
+            f'{len(before)} tensors from {self.checkpoint} '
+            f'(format {converted.source}), resized {len(resized)}, missing '
+            f'{_some(missing)}, left over {_some(extra + converted.unused)}',
+            logger='current')
+        if hasattr(module, '_params_init_info'):
+            update_init_info(
+                module,
+                f'{type(self).__name__}: load from {self.checkpoint}')
+
+    def _check(self, module: nn.Module, total: int, missing: list[str],
+               extra: list[str]) -> None:
+        fits = not (self.strict and missing + extra)
+        if fits and len(missing) < total:
+            return
+        advice = ('check that arch is the one of the file, or pass '
+                  'strict=False in init_cfg to load what fits')
+        if len(missing) == total:
+            advice = 'check that the file is of this family'
+        raise ValueError(
+            f'{type(self).__name__} expects {self.checkpoint} to fit '
+            f'{type(module).__name__}, got {total - len(missing)} of {total} '
+            f'tensors, missing {_some(missing)}, without a place '
+            f'{_some(extra)}; {advice}')
+
+    def _inside(self, state: dict[str, Tensor],
+                prefix: str) -> dict[str, Tensor]:
+        inside = {
+            name.removeprefix(prefix): value
+            for name, value in state.items() if name.startswith(prefix)
+        }
+        if not inside:
+            raise ValueError(
+                f'{type(self).__name__} expects names that begin with '
+                f'{prefix!r} in {self.checkpoint}, got {_some(list(state))} others; '
+                'leave prefix out for a bare backbone and for backbone.*')
+        return inside
+
+
+def _some(names: list[str]) -> str:
+    more = ', ...' if len(names) > 4 else ''
+    listed = f' ({", ".join(names[:4])}{more})' if names else ''
+    return f'{len(names)}{listed}'
