@@ -1,0 +1,117 @@
+"""Imports run one way, and ``mmattn.ops`` runs with torch alone."""
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mmattn
+
+PACKAGE = Path(mmattn.__file__).parent
+HOSTS = {'mmdet', 'mmseg', 'mmpretrain'}
+STACK = {'mmengine', 'mmcv', *HOSTS}
+
+BASE = {'registry', 'stack', 'ops'}
+MODULES = BASE | {'attentions', 'layers', 'backbones'}
+# What each part may import of mmattn, besides itself.
+MAY_IMPORT = {
+    'ops': set(),
+    'stack': set(),
+    'registry': {'stack'},
+    'attentions': {'ops', 'registry'},
+    'layers': {'ops', 'registry'},
+    'backbones': {'ops', 'registry', 'attentions', 'layers'},
+    'plugins': MODULES,
+    'necks': MODULES,
+    'heads': MODULES,
+    'datasets': {'registry'},
+    'engine': MODULES | {'plugins', 'necks', 'heads'},
+    'checkpoints': MODULES | {'plugins', 'necks', 'heads'},
+    'visualization': MODULES | {'plugins', 'necks', 'heads'},
+    'testing': MODULES,
+    'diagnosis': BASE,
+    '__init__': set(),
+    '__main__': {'diagnosis', 'stack'},
+}
+
+
+def imports(path):
+    """Dotted names that a file imports, relative ones made absolute."""
+    package = ('mmattn', *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[:len(package) - node.level + 1]
+            start = '.'.join(above) + '.' if node.level else ''
+            yield start + (node.module or '')
+            yield from (f'{start}{node.module or ""}.{alias.name}'.replace(
+                '..', '.') for alias in node.names)
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+
+
+FILES = sorted(PACKAGE.rglob('*.py'))
+
+
+@pytest.mark.parametrize(
+    'path', FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path):
+    part = part_of(path)
+    allowed = MAY_IMPORT[part] | {part}
+    for name in imports(path):
+        top, *rest = name.split('.')
+        if top == 'mmattn' and rest:
+            known = {p.name.removesuffix('.py') for p in PACKAGE.iterdir()}
+            assert rest[0] in allowed or rest[0] not in known, name
+        if part in ('ops', 'stack', '__init__'):
+            assert top not in STACK, name
+        if part not in ('heads', 'engine', 'visualization', 'datasets'):
+            assert top not in HOSTS, name
+        if part in MODULES:
+            assert not name.startswith('mmcv.ops'), name
+
+
+BLOCKED = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {names!r}:
+            raise ImportError(f'{{name}} is blocked')
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run_blocked(names, code):
+    code = BLOCKED.format(names=set(names)) + code
+    return subprocess.run([sys.executable, '-c', code],
+                          capture_output=True,
+                          text=True,
+                          cwd=PACKAGE.parent)
+
+
+def test_ops_run_with_torch_alone():
+    code = (
+        'import torch\n'
+        'from mmattn.ops import balanced_clusters, window_attention\n'
+        'x = torch.rand(2, 9, 14, 24)\n'
+        'print(*window_attention(x, 2, 7, shift=3).shape)\n'
+        'print(*balanced_clusters(x.flatten(1, 2)).shape)\n')
+    done = run_blocked([*STACK, 'torchvision', 'triton'], code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == '2 9 14 8\n2 126\n'
+
+
+def test_a_backbone_runs_without_hosts_and_compiled_operations():
+    code = (
+        'import torch\n'
+        'from mmattn.backbones import BOATSwin\n'
+        "print(len(BOATSwin('nano')(torch.rand(1, 3, 40, 50))))\n")
+    done = run_blocked([*HOSTS, 'mmcv.ops', 'torchvision'], code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == '4\n'
