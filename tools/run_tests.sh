@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Check lint, format and the tests:
+#     bash tools/run_tests.sh [--slow] [arguments of pytest]
+#     bash tools/run_tests.sh tests/test_ops -k windows
+# Tests marked slow run with --slow only. Makes the environment first where
+# it is missing or stale (setup_env.sh).
+set -euo pipefail
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+  sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  exit
+fi
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+python=$(bash tools/setup_env.sh)
+export PATH="$(dirname "$python"):$PATH"
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(($(nproc) < 4 ? $(nproc) : 4))}"
+
+arguments=(-m 'not slow')
+for argument; do
+  if [[ $argument == --slow ]]; then
+    arguments=("${arguments[@]:2}")
+  else
+    arguments+=("$argument")
+  fi
+done
+
+lint() {
+  if git rev-parse --git-dir >/dev/null 2>&1; then
+    pre-commit run --all-files
+  else
+    ruff check . && ruff format --check .
+  fi
+}
+
+outcome=()
+failed=0
+check() {
+  echo "== $1"
+  if "${@:2}"; then
+    outcome+=("$1: passed")
+  else
+    outcome+=("$1: FAILED")
+    failed=1
+  fi
+}
+check 'lint and format' lint
+check 'tests' pytest "${arguments[@]}"
+
+printf '== %s\n' "${outcome[@]}"
+exit "$failed"
