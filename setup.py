@@ -1,0 +1,104 @@
+"""Build mmattn, with configs, tools and model index where MIM finds them."""
+
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+MIM_FILES = ('configs', 'tools', 'model-index.yml')
+
+
+class BuildWithMim(build_py):
+    """Put the MIM files under ``mmattn/.mim`` of what is built.
+
+    A build copies them into the build folder and leaves the checkout alone;
+    an editable install links them in the checkout, where git ignores them.
+    """
+
+    def run(self) -> None:
+        super().run()
+        folder = ROOT if self.editable_mode else Path(self.build_lib)
+        mim = folder / 'mmattn' / '.mim'
+        shutil.rmtree(mim, ignore_errors=True)
+        mim.mkdir(parents=True)
+        for name in MIM_FILES:
+            source, target = ROOT / name, mim / name
+            if self.editable_mode:
+                target.symlink_to(source)
+            elif source.is_dir():
+                ignore = shutil.ignore_patterns('__pycache__', '*.py[cod]')
+                shutil.copytree(source, target, ignore=ignore)
+            else:
+                shutil.copy2(source, target)
+
+
+def read_version() -> str:
+    text = (ROOT / 'mmattn' / '__init__.py').read_text(encoding='utf-8')
+    return re.search(r"^__version__ = '(.+)'$", text, re.MULTILINE)[1]
+
+
+def read_readme() -> str:
+    readme = ROOT / 'README.md'
+    return readme.read_text(encoding='utf-8') if readme.exists() else ''
+
+
+setup(
+    name='mmattn',
+    version=read_version(),
+    description='Attention backbones and modules for the OpenMMLab ecosystem',
+    long_description=read_readme(),
+    long_description_content_type='text/markdown',
+    author='mmattn contributors',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    classifiers=[
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
+    packages=find_packages(include=['mmattn', 'mmattn.*']),
+    python_requires='>=3.10',
+    # Neither stack: the two carry the same import packages and must never
+    # be installed side by side (mmattn/stack.py checks at run time).
+    install_requires=[
+        'matplotlib',
+        'numpy',
+        'pillow',
+        'safetensors',
+        'scikit-learn',
+        'torch>=2.1',
+    ],
+    extras_require={
+        'onedl': [
+            'onedl-mmengine>=0.10.12',
+            'onedl-mmcv>=2.3.6',
+            'onedl-mmdetection>=3.5.1',
+            'onedl-mmsegmentation>=1.4.2',
+            'onedl-mmpretrain>=1.3.6',
+        ],
+        'openmmlab': [
+            'mmengine>=0.10.6',
+            'mmcv>=2.1.0',
+            'mmdet>=3.3.0',
+            'mmsegmentation>=1.2.2',
+            'mmpretrain>=1.2.0',
+            'ftfy',  # imported by mmsegmentation, which does not ask for it
+            'numpy<2',
+        ],
+        'tests': [
+            'hypothesis',
+            'pre-commit',
+            'pytest',
+            'pytest-timeout',
+            'ruff',
+        ],
+    },
+    cmdclass={'build_py': BuildWithMim},
+    zip_safe=False,
+)
