@@ -41,22 +41,26 @@ MINIMUM_VERSIONS: dict[str, str] = {
 }
 REQUIRED = ('mmengine', 'mmcv')
 
+# distribution -> the version that install commands name
+PINNED_VERSIONS: dict[str, str] = {
+    'onedl-mmengine': '0.10.12',
+    'onedl-mmcv': '2.3.6',
+    'onedl-mmdetection': '3.5.1',
+    'onedl-mmsegmentation': '1.4.2',
+    'onedl-mmpretrain': '1.3.6',
+    'mmengine': '0.10.7',
+    'mmcv': '2.1.0',
+    'mmdet': '3.3.0',
+    'mmsegmentation': '1.2.2',
+    'mmpretrain': '1.2.0',
+}
+TORCH_COMMANDS: dict[str, str] = {
+    ONEDL: 'pip install torch==2.11.0 torchvision==0.26.0',
+    OPENMMLAB: "pip install torch==2.1.2 torchvision==0.16.2 'numpy<2'",
+}
 BUILD_TOOLS_COMMAND = (
     "pip install ninja wheel packaging psutil 'setuptools>=80,<82'"
 )
-INSTALL_COMMANDS: dict[str, str] = {
-    ONEDL: (
-        'pip install torch==2.11.0 torchvision==0.26.0 && '
-        f'{BUILD_TOOLS_COMMAND} && '
-        'pip install --no-build-isolation onedl-mmengine==0.10.12 '
-        'onedl-mmcv==2.3.6'
-    ),
-    OPENMMLAB: (
-        'pip install torch==2.1.2 torchvision==0.16.2 "numpy<2" && '
-        f'{BUILD_TOOLS_COMMAND} && '
-        'pip install --no-build-isolation mmengine==0.10.7 mmcv==2.1.0'
-    ),
-}
 
 
 class Installed(NamedTuple):
@@ -87,6 +91,13 @@ def distribution_version(distribution: str) -> str | None:
         return None
 
 
+def install_command(stack: str, *packages: str) -> str:
+    """The command that installs packages of a stack into its torch."""
+    names = (DISTRIBUTIONS[stack][package][0] for package in packages)
+    pins = ' '.join(f'{name}=={PINNED_VERSIONS[name]}' for name in names)
+    return f'{BUILD_TOOLS_COMMAND} && pip install --no-build-isolation {pins}'
+
+
 def is_older(version: str, minimum: str) -> bool:
     """Whether ``version`` comes before ``minimum``, by release numbers."""
     return _release(version) < _release(minimum)
@@ -104,13 +115,13 @@ def check_stack() -> None:
     """
     installed = find_installed()
     if len({item.stack for item in installed}) > 1:
-        raise ImportError(side_by_side_message(installed))
+        raise ImportError(_side_by_side_message(installed))
     versions = {item.package: item.version for item in installed}
     if any(_is_missing_or_old(name, versions) for name in REQUIRED):
         raise ImportError(_unsupported_message(installed))
 
 
-def side_by_side_message(installed: list[Installed]) -> str:
+def _side_by_side_message(installed: list[Installed]) -> str:
     """Tell which packages of which stack to remove."""
     names = {
         stack: [i.distribution for i in installed if i.stack == stack]
@@ -120,9 +131,8 @@ def side_by_side_message(installed: list[Installed]) -> str:
         'mmattn expects one stack, got packages of both side by side '
         f'({ONEDL}: {", ".join(names[ONEDL])}; '
         f'{OPENMMLAB}: {", ".join(names[OPENMMLAB])}), which overwrite each '
-        "other's files; remove both with "
-        f'`pip uninstall -y {" ".join(names[ONEDL] + names[OPENMMLAB])}`, '
-        'then install one again'
+        "other's files; remove both and install one again: "
+        f'pip uninstall -y {" ".join(names[ONEDL] + names[OPENMMLAB])}'
     )
 
 
@@ -134,17 +144,21 @@ def _unsupported_message(installed: list[Installed]) -> str:
         f'mmattn expects {expected}, got {got}; install one of the two '
         'stacks, never both:'
     ]
-    lines += [f'  {name}: {INSTALL_COMMANDS[name]}' for name in DISTRIBUTIONS]
+    lines += [
+        f'  {stack}: {command} && {install_command(stack, *REQUIRED)}'
+        for stack, command in TORCH_COMMANDS.items()
+    ]
     return '\n'.join(lines)
 
 
 def _is_missing_or_old(package: str, versions: dict[str, str]) -> bool:
     if package in versions:
         return is_older(versions[package], MINIMUM_VERSIONS[package])
-    return not _is_importable(package)
+    return not is_importable(package)
 
 
-def _is_importable(package: str) -> bool:
+def is_importable(package: str) -> bool:
+    """Whether a package is on the path, installed or not."""
     try:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):  # blocked, or a stub in sys.modules
