@@ -1,0 +1,1 @@
+"""What runs a config: launching, learning-rate report, hooks."""

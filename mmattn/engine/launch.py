@@ -1,0 +1,107 @@
+"""Several processes on a machine without a GPU.
+
+With a GPU mmengine's Runner does everything. Without one it fails twice: it
+asks for a CUDA device when it initialises the process group, and it hands a
+device number to DistributedDataParallel. It leaves alone a process group that
+exists, and takes the wrapper from the config: both are prepared here.
+"""
+
+import datetime
+import os
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import print_log
+
+from mmattn.engine.usage import UsageError
+
+SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'mmcv.SyncBN', 'mmcv.MMSyncBN')
+
+
+def prepare_cpu(cfg: Config) -> None:
+    """Change a config so that it runs on a CPU, in one or more processes.
+
+    Does nothing where an accelerator is present. SyncBN becomes BN. With
+    ``cfg.launcher`` other than ``'none'`` the process group is initialised
+    with gloo, and the model wrapper is told not to look for a device.
+
+    Args:
+        cfg: A Runner's config, changed in place.
+
+    Raises:
+        UsageError: If the launcher is slurm or mpi, or if its processes were
+            not started by torchrun.
+    """
+    if get_device() != 'cpu':
+        return
+    replaced = replace_sync_norms(cfg.get('model'))
+    if cfg.pop('sync_bn', None) is not None or replaced:
+        print_log(
+            f'SyncBN needs a GPU: {replaced} layers of the config become BN.',
+            logger='current',
+        )
+    if cfg.get('launcher', 'none') == 'none':
+        return
+    dist_cfg = cfg.get('env_cfg', {}).get('dist_cfg', {})
+    init_gloo(cfg.launcher, dist_cfg.get('timeout', 1800))
+    cfg.model_wrapper_cfg = {
+        'type': 'MMDistributedDataParallel',
+        'broadcast_buffers': False,
+        'find_unused_parameters': cfg.get('find_unused_parameters', False),
+        **(cfg.get('model_wrapper_cfg') or {}),
+        'device_ids': None,
+    }
+
+
+def replace_sync_norms(node: Any) -> int:
+    """Replace SyncBN by BN everywhere in a nested config.
+
+    Args:
+        node: Dicts, lists and tuples in any nesting, changed in place.
+
+    Returns:
+        How many layer configs were changed.
+    """
+    replaced = 0
+    if isinstance(node, dict):
+        if node.get('type') in SYNC_NORMS:
+            node['type'] = 'BN'
+            replaced += 1
+        children = list(node.values())
+    else:
+        children = node if isinstance(node, (list, tuple)) else []
+    return replaced + sum(replace_sync_norms(child) for child in children)
+
+
+def init_gloo(launcher: str, timeout: float) -> None:
+    """Initialise the default process group for CPU tensors.
+
+    Args:
+        launcher: Who started the processes. Only ``'pytorch'`` is written.
+        timeout: How long a process waits for the others, in seconds.
+
+    Raises:
+        UsageError: If the launcher is another one, or if the environment is
+            not that of a process started by torchrun.
+    """
+    if launcher != 'pytorch':
+        raise UsageError(
+            f'--launcher {launcher} expects a GPU for each process, got a '
+            'machine without one; use --launcher pytorch through '
+            'tools/dist_train.sh or tools/dist_test.sh'
+        )
+    names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise UsageError(
+            '--launcher pytorch expects a process started by torchrun, got '
+            f'no {", ".join(missing)} in the environment; use '
+            'tools/dist_train.sh or tools/dist_test.sh, which start them'
+        )
+    if torch.distributed.is_initialized():
+        return
+    torch.distributed.init_process_group(
+        backend='gloo', timeout=datetime.timedelta(seconds=timeout)
+    )

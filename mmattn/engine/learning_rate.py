@@ -1,0 +1,95 @@
+"""What the learning rate really is, said before the first iteration."""
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmattn.engine.usage import UsageError
+
+
+def enable_lr_scaling(cfg: Config) -> None:
+    """Ask the Runner to scale the learning rate by the batch size.
+
+    Raises:
+        UsageError: If the config does not name the batch size that its
+            learning rate was chosen for.
+    """
+    if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+        raise UsageError(
+            '--auto-scale-lr expects auto_scale_lr.base_batch_size in the '
+            f'config, got auto_scale_lr={cfg.get("auto_scale_lr")}; set it '
+            'to the batch size of all GPUs that the learning rate is for'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+class LearningRateReport(Hook):
+    """Log the learning rates that a training starts with.
+
+    It runs after a checkpoint was resumed: what the checkpoint brought along
+    is what gets reported.
+    """
+
+    priority = 'VERY_LOW'
+
+    def before_train(self, runner: Runner) -> None:
+        """Log the rates, and whether they fit the batch size."""
+        wrappers = runner.optim_wrapper
+        wrappers = dict(
+            wrappers.items()
+            if hasattr(wrappers, 'items')
+            else [('', wrappers)]
+        )
+        for name, wrapper in wrappers.items():
+            groups = wrapper.optimizer.param_groups
+            peaks = [g.get('initial_lr', g['lr']) for g in groups]
+            now = [g['lr'] for g in groups]
+            runner.logger.info(
+                f'Learning rate{f" of {name}" if name else ""}: '
+                f"{_span(peaks)} by the schedule's base value, {_span(now)} "
+                f'at iteration {runner.iter}.'
+            )
+        runner.logger.info(
+            describe_batch(
+                runner.world_size,
+                runner.train_dataloader.batch_size,
+                runner.auto_scale_lr,
+            )
+        )
+
+
+def describe_batch(
+    world_size: int, batch_size: int | None, auto_scale_lr: dict | None
+) -> str:
+    """Say how the batch compares with the one of the learning rate.
+
+    Args:
+        world_size: Number of processes.
+        batch_size: Images per process; None where the loader does not say.
+        auto_scale_lr: The config's ``auto_scale_lr``.
+
+    Returns:
+        One line for the log.
+    """
+    settings = auto_scale_lr or {}
+    base = settings.get('base_batch_size')
+    if batch_size is None:  # a batch sampler decides
+        return 'Batch: decided by the batch sampler.'
+    batch = world_size * batch_size
+    line = f'Batch: {world_size} x {batch_size} = {batch} images.'
+    if base is None or base == batch:
+        return line
+    if settings.get('enable', False):
+        return (
+            f"{line} The config's learning rate is for {base}: it was "
+            f'multiplied by {batch / base:g}.'
+        )
+    return (
+        f"{line} The config's learning rate is for {base} and was not "
+        'scaled: --auto-scale-lr does it.'
+    )
+
+
+def _span(values: list[float]) -> str:
+    low, high = min(values), max(values)
+    return f'{low:g}' if low == high else f'{low:g} to {high:g}'

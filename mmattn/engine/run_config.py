@@ -1,0 +1,251 @@
+"""From the words of a command line to the config that a Runner takes.
+
+The three codebases name a few things differently; the differences live here,
+so that one pair of tools serves all of them.
+"""
+
+import difflib
+import importlib.util
+import inspect
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import DATASETS
+
+from mmattn.engine.usage import UsageError
+
+HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
+
+
+def read_config(
+    path: str, options: dict | None, needs: tuple[str, ...], purpose: str
+) -> Config:
+    """Read a config file, apply overrides and check what it has to hold.
+
+    Args:
+        path: The file.
+        options: Overrides, dotted key to value.
+        needs: Fields without which the config does not serve the purpose.
+        purpose: For the message: ``'training'`` or ``'testing'``.
+
+    Returns:
+        The config, with ``filename`` set.
+
+    Raises:
+        UsageError: If the file is missing or does not evaluate, if an
+            override does not fit, if a field is missing, or if the codebase
+            of its ``default_scope`` is not installed.
+    """
+    if not os.path.isfile(path):
+        raise UsageError(
+            f'{purpose} expects a config file, got {path!r}, which does not '
+            f'exist{_suggest(path)}'
+        )
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # a config is code: it raises what it likes
+        raise UsageError(
+            f'cannot read the config {path}: {type(error).__name__}: {error}'
+        ) from error
+    try:
+        cfg.merge_from_dict(options or {})
+    except (KeyError, IndexError, TypeError) as error:
+        raise UsageError(
+            f'--cfg-options {" ".join(options)} do not fit {path}: '
+            f'{type(error).__name__}: {error}'
+        ) from error
+    missing = [name for name in needs if cfg.get(name) is None]
+    if missing:
+        raise UsageError(
+            f'{purpose} expects {", ".join(needs)} in the '
+            f'config, got no {", ".join(missing)} in {path}'
+        )
+    scope = cfg.get('default_scope')
+    if scope in HOSTS and importlib.util.find_spec(scope) is None:
+        raise UsageError(
+            f'{path} is a config of {scope} (its default_scope), which is '
+            'not installed; `python -m mmattn` says how to install it'
+        )
+    return cfg
+
+
+def set_work_dir(cfg: Config, work_dir: str | None) -> None:
+    """Set the output folder: command line, then config, then file name."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', Path(cfg.filename).stem)
+
+
+def enable_amp(cfg: Config) -> None:
+    """Train in mixed precision: bfloat16 where the GPU has it, else float16.
+
+    What the config says about dtype and loss scale stays.
+
+    Raises:
+        UsageError: Without a GPU, or if the config's optimizer wrapper is
+            not the plain one.
+    """
+    if get_device() == 'cpu':
+        raise UsageError(
+            '--amp expects a GPU, got a machine without one; leave --amp away'
+        )
+    wrapper = cfg.optim_wrapper
+    if wrapper.get('type', 'OptimWrapper') not in (
+        'OptimWrapper',
+        'AmpOptimWrapper',
+    ):
+        raise UsageError(
+            '--amp expects optim_wrapper of type OptimWrapper '
+            f'or AmpOptimWrapper, got {wrapper.type}'
+        )
+    wrapper.type = 'AmpOptimWrapper'
+    with_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    wrapper.setdefault('dtype', 'bfloat16' if with_bf16 else 'float16')
+    wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def set_start(cfg: Config, resume: str | None, load_from: str | None) -> None:
+    """Set where a training starts from.
+
+    Args:
+        cfg: The config, changed in place.
+        resume: ``'auto'`` for the last checkpoint of the work folder, a
+            checkpoint to continue, or None.
+        load_from: A checkpoint whose weights start a new schedule, or None.
+
+    Raises:
+        UsageError: If both are given, or if a file is missing.
+    """
+    if resume is not None and load_from is not None:
+        raise UsageError(
+            '--resume continues an interrupted training and --load-from '
+            f'starts a new one, got both ({resume}, {load_from}); give one'
+        )
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if resume == 'auto' else checkpoint_file(resume)
+    elif load_from is not None:
+        cfg.resume = False
+        cfg.load_from = checkpoint_file(load_from)
+
+
+def checkpoint_file(path: str) -> str:
+    """Return the path of a checkpoint that exists or lies elsewhere.
+
+    Raises:
+        UsageError: If the path is a local one without a file.
+    """
+    if '://' not in path and not os.path.isfile(path):
+        raise UsageError(
+            f'a checkpoint file is expected, got {path!r}, '
+            'which does not exist'
+        )
+    return path
+
+
+def check_pretrained(cfg: Config) -> None:
+    """Check that the weights a training starts with are there.
+
+    Raises:
+        UsageError: If an ``init_cfg`` names a local file that is missing.
+    """
+    for name, init_cfg in _find_pretrained(cfg.model, 'model'):
+        path = init_cfg['checkpoint']
+        if '://' not in path and not os.path.exists(path):
+            raise UsageError(
+                f'{name} names the weights {path}, which do not exist; make '
+                'them from the published file with `python '
+                f'tools/convert_checkpoint.py PUBLISHED {path}`, name another '
+                f'file with `--cfg-options {name}.checkpoint=FILE`, or start '
+                f'from random weights with `--cfg-options {name}=None`'
+            )
+
+
+def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
+    """Check that the folders of the data sets are there.
+
+    Data sets that download themselves, and those read from a remote storage,
+    are left alone.
+
+    Raises:
+        UsageError: If a ``data_root`` is a local folder that is missing.
+    """
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader') or {}
+        for dataset in _find_datasets(loader.get('dataset')):
+            root = dataset.data_root
+            if os.path.isdir(root) or _is_fetched(cfg, dataset):
+                continue
+            hint = (
+                'make it with `python tools/make_digit_scenes.py`'
+                if 'digit_scenes' in root
+                else 'put the data set or a link to it there'
+            )
+            raise UsageError(
+                f'{split}_dataloader expects the folder {root}, which does '
+                f'not exist in {os.getcwd()}; {hint}'
+            )
+
+
+def fill_loaders(cfg: Config) -> None:
+    """Add the data-loader defaults of mmpretrain's own tools."""
+    if cfg.get('default_scope') != 'mmpretrain':
+        return
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is None:
+            continue
+        loader.setdefault('pin_memory', get_device() != 'cpu')
+        loader.setdefault('collate_fn', dict(type='default_collate'))
+        # torch refuses persistent workers where there are none.
+        loader.setdefault(
+            'persistent_workers', loader.get('num_workers', 0) > 0
+        )
+
+
+def _find_pretrained(node: Any, name: str) -> Iterator[tuple[str, dict]]:
+    if isinstance(node, (list, tuple)):
+        node = dict(enumerate(node))
+    if not isinstance(node, dict):
+        return
+    if node.get('type') == 'Pretrained' and 'checkpoint' in node:
+        yield name, node
+    for key, child in node.items():
+        yield from _find_pretrained(child, f'{name}.{key}')
+
+
+def _find_datasets(node: Any) -> Iterator[dict]:
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            yield from _find_datasets(child)
+    elif isinstance(node, dict):
+        if isinstance(node.get('data_root'), str) and node['data_root']:
+            yield node
+        for key in ('dataset', 'datasets'):  # wrappers: repeat, concatenate
+            yield from _find_datasets(node.get(key))
+
+
+def _is_fetched(cfg: Config, dataset: dict) -> bool:
+    if '://' in dataset['data_root'] or dataset.get('backend_args'):
+        return True
+    kind = dataset['type']
+    if isinstance(kind, str):
+        scope = cfg.get('default_scope')
+        with DATASETS.switch_scope_and_registry(scope) as registry:
+            kind = registry.get(kind)
+    # An unknown type is the Runner's to report.
+    return kind is None or 'download' in inspect.signature(kind).parameters
+
+
+def _suggest(path: str) -> str:
+    # Whoever types a config's name mostly has it nearly right.
+    name = os.path.basename(path)
+    known = {file.name: file for file in Path('configs').glob('*/*.py')}
+    close = difflib.get_close_matches(name, known, n=1)
+    return f'; did you mean {known[close[0]]}?' if close else ''

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Train on a Slurm cluster, one process per GPU:
+#     GPUS=16 bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR \
+#         [options of tools/train.py]
+# GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS come from the environment.
+# PYTHON names the interpreter (default: python).
+set -euo pipefail
+
+if [ "$#" -lt 4 ]; then
+    echo "slurm_train.sh: error: PARTITION, JOB_NAME, CONFIG and WORK_DIR are" \
+        "expected, got $# argument(s)" >&2
+    exit 2
+fi
+if ! command -v srun >/dev/null; then
+    echo "slurm_train.sh: error: srun is not on the PATH; without Slurm use" \
+        "tools/dist_train.sh" >&2
+    exit 2
+fi
+TOOLS=$(cd "$(dirname "$0")" && pwd)
+GPUS=${GPUS:-8}
+GPUS_PER_NODE=${GPUS_PER_NODE:-$((GPUS < 8 ? GPUS : 8))}
+read -ra EXTRA <<<"${SRUN_ARGS:-}"
+
+PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" \
+exec srun -p "$1" \
+    --job-name="$2" \
+    --gres="gpu:$GPUS_PER_NODE" \
+    --ntasks="$GPUS" \
+    --ntasks-per-node="$GPUS_PER_NODE" \
+    --cpus-per-task="${CPUS_PER_TASK:-5}" \
+    --kill-on-bad-exit=1 \
+    ${EXTRA[@]+"${EXTRA[@]}"} \
+    "${PYTHON:-python}" -u "$TOOLS/train.py" "$3" --work-dir="$4" \
+    --launcher=slurm "${@:5}"

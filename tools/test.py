@@ -1,0 +1,117 @@
+"""Test a model of mmdet, mmseg or mmpretrain and print its metrics.
+
+python tools/test.py CONFIG CHECKPOINT [options]
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if (ROOT / 'mmattn' / '__init__.py').is_file():
+    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+
+from mmattn.engine.usage import require_stack, run_command  # noqa: E402
+
+require_stack()
+
+from mmengine.config import DictAction  # noqa: E402
+from mmengine.registry import RUNNERS  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
+
+from mmattn.engine import run_config, testing  # noqa: E402
+from mmattn.engine.launch import prepare_cpu  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Test a model.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or its address')
+    parser.add_argument(
+        '--work-dir',
+        help='folder of logs and metrics (default: work_dirs/CONFIG)',
+    )
+    parser.add_argument(
+        '--out',
+        help='write the predictions to this pickle file; with mmseg also a '
+        'folder, for label maps',
+    )
+    parser.add_argument(
+        '--show', action='store_true', help='show the predictions'
+    )
+    parser.add_argument(
+        '--show-dir', help='folder for pictures of the predictions'
+    )
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=2,
+        help='seconds that --show shows a picture (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="augment in testing: the config's tta_model and tta_pipeline, "
+        'or flipped images with mmdet and mmpretrain',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override fields of the config, e.g. test_dataloader.'
+        "batch_size=1; lists as key='[a,b]' or key=a,b",
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='who started the processes (default: %(default)s)',
+    )
+    # torch.distributed.launch hands its processes one or the other.
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help=argparse.SUPPRESS,
+    )
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Build the config's Runner and test."""
+    args = parse_args()
+    cfg = run_config.read_config(
+        args.config,
+        args.cfg_options,
+        needs=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'),
+        purpose='testing',
+    )
+    cfg.launcher = args.launcher
+    cfg.load_from = run_config.checkpoint_file(args.checkpoint)
+    cfg.resume = False
+    run_config.set_work_dir(cfg, args.work_dir)
+    run_config.check_data(cfg, ('test',))
+    run_config.fill_loaders(cfg)
+    if args.out is not None:
+        testing.check_out(cfg, args.out)
+    if args.show or args.show_dir:
+        testing.draw_predictions(cfg, args.show, args.show_dir, args.wait_time)
+    if args.tta:
+        testing.use_tta(cfg)
+    prepare_cpu(cfg)
+
+    build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
+    runner = build(cfg)
+    if args.out is not None and args.out.endswith(testing.DUMP_SUFFIXES):
+        testing.dump_predictions(runner, args.out)
+    runner.test()
+
+
+if __name__ == '__main__':
+    run_command(main)

@@ -1,0 +1,120 @@
+"""Train a model of mmdet, mmseg or mmpretrain from a config file.
+
+python tools/train.py CONFIG [options]
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if (ROOT / 'mmattn' / '__init__.py').is_file():
+    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+
+from mmattn.engine.usage import require_stack, run_command  # noqa: E402
+
+require_stack()
+
+from mmengine.config import DictAction  # noqa: E402
+from mmengine.registry import RUNNERS  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
+
+from mmattn.engine import learning_rate, run_config  # noqa: E402
+from mmattn.engine.buffers import BroadcastBuffers  # noqa: E402
+from mmattn.engine.launch import prepare_cpu  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Train a model.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--work-dir',
+        help='folder of logs and checkpoints (default: work_dirs/CONFIG)',
+    )
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='train in mixed precision: bfloat16 where the GPU has it, else '
+        'float16, unless the config says',
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='multiply the learning rate by the real batch size over '
+        'auto_scale_lr.base_batch_size',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='continue an interrupted training, from the last checkpoint of '
+        'the work folder or from the one given: weights, optimizer, '
+        'schedule and iteration come from it, so a changed learning rate in '
+        'the config has no effect',
+    )
+    parser.add_argument(
+        '--load-from',
+        metavar='CHECKPOINT',
+        help='start a new training at iteration 0 from the weights of a '
+        'checkpoint; optimizer and schedule are those of the config',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override fields of the config, e.g. train_cfg.max_epochs=1 '
+        "or model.backbone.init_cfg=None; lists as key='[a,b]' or key=a,b",
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='who started the processes (default: %(default)s)',
+    )
+    # torch.distributed.launch hands its processes one or the other.
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help=argparse.SUPPRESS,
+    )
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Build the config's Runner and train."""
+    args = parse_args()
+    cfg = run_config.read_config(
+        args.config,
+        args.cfg_options,
+        needs=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'),
+        purpose='training',
+    )
+    cfg.launcher = args.launcher
+    run_config.set_work_dir(cfg, args.work_dir)
+    run_config.set_start(cfg, args.resume, args.load_from)
+    run_config.check_pretrained(cfg)
+    run_config.check_data(cfg, ('train', 'val'))
+    run_config.fill_loaders(cfg)
+    if args.amp:
+        run_config.enable_amp(cfg)
+    if args.auto_scale_lr:
+        learning_rate.enable_lr_scaling(cfg)
+    prepare_cpu(cfg)
+
+    build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
+    runner = build(cfg)
+    runner.register_hook(learning_rate.LearningRateReport())
+    runner.register_hook(BroadcastBuffers())
+    runner.train()
+
+
+if __name__ == '__main__':
+    run_command(main)
