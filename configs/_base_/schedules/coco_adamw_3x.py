@@ -1,0 +1,17 @@
+# The 1x schedule stretched to 36 epochs, with steps after epochs 27 and 33.
+_base_ = './coco_adamw_1x.py'
+
+train_cfg = dict(max_epochs=36)
+param_scheduler = [
+    dict(
+        type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=1000
+    ),
+    dict(
+        type='MultiStepLR',
+        by_epoch=True,
+        begin=0,
+        end=36,
+        milestones=[27, 33],
+        gamma=0.1,
+    ),
+]
