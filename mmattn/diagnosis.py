@@ -87,11 +87,10 @@ def probe_mmattn() -> list[Finding]:
 
 def probe_torch(stack: str | None) -> list[Finding]:
     """torch, what has to fit it, and the device it computes on."""
-    pair = TORCH_COMMANDS[stack or ONEDL]
     findings = [
-        _probe_import('torch', pair),
+        _probe_import('torch', stack),
         # A torchvision of another build fails only when it is imported.
-        _probe_import('torchvision', f'{pair} --force-reinstall'),
+        _probe_import('torchvision', stack),
         _probe_numpy(stack),
         Finding('triton', distribution_version('triton') or 'not installed'),
     ]
@@ -100,15 +99,15 @@ def probe_torch(stack: str | None) -> list[Finding]:
     return findings
 
 
-def _probe_import(module: str, remedy: str) -> Finding:
+def _probe_import(module: str, stack: str | None) -> Finding:
+    command = TORCH_COMMANDS[stack or ONEDL]
+    if not is_importable(module):
+        return Finding(module, 'not installed', command)
     try:
         return Finding(module, importlib.import_module(module).__version__)
-    except ModuleNotFoundError as error:
-        if error.name == module:
-            return Finding(module, 'not installed', remedy)
-        return Finding(module, f'does not import: {error}', remedy)
     except BROKEN as error:
-        return Finding(module, f'does not import: {error}', remedy)
+        value = f'does not import: {error}'
+        return Finding(module, value, f'{command} --force-reinstall')
 
 
 def _probe_numpy(stack: str | None) -> Finding:

@@ -92,9 +92,11 @@ def distribution_version(distribution: str) -> str | None:
 
 
 def install_command(stack: str, *packages: str) -> str:
-    """The command that installs packages of a stack into its torch."""
+    """The command that adds packages of a stack to a torch that is there."""
     names = (DISTRIBUTIONS[stack][package][0] for package in packages)
     pins = ' '.join(f'{name}=={PINNED_VERSIONS[name]}' for name in names)
+    if 'mmcv' not in packages:
+        return f'pip install {pins}'
     return f'{BUILD_TOOLS_COMMAND} && pip install --no-build-isolation {pins}'
 
 

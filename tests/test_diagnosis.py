@@ -1,0 +1,180 @@
+"""The report of ``python -m mmattn``, with and without what it looks for."""
+
+import subprocess
+import sys
+import types
+
+import pytest
+
+from mmattn import diagnosis, ops
+from mmattn.stack import ONEDL, OPENMMLAB, Installed
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Make exactly the given distributions look installed."""
+
+    def pretend(*items):
+        monkeypatch.setattr(diagnosis, 'find_installed', lambda: list(items))
+        monkeypatch.setattr(diagnosis, 'is_importable', lambda name: False)
+
+    return pretend
+
+
+def by_label(findings):
+    return {finding.label: finding for finding in findings}
+
+
+def onedl(package, distribution, version):
+    return Installed(ONEDL, package, distribution, version)
+
+
+def test_reports_this_environment(capsys):
+    assert diagnosis.main() == 0
+    text = capsys.readouterr().out
+    assert f'stack: {diagnosis.find_stack()}\n' in text
+    for item in diagnosis.find_installed():
+        assert f'{item.distribution} {item.version}\n' in text
+    for row in ops.list_implementations():
+        assert row.name in text and row.operation in text
+
+
+def test_runs_as_a_module():
+    result = subprocess.run(
+        [sys.executable, '-m', 'mmattn'], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.startswith('mmattn ')
+
+
+def test_without_torch_and_stack_every_remedy_is_named():
+    """In a python that sees the standard library and mmattn alone."""
+    code = (
+        'import sys, runpy\n'
+        "sys.path = [p for p in sys.path if 'site-packages' not in p]\n"
+        "runpy.run_module('mmattn', run_name='__main__')"
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True
+    )
+    assert result.returncode == 1, result.stderr
+    for line in (
+        'stack: none',
+        ' ! torch        not installed',
+        ' ! mmcv        not installed',
+        "mmattn.ops  does not import: No module named 'torch'",
+        'pip install torch==2.11.0 torchvision==0.26.0\n',
+        'pip install onedl-mmengine==0.10.12\n',
+        'pip install --no-build-isolation onedl-mmcv==2.3.6\n',
+    ):
+        assert line in result.stdout
+
+
+def test_both_stacks_are_to_be_uninstalled(installed):
+    installed(
+        onedl('mmengine', 'onedl-mmengine', '0.10.12'),
+        Installed(OPENMMLAB, 'mmdet', 'mmdet', '3.3.0'),
+    )
+    assert diagnosis.find_stack() is None
+    (finding,) = diagnosis.probe_stack(None)
+    assert finding.value == 'onedl-mmengine mmdet'
+    assert finding.remedy.startswith(
+        'pip uninstall -y onedl-mmengine mmdet && '
+    )
+
+
+def test_an_old_package_and_an_absent_codebase(installed):
+    installed(
+        onedl('mmengine', 'onedl-mmengine', '0.10.4'),
+        onedl('mmcv', 'onedl-mmcv', '2.3.6'),
+    )
+    findings = by_label(diagnosis.probe_stack(ONEDL))
+    assert findings['mmengine'].value == (
+        'onedl-mmengine 0.10.4, but mmattn expects >=0.10.6'
+    )
+    assert findings['mmengine'].remedy == 'pip install onedl-mmengine==0.10.12'
+    # A codebase is needed by its configs alone: nothing to mend.
+    assert findings['mmdet'] == (
+        'mmdet',
+        'not installed; for its configs: pip install onedl-mmdetection==3.5.1',
+        '',
+    )
+
+
+@pytest.mark.parametrize('torch, pair', [('2.11.0', False), ('2.14.0', True)])
+def test_mmcv_without_operators(installed, monkeypatch, torch, pair):
+    installed(
+        onedl('mmengine', 'onedl-mmengine', '0.10.12'),
+        onedl('mmcv', 'onedl-mmcv', '2.3.6'),
+        onedl('mmdet', 'onedl-mmdetection', '3.5.1'),
+    )
+    monkeypatch.setitem(sys.modules, 'mmcv.ops', None)
+    monkeypatch.setattr(diagnosis, 'distribution_version', lambda _: torch)
+    finding = by_label(diagnosis.probe_stack(ONEDL))['mmcv.ops']
+    assert 'do not import: import of mmcv.ops halted' in finding.value
+    assert finding.remedy.endswith(
+        'pip install --no-build-isolation --no-cache-dir --no-deps '
+        '--force-reinstall onedl-mmcv==2.3.6'
+    )
+    # mmcv compiles only against some versions of torch.
+    assert finding.remedy.startswith('pip install torch==2.11.0') is pair
+
+
+def test_operators_do_not_matter_without_mmdet_and_mmseg(
+    installed, monkeypatch
+):
+    installed(
+        onedl('mmengine', 'onedl-mmengine', '0.10.12'),
+        onedl('mmcv', 'onedl-mmcv', '2.3.6'),
+    )
+    monkeypatch.setitem(sys.modules, 'mmcv.ops', None)
+    finding = by_label(diagnosis.probe_stack(ONEDL))['mmcv.ops']
+    assert finding.value.endswith('; only mmdet and mmseg need them')
+    assert not finding.remedy
+
+
+def test_operators_without_cuda_on_a_machine_with_a_gpu(
+    installed, monkeypatch
+):
+    installed(
+        onedl('mmcv', 'onedl-mmcv', '2.3.6'),
+        onedl('mmseg', 'onedl-mmsegmentation', '1.4.2'),
+    )
+    cpu_ops = types.SimpleNamespace(
+        get_compiling_cuda_version=lambda: 'not available'
+    )
+    monkeypatch.setitem(sys.modules, 'mmcv.ops', cpu_ops)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    finding = by_label(diagnosis.probe_stack(ONEDL))['mmcv.ops']
+    assert 'compiled for the CPU, though torch sees a GPU' in finding.value
+    assert finding.remedy
+
+
+def test_torchvision_of_another_build(monkeypatch):
+    def fail(module):
+        raise RuntimeError('operator torchvision::nms does not exist')
+
+    monkeypatch.setattr(diagnosis.importlib, 'import_module', fail)
+    finding = by_label(diagnosis.probe_torch(ONEDL))['torchvision']
+    assert finding.value == (
+        'does not import: operator torchvision::nms does not exist'
+    )
+    assert finding.remedy == (
+        'pip install torch==2.11.0 torchvision==0.26.0 --force-reinstall'
+    )
+
+
+def test_numpy_2_does_not_fit_the_openmmlab_stack(monkeypatch):
+    monkeypatch.setattr(diagnosis, 'distribution_version', lambda _: '2.4.6')
+    findings = by_label(diagnosis.probe_torch(OPENMMLAB))
+    assert findings['numpy'].remedy == "pip install 'numpy<2'"
+    assert not by_label(diagnosis.probe_torch(ONEDL))['numpy'].remedy
+
+
+def test_an_implementation_that_cannot_run_says_why(monkeypatch):
+    row = ops.Implementation(
+        'attention', 'kernel', None, 'a GPU', 20, lambda: 'no GPU', None
+    )
+    monkeypatch.setattr(ops, 'list_implementations', lambda: [row])
+    (finding,) = diagnosis.probe_operations()
+    assert finding == ('attention', 'kernel      cannot run: no GPU', '')
