@@ -35,3 +35,14 @@ def process_group(tmp_path):
         'gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
     yield
     dist.destroy_process_group()
+
+
+@pytest.fixture(params=[torch.bfloat16, torch.float16], ids=str)
+def half(request):
+    """A half-precision type that autocast takes on this machine."""
+    try:
+        with torch.autocast('cpu', request.param):
+            pass
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    return request.param
