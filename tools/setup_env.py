@@ -295,24 +295,30 @@ def install_mmcv(env: Environment) -> None:
     against: it would hand out a wheel made for another torch.
     """
     use_cuda = find_nvcc() is not None
-    probe = (
-        'import sys, torch; print("torch-{}-cp{}{}-{}".format('
-        'torch.__version__, *sys.version_info[:2], '
-        f'"cuda" if {use_cuda} and torch.cuda.is_available() else "cpu"))'
-    )
-    target = subprocess.run(
-        [str(env.python), '-c', probe],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
+    folder = env.state / 'wheels' / torch_build(env, use_cuda)
     pin = read_pins('mmcv')[0].replace('-', '_').replace('==', '-')
-    folder = env.state / 'wheels' / target
     if not list(folder.glob(f'{pin}-*.whl')):
         build_mmcv(env, folder, use_cuda)
     (wheel,) = folder.glob(f'{pin}-*.whl')
     options = ('--no-deps', '--force-reinstall', str(wheel))
     run(env, 'mmcv', env.pip('install', *options))
+
+
+def torch_build(env: Environment, use_cuda: bool) -> str:
+    """What a wheel of mmcv depends on, as a name of a folder."""
+    code = (
+        'import sys, torch; print("torch-{}-cp{}{}-{}".format('
+        'torch.__version__, *sys.version_info[:2], '
+        f'"cuda" if {use_cuda} and torch.cuda.is_available() else "cpu"))'
+    )
+    command = [str(env.python), '-c', code]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise SetupError(
+            f'the torch of {env.root} does not import:\n{result.stderr}\n'
+            f'rm -rf {env.root} and run the same command again'
+        )
+    return result.stdout.strip()
 
 
 def build_mmcv(env: Environment, folder: Path, use_cuda: bool) -> None:
