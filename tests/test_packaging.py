@@ -1,0 +1,144 @@
+"""The wheel: what it holds, asks for, and that it runs by itself."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+import mmattn
+
+ROOT = Path(__file__).parents[1]
+PACKAGED = ('configs', 'mmattn', 'requirements', 'tools')
+BUILD = (
+    'import sys; from setuptools import build_meta; '
+    'print(getattr(build_meta, "build_" + sys.argv[1])(sys.argv[2]))'
+)
+
+
+def build(kind, checkout, target):
+    """Build as pip does, in an environment that has setuptools already."""
+    target.mkdir(exist_ok=True)
+    result = subprocess.run(
+        [sys.executable, '-c', BUILD, kind, str(target)],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return target / result.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope='module')
+def checkout(tmp_path_factory):
+    """A copy of the checkout, so that builds leave this one alone."""
+    copy = tmp_path_factory.mktemp('packaging') / 'checkout'
+    ignore = shutil.ignore_patterns('__pycache__', '.mim')
+    for name in PACKAGED:
+        shutil.copytree(ROOT / name, copy / name, ignore=ignore)
+    for file in ROOT.iterdir():
+        if file.is_file():
+            shutil.copy2(file, copy / file.name)
+    return copy
+
+
+@pytest.fixture(scope='module')
+def wheel(checkout):
+    return build('wheel', checkout, checkout.parent / 'wheel')
+
+
+def files_below(folder):
+    return {
+        path.relative_to(folder.parent).as_posix()
+        for path in folder.rglob('*')
+        if path.is_file() and '__pycache__' not in path.parts
+    }
+
+
+def names_in(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_wheel_holds_the_package_and_the_mim_extension(wheel):
+    names = names_in(wheel)
+    assert {n for n in files_below(ROOT / 'mmattn') if '.mim' not in n} <= (
+        names
+    )
+    for folder in ('configs', 'tools'):
+        expected = {f'mmattn/.mim/{n}' for n in files_below(ROOT / folder)}
+        assert expected and expected <= names
+    assert 'mmattn/.mim/model-index.yml' in names
+    assert not any('__pycache__' in name for name in names)
+    assert not any(name.startswith(('tests', 'tools')) for name in names)
+
+
+def test_building_leaves_no_mim_folder_in_the_checkout(wheel, checkout):
+    assert not (checkout / 'mmattn' / '.mim').exists()
+
+
+def test_wheel_from_the_sdist_is_the_same(wheel, checkout, tmp_path):
+    sdist = build('sdist', checkout, tmp_path / 'sdist')
+    shutil.unpack_archive(sdist, tmp_path)
+    unpacked = tmp_path / sdist.name.removesuffix('.tar.gz')
+    second = build('wheel', unpacked, tmp_path / 'wheel')
+    assert names_in(second) == names_in(wheel)
+
+
+def test_metadata_requires_neither_stack(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in names_in(wheel) if n.endswith('/METADATA'))
+        metadata = Parser().parsestr(archive.read(name).decode())
+    assert metadata['Name'] == 'mmattn'
+    assert metadata['Version'] == mmattn.__version__
+    assert metadata['Requires-Python'] == '>=3.10'
+    assert metadata['License'] == 'Apache-2.0'
+    extras = metadata.get_all('Provides-Extra')
+    assert set(extras) == {'onedl', 'openmmlab', 'tests'}
+    plain, by_extra = [], {extra: [] for extra in extras}
+    for requirement in metadata.get_all('Requires-Dist'):
+        name, _, extra = requirement.partition('; extra == ')
+        (by_extra[extra.strip('"\'')] if extra else plain).append(name)
+    assert any(name.startswith('torch') for name in plain)
+    assert 'numpy' in plain
+    assert not any('mm' in name for name in plain)
+    assert all('onedl-mm' in name for name in by_extra['onedl'])
+    assert not any('onedl' in name for name in by_extra['openmmlab'])
+
+
+def test_installed_wheel_runs_outside_the_checkout(wheel, tmp_path):
+    target = tmp_path / 'site'
+    install = ['-m', 'pip', 'install', '--no-deps', '--quiet']
+    subprocess.run(
+        [sys.executable, *install, '--target', str(target), str(wheel)],
+        check=True,
+        cwd=tmp_path,
+    )
+    code = (
+        f'import sys; sys.path.insert(0, {str(target)!r})\n'
+        'import mmattn.diagnosis, mmattn.registry\n'
+        'sys.exit(mmattn.diagnosis.main())'
+    )
+    result = subprocess.run(
+        [sys.executable, '-I', '-c', code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f'path    {target}/mmattn\n' in result.stdout
+
+
+def test_editable_install_links_the_mim_extension(checkout, tmp_path):
+    copy = tmp_path / 'checkout'
+    shutil.copytree(checkout, copy)
+    build('editable', copy, tmp_path / 'wheel')
+    mim = copy / 'mmattn' / '.mim'
+    assert {link.name: link.resolve() for link in mim.iterdir()} == {
+        name: copy / name for name in ('configs', 'tools', 'model-index.yml')
+    }
+    ignored = (copy / '.gitignore').read_text().splitlines()
+    assert '/mmattn/.mim/' in ignored  # so git does not see them
