@@ -1,0 +1,122 @@
+"""Real handwritten digits and photographs: the raw material of the scenes.
+
+Both come with scikit-learn, so nothing is downloaded: the 1,797 digits of
+``load_digits`` (8 x 8 pixels, 43 writers) and the two photographs of
+``load_sample_images`` (427 x 640).
+"""
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+# Lower than half of the full grey, so that thin strokes stay in one piece.
+_MAX_GREY = 16.0
+_FOREGROUND = 0.4
+# Strokes fade from opaque to clear over this range of grey, for soft edges.
+_EDGE_WIDTH = 0.4
+_VAL_FRACTION = 0.2
+
+
+class DigitPool(NamedTuple):
+    """Digits of one split.
+
+    Attributes:
+        indices: Position of each digit in ``load_digits``, ``(n,)``.
+        labels: Digit shown, 0 to 9, ``(n,)``.
+        images: Ink, ``(n, 8, 8)`` float64 in [0, 1].
+    """
+    indices: np.ndarray
+    labels: np.ndarray
+    images: np.ndarray
+
+
+class Glyph(NamedTuple):
+    """An upscaled digit.
+
+    Attributes:
+        alpha: Opacity of the ink, ``(h, w)`` float64 in [0, 1].
+        mask: Pixels counted as foreground, ``(h, w)`` bool. It touches all
+            four sides of the array, or is one pixel away from them.
+    """
+    alpha: np.ndarray
+    mask: np.ndarray
+
+
+def load_digit_pools(seed: int) -> tuple[DigitPool, DigitPool]:
+    """Split the digits into training and validation, class by class.
+
+    Args:
+        seed: Seed of the split, >= 0.
+
+    Returns:
+        The training pool (about 80 %) and the validation pool. No digit is
+        in both.
+
+    Raises:
+        ImportError: If scikit-learn is not installed.
+    """
+    digits = _sklearn_datasets().load_digits()
+    rng = np.random.default_rng([seed, 0])
+    train, val = [], []
+    for label in range(10):
+        order = rng.permutation(np.flatnonzero(digits.target == label))
+        cut = round(len(order) * _VAL_FRACTION)
+        val.append(order[:cut])
+        train.append(order[cut:])
+
+    def pool(parts: list[np.ndarray]) -> DigitPool:
+        indices = np.sort(np.concatenate(parts))
+        return DigitPool(indices, digits.target[indices],
+                         digits.images[indices] / _MAX_GREY)
+
+    return pool(train), pool(val)
+
+
+def load_photos() -> list[np.ndarray]:
+    """Return scikit-learn's two photographs, ``(427, 640, 3)`` uint8 RGB."""
+    return list(_sklearn_datasets().load_sample_images().images)
+
+
+def upscale_digit(image: np.ndarray, height: int, aspect: float) -> Glyph:
+    """Enlarge an 8 x 8 digit smoothly and find its foreground.
+
+    Args:
+        image: Ink, ``(8, 8)`` in [0, 1].
+        height: Height of the whole 8 x 8 box after scaling, in pixels. The
+            digit inside may be smaller.
+        aspect: Width of the box divided by its height.
+
+    Returns:
+        The glyph, cut to its foreground plus a rim of at most one pixel.
+
+    Raises:
+        ValueError: If the digit has no foreground at this height.
+    """
+    # An empty rim lets strokes at the border of the 8 x 8 box end smoothly.
+    padded = np.pad(image, 1).astype(np.float32)
+    cells = 10 / 8
+    size = (max(1, round(height * aspect * cells)), round(height * cells))
+    ink = np.asarray(
+        Image.fromarray(padded).resize(size, Image.Resampling.BICUBIC),
+        dtype=np.float64)
+    alpha = np.clip((ink - _FOREGROUND) / _EDGE_WIDTH + 0.5, 0, 1)
+    mask = ink >= _FOREGROUND
+    if not mask.any():
+        raise ValueError('upscale_digit expects a digit with foreground, got '
+                         f'none at {height=}, {aspect=}')
+    rows = np.flatnonzero(mask.any(axis=1))
+    cols = np.flatnonzero(mask.any(axis=0))
+    window = (slice(max(rows[0] - 1, 0), rows[-1] + 2),
+              slice(max(cols[0] - 1, 0), cols[-1] + 2))
+    return Glyph(alpha[window], mask[window])
+
+
+def _sklearn_datasets():
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        raise ImportError(
+            'digit scenes expect scikit-learn, which carries the digits and '
+            'the photographs, got none; run `pip install scikit-learn`'
+        ) from error
+    return datasets

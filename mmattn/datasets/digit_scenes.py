@@ -1,0 +1,196 @@
+"""Composes digits on photographs: pure functions from numbers to arrays.
+
+Every scene and crop draws from a generator seeded by (seed, split, kind,
+index), so it depends neither on the others nor on how many there are.
+"""
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from mmattn.datasets.digit_glyphs import DigitPool, Glyph, upscale_digit
+
+DIGIT_CLASSES = tuple('0123456789')
+
+# Sides of the 8 x 8 box that a digit fills, as fractions of the image side.
+_SCENE_HEIGHTS = (0.2, 0.45)
+_CROP_HEIGHTS = (0.65, 0.92)
+_ASPECTS = (0.8, 1.25)
+_DIGITS_PER_SCENE = (3, 8)
+# Side of the piece of photograph behind an image, in image sides.
+_BACKGROUND_SCALES = (0.5, 1.25)
+# Ink is the one of so many random colours that differs most from what is
+# behind it: legible, but never the same twice.
+_INK_CANDIDATES = 6
+_INK_OPACITIES = (0.85, 1.0)
+_PLACEMENT_TRIES = 30
+_SCENE, _CROP = 1, 2
+
+
+@dataclass(frozen=True)
+class DigitSceneSpec:
+    """What a digit-scenes data set is made from; equal specs, equal bytes.
+
+    Args:
+        seed: Seed of everything random, >= 0.
+        num_train: Number of training scenes, >= 1.
+        num_val: Number of validation scenes, >= 1.
+        size: Side of a scene in pixels, 64 to 1024, a multiple of 8. A
+            single-digit crop has three eighths of it.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+    seed: int = 0
+    num_train: int = 400
+    num_val: int = 100
+    size: int = 128
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError('DigitSceneSpec expects seed >= 0, got '
+                             f'{self.seed}')
+        if self.num_train < 1 or self.num_val < 1:
+            raise ValueError(
+                'DigitSceneSpec expects at least one training and one '
+                f'validation scene, got num_train={self.num_train}, '
+                f'num_val={self.num_val}')
+        if not 64 <= self.size <= 1024 or self.size % 8:
+            raise ValueError('DigitSceneSpec expects a size from 64 to 1024 '
+                             f'that is a multiple of 8, got {self.size}')
+
+    @property
+    def crop_size(self) -> int:
+        """Side of a single-digit crop in pixels."""
+        return self.size * 3 // 8
+
+
+class PlacedDigit(NamedTuple):
+    """One digit of a scene.
+
+    Attributes:
+        digit_index: Position in scikit-learn's ``load_digits``.
+        label: Digit shown, 0 to 9.
+        mask: Its foreground, ``(size, size)`` bool.
+    """
+    digit_index: int
+    label: int
+    mask: np.ndarray
+
+
+class Scene(NamedTuple):
+    """An image, ``(size, size, 3)`` uint8 RGB, and the digits on it."""
+    image: np.ndarray
+    digits: list[PlacedDigit]
+
+
+def compose_scene(spec: DigitSceneSpec, pool: DigitPool,
+                  photos: Sequence[np.ndarray], split: int,
+                  index: int) -> Scene:
+    """Paste a few digits of ``pool`` on a piece of photograph.
+
+    The foregrounds' bounding boxes never overlap.
+
+    Args:
+        spec: Seed and size.
+        pool: Digits to draw from.
+        photos: Photographs, ``(H, W, 3)`` uint8 RGB.
+        split: Number of the split; other splits get other draws.
+        index: Number of the scene in its split.
+    """
+    rng = np.random.default_rng([spec.seed, split, _SCENE, index])
+    canvas = _cut_background(rng, photos, spec.size)
+    occupied = np.zeros((spec.size, spec.size), dtype=bool)
+    digits = []
+    for _ in range(rng.integers(*_DIGITS_PER_SCENE, endpoint=True)):
+        choice = rng.integers(len(pool.indices))
+        height = round(spec.size * rng.uniform(*_SCENE_HEIGHTS))
+        glyph = upscale_digit(pool.images[choice], height,
+                              rng.uniform(*_ASPECTS))
+        corner = _find_free_corner(rng, glyph.mask.shape, occupied)
+        if corner is None:
+            continue
+        window = _window(corner, glyph.mask.shape)
+        occupied[window] = True
+        canvas[window] = _ink(rng, canvas[window], glyph)
+        mask = np.zeros_like(occupied)
+        mask[window] = glyph.mask
+        digits.append(
+            PlacedDigit(
+                int(pool.indices[choice]), int(pool.labels[choice]), mask))
+    return Scene(np.rint(canvas).astype(np.uint8), digits)
+
+
+def compose_crop(spec: DigitSceneSpec, image: np.ndarray,
+                 photos: Sequence[np.ndarray], split: int,
+                 index: int) -> np.ndarray:
+    """Paste one digit on a piece of photograph.
+
+    Args:
+        spec: Seed and size.
+        image: Ink, ``(8, 8)`` in [0, 1].
+        photos: Photographs, ``(H, W, 3)`` uint8 RGB.
+        split: Number of the split; other splits get other draws.
+        index: Number of the crop in its split.
+
+    Returns:
+        ``(crop_size, crop_size, 3)`` uint8 RGB.
+    """
+    rng = np.random.default_rng([spec.seed, split, _CROP, index])
+    side = spec.crop_size
+    canvas = _cut_background(rng, photos, side)
+    height = round(side * rng.uniform(*_CROP_HEIGHTS))
+    # A wider box than the crop would not fit into it.
+    aspect = min(rng.uniform(*_ASPECTS), side / (height * 1.25))
+    glyph = upscale_digit(image, height, aspect)
+    free = np.subtract((side, side), glyph.mask.shape)
+    corner = (int(rng.integers(free[0] + 1)), int(rng.integers(free[1] + 1)))
+    window = _window(corner, glyph.mask.shape)
+    canvas[window] = _ink(rng, canvas[window], glyph)
+    return np.rint(canvas).astype(np.uint8)
+
+
+def _cut_background(rng: np.random.Generator, photos: Sequence[np.ndarray],
+                    size: int) -> np.ndarray:
+    """Return a piece of photograph, ``(size, size, 3)`` float in 0..255."""
+    photo = photos[rng.integers(len(photos))]
+    side = round(size * rng.uniform(*_BACKGROUND_SCALES))
+    side = min(side, *photo.shape[:2])
+    top = rng.integers(photo.shape[0] - side + 1)
+    left = rng.integers(photo.shape[1] - side + 1)
+    piece = Image.fromarray(photo[top:top + side, left:left + side])
+    piece = piece.resize((size, size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(piece, dtype=np.float64)
+    return pixels[:, ::-1].copy() if rng.random() < 0.5 else pixels.copy()
+
+
+def _find_free_corner(rng: np.random.Generator, shape: tuple[int, int],
+                      occupied: np.ndarray) -> tuple[int, int] | None:
+    """Return a random (row, column) where a box of ``shape`` is free."""
+    free = np.subtract(occupied.shape, shape)
+    if free.min() < 0:
+        return None
+    for _ in range(_PLACEMENT_TRIES):
+        corner = (int(rng.integers(free[0] + 1)),
+                  int(rng.integers(free[1] + 1)))
+        if not occupied[_window(corner, shape)].any():
+            return corner
+    return None
+
+
+def _window(corner: tuple[int, int],
+            shape: tuple[int, int]) -> tuple[slice, slice]:
+    return (slice(corner[0], corner[0] + shape[0]),
+            slice(corner[1], corner[1] + shape[1]))
+
+
+def _ink(rng: np.random.Generator, behind: np.ndarray,
+         glyph: Glyph) -> np.ndarray:
+    """Blend a glyph of random colour over ``behind``, ``(h, w, 3)``."""
+    candidates = rng.uniform(0, 255, size=(_INK_CANDIDATES, 3))
+    contrast = np.abs(candidates - behind.mean(axis=(0, 1))).sum(axis=1)
+    colour = candidates[contrast.argmax()]
+    alpha = glyph.alpha[..., None] * rng.uniform(*_INK_OPACITIES)
+    return behind * (1 - alpha) + colour * alpha
