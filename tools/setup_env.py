@@ -2,6 +2,7 @@
 
 Prints the path of its python; messages go to stderr. Called by
 ``setup_env.sh``, which finds an interpreter; needs the standard library only.
+With ``--if-ready`` it makes nothing and fails where something is to do.
 
 The environment is made in steps. Each leaves a stamp that holds a hash of its
 pins and of all steps before it, and loses the stamp before it runs again: an
@@ -15,62 +16,28 @@ import hashlib
 import importlib.util
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-REQUIREMENTS = Path(__file__).resolve().parents[1] / 'requirements'
-DEFAULT_FOLDER = '~/.cache/mmattn/env'
-STATE = '.mmattn'  # inside the environment: lock, stamps, logs, wheels
-HEARTBEAT = 30  # seconds between two signs of life
-NEEDED_DISK = 10  # GB; torch with its CUDA libraries takes most of it
-LOG_TAIL = 25  # lines of a log shown when its step fails
-IMPORTS = (
-    'import torch, torchvision, mmcv.ops, mmdet.apis, mmseg.apis, '
-    'mmpretrain, pycocotools.mask, sklearn, matplotlib, pytest'
+from setup_env_steps import (
+    HEARTBEAT,
+    STEPS,
+    Environment,
+    SetupError,
+    Step,
+    duration,
+    read_pins,
+    say,
 )
 
-
-class SetupError(Exception):
-    """What went wrong and what to do about it, for the user."""
-
-
-class Environment(NamedTuple):
-    """The folder of an environment and the files kept in it."""
-
-    root: Path
-
-    @property
-    def python(self) -> Path:
-        return self.root / 'bin' / 'python'
-
-    @property
-    def state(self) -> Path:
-        return self.root / STATE
-
-    @property
-    def stamps(self) -> Path:
-        return self.state / 'stamps.json'
-
-    def pip(self, *arguments: str) -> list[str]:
-        return [str(self.python), '-m', 'pip', *arguments]
-
-
-class Step(NamedTuple):
-    """One step: repeated when its pins change, or those of one before it."""
-
-    name: str
-    says: str
-    run: Callable[[Environment], None]
-    pins: tuple[str, ...] = ()  # names of requirements files
+DEFAULT_FOLDER = '~/.cache/mmattn/env'
+NEEDED_DISK = 10  # GB; torch with its CUDA libraries takes most of it
 
 
 def main() -> int:
@@ -83,6 +50,8 @@ def main() -> int:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         if pending(env):
+            if '--if-ready' in sys.argv[1:]:
+                return 1
             claim(env)
             with lock(env):
                 make(env)
@@ -94,13 +63,6 @@ def main() -> int:
         return 130
     print(env.python)
     return 0
-
-
-def say(message: str) -> None:
-    print(f'[mmattn env] {message}', file=sys.stderr, flush=True)
-
-
-# ---------------------------------------------------------------- what to do
 
 
 def pending(env: Environment) -> list[Step]:
@@ -123,12 +85,6 @@ def keys(version: str) -> dict[str, str]:
             digest.update('\n'.join(read_pins(name)).encode())
         found[step.name] = digest.hexdigest()
     return found
-
-
-def read_pins(name: str) -> list[str]:
-    """The requirements of a file, without its comments."""
-    lines = (REQUIREMENTS / f'{name}.txt').read_text().splitlines()
-    return [line for line in lines if line and not line.startswith('#')]
 
 
 def python_version(env: Environment) -> str:
@@ -183,9 +139,6 @@ def make(env: Environment) -> None:
         key = keys(python_version(env))[step.name]
         write_stamps(env, {**read_stamps(env), step.name: key})
     say(f'ready after {duration(time.monotonic() - started)}')
-
-
-# ------------------------------------------------- the folder and the machine
 
 
 def claim(env: Environment) -> None:
@@ -262,207 +215,6 @@ def check_machine(env: Environment) -> None:
             f'{free:.1f} GB; free some, or set MMATTN_ENV to a folder on a '
             'larger disk'
         )
-
-
-# -------------------------------------------------------------------- steps
-
-
-def make_venv(env: Environment) -> None:
-    for entry in env.root.iterdir():
-        if entry.name == STATE:
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-    run(env, 'venv', [sys.executable, '-m', 'venv', str(env.root)])
-
-
-def install(name: str, *options: str) -> Callable[[Environment], None]:
-    """A step that installs a requirements file."""
-
-    def run_pip(env: Environment) -> None:
-        file = str(REQUIREMENTS / f'{name}.txt')
-        run(env, name, env.pip('install', *options, '-r', file))
-
-    return run_pip
-
-
-def install_mmcv(env: Environment) -> None:
-    """Compile mmcv once for each torch, and keep the wheel.
-
-    pip's own cache tells versions of mmcv apart, but not what it was built
-    against: it would hand out a wheel made for another torch.
-    """
-    use_cuda = find_nvcc() is not None
-    folder = env.state / 'wheels' / torch_build(env, use_cuda)
-    pin = read_pins('mmcv')[0].replace('-', '_').replace('==', '-')
-    if not list(folder.glob(f'{pin}-*.whl')):
-        build_mmcv(env, folder, use_cuda)
-    (wheel,) = folder.glob(f'{pin}-*.whl')
-    options = ('--no-deps', '--force-reinstall', str(wheel))
-    run(env, 'mmcv', env.pip('install', *options))
-
-
-def torch_build(env: Environment, use_cuda: bool) -> str:
-    """What a wheel of mmcv depends on, as a name of a folder."""
-    code = (
-        'import sys, torch; print("torch-{}-cp{}{}-{}".format('
-        'torch.__version__, *sys.version_info[:2], '
-        f'"cuda" if {use_cuda} and torch.cuda.is_available() else "cpu"))'
-    )
-    command = [str(env.python), '-c', code]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode:
-        raise SetupError(
-            f'the torch of {env.root} does not import:\n{result.stderr}\n'
-            f'rm -rf {env.root} and run the same command again'
-        )
-    return result.stdout.strip()
-
-
-def build_mmcv(env: Environment, folder: Path, use_cuda: bool) -> None:
-    jobs = compile_jobs()
-    say(
-        f'mmcv: no wheel fits this torch; {jobs} compilers at a time, about '
-        '9 minutes on two cores'
-    )
-    variables = {'MAX_JOBS': str(jobs)}
-    if not use_cuda:
-        # With a GPU but without nvcc the build would fail.
-        variables['CUDA_VISIBLE_DEVICES'] = ''
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as unfinished:
-        command = env.pip(
-            'wheel',
-            '--verbose',
-            '--no-deps',
-            '--no-cache-dir',
-            '--no-build-isolation',
-            f'--wheel-dir={unfinished}',
-            f'--requirement={REQUIREMENTS / "mmcv.txt"}',
-        )
-        run(env, 'mmcv', command, variables)
-        for wheel in Path(unfinished).glob('*.whl'):
-            wheel.replace(folder / wheel.name)
-
-
-def find_nvcc() -> str | None:
-    home = os.environ.get('CUDA_HOME', '/usr/local/cuda')
-    return shutil.which('nvcc') or shutil.which('nvcc', path=f'{home}/bin')
-
-
-def compile_jobs() -> int:
-    """As many as there are cores, with about 2 GB of memory for each."""
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2e9
-    if hasattr(os, 'sched_getaffinity'):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return max(1, min(cores, int(memory)))
-
-
-def check_imports(env: Environment) -> None:
-    run(env, 'check', [str(env.python), '-c', IMPORTS])
-
-
-STEPS = (
-    Step('venv', 'an empty virtual environment', make_venv),
-    Step('build', 'pip and build tools', install('build'), ('build',)),
-    Step(
-        'torch',
-        'torch and torchvision, up to 3 GB to download',
-        install('torch'),
-        ('torch',),
-    ),
-    Step('libraries', 'plain libraries', install('libraries'), ('libraries',)),
-    Step('mmcv', 'mmcv for this torch', install_mmcv, ('mmcv',)),
-    Step(
-        'stack',
-        'mmengine, mmdet, mmseg and mmpretrain',
-        install('stack', '--no-deps'),
-        ('stack',),
-    ),
-    Step('check', 'import everything once', check_imports),
-)
-
-
-# ----------------------------------------------------------- running commands
-
-
-def run(
-    env: Environment,
-    name: str,
-    command: list[str],
-    variables: dict[str, str] | None = None,
-) -> None:
-    """Run a command into a log, with a sign of life now and then.
-
-    Raises:
-        SetupError: If it fails; with the end of the log.
-    """
-    log = env.state / 'logs' / f'{name}.log'
-    log.parent.mkdir(exist_ok=True)
-    started = time.monotonic()
-    with log.open('w') as stream:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **(variables or {})},
-            close_fds=False,  # keep the lock
-            start_new_session=True,  # so that its children can be ended too
-        )
-        try:
-            while (code := wait(process)) is None:
-                passed = duration(time.monotonic() - started)
-                say(f'{name}: {passed} so far{progress(log)}')
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-                process.wait()
-    if code:
-        raise SetupError(failure(env, name, log))
-
-
-def wait(process: subprocess.Popen) -> int | None:
-    try:
-        return process.wait(timeout=HEARTBEAT)
-    except subprocess.TimeoutExpired:
-        return None
-
-
-def progress(log: Path) -> str:
-    """How many files ninja has compiled, where the log tells."""
-    counts = re.findall(r'\[(\d+)/(\d+)\]', tail(log))
-    return ', {} of {} files compiled'.format(*counts[-1]) if counts else ''
-
-
-def failure(env: Environment, name: str, log: Path) -> str:
-    end = tail(log)
-    if 'No space left on device' in end:
-        hint = (
-            f'the disk of {env.root}, of TMPDIR or of the pip cache is full; '
-            'free some, or set MMATTN_ENV, TMPDIR or PIP_CACHE_DIR to a '
-            'larger one'
-        )
-    else:
-        hint = 'mend what it says, then run the same command again'
-    return (
-        f'step {name} failed; {hint}. The last lines of {log}:\n\n{end}\n\n'
-        f'(if it fails again: rm -rf {env.root})'
-    )
-
-
-def tail(log: Path) -> str:
-    lines = log.read_text(errors='replace').splitlines()
-    return '\n'.join(line[:300] for line in lines[-LOG_TAIL:])
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f'{minutes} min {rest} s' if minutes else f'{rest} s'
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """The set-up of the environment, with a pip that installs nothing."""
 
 import fcntl
+import importlib
 import importlib.util
 import json
 import os
@@ -51,27 +52,34 @@ def setup_env(monkeypatch, tmp_path):
     module = load()
     fake_commands(module, tmp_path / 'fake.py')
     monkeypatch.setattr(module.signal, 'signal', lambda *_: None)
+    monkeypatch.setattr(sys, 'argv', ['setup_env.py'])
     return module
 
 
 def load():
-    path = TOOLS / 'setup_env.py'
-    spec = importlib.util.spec_from_file_location('setup_env', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """The two modules anew; the steps as an attribute of the other."""
+    names = ('setup_env_steps', 'setup_env')
+    sys.path.insert(0, str(TOOLS))
+    try:
+        for name in names:
+            sys.modules.pop(name, None)
+        steps, module = map(importlib.import_module, names)
+    finally:
+        sys.path.remove(str(TOOLS))
+    module.steps = steps
     return module
 
 
 def fake_commands(module, script):
     script.write_text(FAKE)
-    run = module.run
+    run = module.steps.run
 
     def run_fake(env, name, command, variables=None):
         stand_in = [sys.executable, str(script), str(env.root), name]
         run(env, name, [*stand_in, *command], variables)
 
-    module.run = run_fake
-    module.torch_build = lambda env, use_cuda: 'torch-2.11.0-cpu'
+    module.steps.run = run_fake
+    module.steps.torch_build = lambda env, use_cuda: 'torch-2.11.0-cpu'
     module.check_machine = lambda env: None
 
 
@@ -86,13 +94,14 @@ def ran(env):
 def start(env, script):
     """A set-up in a process of its own, with the stand-in."""
     code = (
-        'import sys; sys.path[:0] = sys.argv[1:3]\n'
+        'import sys; sys.path.insert(0, sys.argv.pop(1))\n'
         'import test_setup_env as t; from pathlib import Path\n'
         'module = t.load()\n'
-        't.fake_commands(module, Path(sys.argv[3])); sys.exit(module.main())'
+        't.fake_commands(module, Path(sys.argv.pop()))\n'
+        'sys.exit(module.main())'
     )
     return subprocess.Popen(
-        [sys.executable, '-c', code, str(Path(__file__).parent), str(TOOLS)]
+        [sys.executable, '-c', code, str(Path(__file__).parent)]
         + [str(script)],
         env={**os.environ, 'MMATTN_ENV': str(env)},
         stdout=subprocess.PIPE,
@@ -133,9 +142,9 @@ def test_a_changed_pin_repeats_its_step_and_what_follows(
     ran(env)
     pins = tmp_path / 'requirements'
     pins.mkdir()
-    for file in setup_env.REQUIREMENTS.glob('*.txt'):
+    for file in setup_env.steps.REQUIREMENTS.glob('*.txt'):
         (pins / file.name).write_text('# comment\n' + file.read_text())
-    monkeypatch.setattr(setup_env, 'REQUIREMENTS', pins)
+    monkeypatch.setattr(setup_env.steps, 'REQUIREMENTS', pins)
     setup_env.main()
     assert ran(env) == []  # a comment is no pin
     with (pins / f'{changed}.txt').open('a') as stream:
@@ -251,19 +260,16 @@ def test_what_a_killed_set_up_leaves_running_is_waited_for(
         fcntl.flock(stream, fcntl.LOCK_EX)  # free as soon as that has ended
 
 
-def test_a_long_step_gives_signs_of_life(
-    setup_env, env, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(setup_env, 'HEARTBEAT', 0.3)
-    environment = setup_env.Environment(env)
-    setup_env.claim(environment)
+def test_a_long_step_gives_signs_of_life(env, tmp_path, monkeypatch, capsys):
+    module = load()
+    monkeypatch.setattr(module.steps, 'HEARTBEAT', 0.6)
+    environment = module.Environment(env)
+    module.claim(environment)
     script = tmp_path / 'slow.py'
     script.write_text(
         'import time; print("[7/131] c++ nms.cpp", flush=True); time.sleep(1)'
     )
-    load_run = load().run  # the real one, of the same code
-    load_run.__globals__['HEARTBEAT'] = 0.3
-    load_run(environment, 'mmcv', [sys.executable, str(script)])
+    module.steps.run(environment, 'mmcv', [sys.executable, str(script)])
     assert 'mmcv: 1 s so far, 7 of 131 files compiled' in (
         capsys.readouterr().err
     )
@@ -317,6 +323,12 @@ def test_an_old_python_is_refused(tmp_path):
     )
 
 
+def test_asking_whether_it_is_ready_makes_nothing(setup_env, env, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['setup_env.py', '--if-ready'])
+    assert setup_env.main() == 1
+    assert not env.exists()
+
+
 def test_the_shell_is_quick_when_all_is_ready(setup_env, env):
     setup_env.main()
     started = time.monotonic()
@@ -325,3 +337,13 @@ def test_the_shell_is_quick_when_all_is_ready(setup_env, env):
     )
     assert result.stdout == f'{env}/bin/python\n'
     assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize('script', ['quickstart.sh', 'run_tests.sh'])
+def test_help_makes_no_environment(env, script):
+    result = subprocess.run(
+        ['bash', str(TOOLS / script), '--help'], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert f'bash tools/{script} [--' in result.stdout
+    assert not env.exists()
