@@ -1,8 +1,16 @@
 """Checkpoints: read safely, recognised, put into our names."""
-from .conversion import Converted, convert, detect_source
+
+from .conversion import Converted, convert, detect_source, source_names
 from .initializer import BackbonePretrained
 from .loading import load_file
+from .saving import save_file
 
 __all__ = [
-    'BackbonePretrained', 'Converted', 'convert', 'detect_source', 'load_file'
+    'BackbonePretrained',
+    'Converted',
+    'convert',
+    'detect_source',
+    'load_file',
+    'save_file',
+    'source_names',
 ]

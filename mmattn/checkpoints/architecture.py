@@ -1,11 +1,12 @@
 """Which backbone a state dict belongs to, read off its names and shapes."""
+
 import re
-from typing import Optional, Union
 
 from torch import Tensor
 
-from mmattn.backbones import AttentionPyramid, BOATSwin
+from mmattn.backbones import AttentionPyramid, BOATCSWin, BOATSwin, CSWin
 
+_CROSS_SHAPED = 'stages.0.blocks.0.attn.local_conv.weight'
 _TABLE = 'stages.{}.blocks.0.attn.relative_position_bias_table'
 # What WindowAttention has by default, and so what a named arch leaves out.
 _USUAL_WINDOW = 7
@@ -13,8 +14,9 @@ _USUAL_WINDOW = 7
 
 def stage_depths(backbone: dict[str, Tensor]) -> tuple[int, ...]:
     """Count the blocks of each stage that a state dict in our names has."""
-    found = (re.match(r'stages\.(\d+)\.blocks\.(\d+)\.', key)
-             for key in backbone)
+    found = (
+        re.match(r'stages\.(\d+)\.blocks\.(\d+)\.', key) for key in backbone
+    )
     depths: dict[int, int] = {}
     for match in filter(None, found):
         stage, block = int(match[1]), int(match[2])
@@ -23,13 +25,14 @@ def stage_depths(backbone: dict[str, Tensor]) -> tuple[int, ...]:
 
 
 def family_and_arch(
-    backbone: dict[str, Tensor]
-) -> tuple[Optional[str], Optional[Union[str, dict]]]:
+    backbone: dict[str, Tensor],
+) -> tuple[str | None, str | dict | None]:
     """Tell the registered backbone and its ``arch`` of a state dict.
 
     A window other than 7 tokens belongs to the ``arch`` of AttentionPyramid,
     but is an argument of its own of BOATSwin; left out, the tables are
-    resized to the default window.
+    resized to the default window. The number of heads of CSWin and BOATCSWin
+    is not in their tensors: an arch of theirs has a name or is not told.
 
     Args:
         backbone: Tensors of a backbone, in our names.
@@ -37,16 +40,19 @@ def family_and_arch(
     Returns:
         The class name and the name of an arch, or a dict of its sizes when
         no named arch has them; (None, None) when some stage does not begin
-        with window attention.
+        with window or cross-shaped attention.
     """
     depths = stage_depths(backbone)
+    if _CROSS_SHAPED in backbone:
+        return _cross_shaped(backbone, depths)
     tables = [backbone.get(_TABLE.format(i)) for i in range(len(depths))]
     if not tables or any(table is None for table in tables):
         return None, None
     sizes = dict(
         embed_dims=backbone['stem.proj.weight'].shape[0],
         depths=depths,
-        num_heads=tuple(table.shape[1] for table in tables))
+        num_heads=tuple(table.shape[1] for table in tables),
+    )
     family = BOATSwin
     if not any('.feature_attn.' in key for key in backbone):
         family = AttentionPyramid
@@ -55,9 +61,25 @@ def family_and_arch(
     return family.__name__, next(named, sizes)
 
 
+def _cross_shaped(
+    backbone: dict[str, Tensor], depths: tuple[int, ...]
+) -> tuple[str, str | None]:
+    in_feature_space = any('.feature_attn.' in key for key in backbone)
+    family = BOATCSWin if in_feature_space else CSWin
+    sizes = dict(
+        embed_dims=backbone['stem.proj.weight'].shape[0], depths=depths
+    )
+    named = (
+        name
+        for name, row in family.arch_zoo.items()
+        if sizes.items() <= row.items()
+    )
+    return family.__name__, next(named, None)
+
+
 def _windows(table: Tensor) -> tuple[dict, dict]:
     """Configs of a stage's attentions, of ``((2M - 1)^2, h)`` tables."""
-    window = (round(len(table)**0.5) + 1) // 2
+    window = (round(len(table) ** 0.5) + 1) // 2
     plain = dict(type='mmattn.WindowAttention')
     if window != _USUAL_WINDOW:
         plain['window_size'] = window

@@ -1,4 +1,5 @@
 """Recognise a checkpoint's format and put it into our names."""
+
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .architecture import family_and_arch, stage_depths
+from .cswin import rename_boat_cswin, rename_cswin
 from .naming import Renamed
 from .own import rename_own
 from .swin import rename_boat_swin, rename_openmmlab_swin, rename_swin
@@ -24,17 +26,27 @@ class _Format(NamedTuple):
 _WINDOW_TABLE = r'attn\.relative_position_bias_table'
 # The first format whose marks are all there is the one.
 _FORMATS = {
-    'mmattn':
-    _Format((r'stem\.', r'stages\.0\.blocks\.0\.'), rename_own),
-    'boat_swin':
-    _Format((r'patch_embed\.proj\.', r'layers\.0\.blocks\.\d+\.attnC\.'),
-            rename_boat_swin),
-    'swin':
-    _Format((r'patch_embed\.proj\.',
-             rf'layers\.0\.blocks\.0\.{_WINDOW_TABLE}'), rename_swin),
-    'openmmlab_swin':
-    _Format((r'patch_embed\.projection\.',
-             r'stages\.0\.blocks\.0\.attn\.w_msa\.'), rename_openmmlab_swin),
+    'mmattn': _Format((r'stem\.', r'stages\.0\.blocks\.0\.'), rename_own),
+    'boat_swin': _Format(
+        (r'patch_embed\.proj\.', r'layers\.0\.blocks\.\d+\.attnC\.'),
+        rename_boat_swin,
+    ),
+    'swin': _Format(
+        (r'patch_embed\.proj\.', rf'layers\.0\.blocks\.0\.{_WINDOW_TABLE}'),
+        rename_swin,
+    ),
+    'openmmlab_swin': _Format(
+        (r'patch_embed\.projection\.', r'stages\.0\.blocks\.0\.attn\.w_msa\.'),
+        rename_openmmlab_swin,
+    ),
+    'boat_cswin': _Format(
+        (r'stage1_conv_embed\.0\.', r'stage1\.\d+\.content_attn\.'),
+        rename_boat_cswin,
+    ),
+    'cswin': _Format(
+        (r'stage1_conv_embed\.0\.', r'stage1\.0\.attns\.0\.'),
+        rename_cswin,
+    ),
 }
 
 
@@ -68,6 +80,11 @@ class Converted:
     added: list[str] = field(default_factory=list)
 
 
+def source_names() -> tuple[str, ...]:
+    """Names of the formats that :func:`convert` knows."""
+    return tuple(_FORMATS)
+
+
 def detect_source(state_dict: dict[str, Tensor]) -> str:
     """Name the format of a state dict by its names.
 
@@ -86,9 +103,9 @@ def detect_source(state_dict: dict[str, Tensor]) -> str:
     return _detect(_split_prefix(state_dict)[0])
 
 
-def convert(state_dict: dict[str, Tensor],
-            source: str = 'auto',
-            strict: bool = True) -> Converted:
+def convert(
+    state_dict: dict[str, Tensor], source: str = 'auto', strict: bool = True
+) -> Converted:
     """Put a checkpoint into our names.
 
     ``BOATSwin(arch=c.arch).load_state_dict(c.backbone)`` (for Swin
@@ -111,37 +128,50 @@ def convert(state_dict: dict[str, Tensor],
     if source == 'auto':
         source = _detect(inside)
     elif source not in _FORMATS:
-        raise ValueError(f"convert expects source 'auto' or one of "
-                         f'{_format_names()}, got {source!r}')
+        raise ValueError(
+            f"convert expects source 'auto' or one of "
+            f'{", ".join(_FORMATS)}, got {source!r}'
+        )
     renamed = _FORMATS[source].rename(inside)
     if renamed.misfits and strict:
         raise ValueError(
             f'convert expects the names of the format {source}, got '
             f'{len(renamed.misfits)} that fit nowhere: '
-            f'{_some(renamed.misfits)}; pass strict=False to leave them out')
+            f'{_some(renamed.misfits)}; pass strict=False to leave them out'
+        )
     if not renamed.backbone:
         raise ValueError(
             f'convert expects a backbone of the format {source}, got none of '
-            f'its names: {_some(state_dict)}')
+            f'its names: {_some(state_dict)}'
+        )
     head = renamed.head | {
         name.removeprefix('head.'): value
-        for name, value in outside.items() if name.startswith('head.fc.')
+        for name, value in outside.items()
+        if name.startswith('head.fc.')
     }
     unused = [name for name in outside if not name.startswith('head.fc.')]
     added = _add_output_norms(renamed.backbone)
     family, arch = family_and_arch(renamed.backbone)
-    return Converted(renamed.backbone, head, source, family, arch,
-                     renamed.misfits + unused, added)
+    return Converted(
+        renamed.backbone,
+        head,
+        source,
+        family,
+        arch,
+        renamed.misfits + unused,
+        added,
+    )
 
 
 def _split_prefix(
-    state: dict[str, Tensor]
+    state: dict[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The backbone's tensors without their prefix, and all others."""
     for prefix in _PREFIXES:
         inside = {
             name.removeprefix(prefix): value
-            for name, value in state.items() if name.startswith(prefix)
+            for name, value in state.items()
+            if name.startswith(prefix)
         }
         if inside:
             outside = {
@@ -156,13 +186,14 @@ def _split_prefix(
 def _detect(state: dict[str, Tensor]) -> str:
     for name, form in _FORMATS.items():
         if all(
-                any(re.match(mark, key) for key in state)
-                for mark in form.marks):
+            any(re.match(mark, key) for key in state) for mark in form.marks
+        ):
             return name
     raise ValueError(
         'detect_source expects the names of a known format '
-        f'({_format_names()}), got {len(state)} others: {_some(state)}; '
-        'check that it is a checkpoint of one of these models')
+        f'({", ".join(_FORMATS)}), got {len(state)} others: {_some(state)}; '
+        'check that it is a checkpoint of one of these models'
+    )
 
 
 def _add_output_norms(backbone: dict[str, Tensor]) -> list[str]:
@@ -175,10 +206,6 @@ def _add_output_norms(backbone: dict[str, Tensor]) -> list[str]:
         backbone[f'norm{stage}.bias'] = torch.zeros_like(like)
         added += [f'norm{stage}.weight', f'norm{stage}.bias']
     return added
-
-
-def _format_names() -> str:
-    return ', '.join(_FORMATS)
 
 
 def _some(names) -> str:

@@ -1,6 +1,4 @@
 """``init_cfg=dict(type='Pretrained', ...)`` of our backbones."""
-import os
-from typing import Optional
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -33,10 +31,12 @@ class BackbonePretrained:
             shape, is an error all the same. Defaults to True.
     """
 
-    def __init__(self,
-                 checkpoint: str,
-                 prefix: Optional[str] = None,
-                 strict: bool = True) -> None:
+    def __init__(
+        self,
+        checkpoint: str,
+        prefix: str | None = None,
+        strict: bool = True,
+    ) -> None:
         self.checkpoint = checkpoint
         self.prefix = prefix
         self.strict = strict
@@ -57,18 +57,22 @@ class BackbonePretrained:
             state = self._inside(state, self.prefix)
         converted = convert(state, strict=self.strict)
         before = {
-            name: value.clone()
-            for name, value in module.state_dict().items()
+            name: value.clone() for name, value in module.state_dict().items()
         }
         resized = [
-            name for name, value in converted.backbone.items()
-            if name.endswith(_TABLE) and name in before
+            name
+            for name, value in converted.backbone.items()
+            if name.endswith(_TABLE)
+            and name in before
             and before[name].shape != value.shape
         ]
         try:
             missing, extra = module.load_state_dict(
-                converted.backbone, strict=False)
-            self._check(module, len(before), missing, extra)
+                converted.backbone, strict=False
+            )
+            fresh = [name for name in converted.added if name in before]
+            loaded = len(before) - len(missing) - len(fresh)
+            self._check(module, loaded, missing, extra)
         except ValueError:
             module.load_state_dict(before)
             raise
@@ -78,44 +82,59 @@ class BackbonePretrained:
                 f'{type(self).__name__} expects {self.checkpoint} to fit '
                 f'{type(module).__name__}, got other shapes: '
                 f'{_some(str(error).splitlines()[1:])}; check that arch and '
-                'in_channels are those of the file') from error
+                'in_channels are those of the file'
+            ) from error
+        rest = extra + converted.unused
+        rest += [f'head.{name}' for name in converted.head]
         print_log(
-            f'{type(module).__name__} loaded {len(before) - len(missing)} of '
-            f'{len(before)} tensors from {self.checkpoint} '
-            f'(format {converted.source}), resized {len(resized)}, missing '
-            f'{_some(missing)}, left over {_some(extra + converted.unused)}',
-            logger='current')
+            f'{type(module).__name__} loaded {loaded} of {len(before)} '
+            f'tensors from {self.checkpoint} (format {converted.source}), '
+            f'resized {len(resized)}, fresh {_some(fresh)}, missing '
+            f'{_some(missing)}, left over {_some(rest)}',
+            logger='current',
+        )
         if hasattr(module, '_params_init_info'):
             update_init_info(
-                module,
-                f'{type(self).__name__}: load from {self.checkpoint}')
+                module, f'{type(self).__name__}: load from {self.checkpoint}'
+            )
 
-    def _check(self, module: nn.Module, total: int, missing: list[str],
-               extra: list[str]) -> None:
-        fits = not (self.strict and missing + extra)
-        if fits and len(missing) < total:
+    def _check(
+        self,
+        module: nn.Module,
+        loaded: int,
+        missing: list[str],
+        extra: list[str],
+    ) -> None:
+        if loaded and not (self.strict and missing + extra):
             return
-        advice = ('check that arch is the one of the file, or pass '
-                  'strict=False in init_cfg to load what fits')
-        if len(missing) == total:
+        advice = (
+            'check that arch is the one of the file, or pass '
+            'strict=False in init_cfg to load what fits'
+        )
+        if not loaded:
             advice = 'check that the file is of this family'
         raise ValueError(
             f'{type(self).__name__} expects {self.checkpoint} to fit '
-            f'{type(module).__name__}, got {total - len(missing)} of {total} '
-            f'tensors, missing {_some(missing)}, without a place '
-            f'{_some(extra)}; {advice}')
+            f'{type(module).__name__}, got {loaded} tensors '
+            f'that do, missing {_some(missing)}, without a place '
+            f'{_some(extra)}; {advice}'
+        )
 
-    def _inside(self, state: dict[str, Tensor],
-                prefix: str) -> dict[str, Tensor]:
+    def _inside(
+        self, state: dict[str, Tensor], prefix: str
+    ) -> dict[str, Tensor]:
         inside = {
             name.removeprefix(prefix): value
-            for name, value in state.items() if name.startswith(prefix)
+            for name, value in state.items()
+            if name.startswith(prefix)
         }
         if not inside:
             raise ValueError(
                 f'{type(self).__name__} expects names that begin with '
-                f'{prefix!r} in {self.checkpoint}, got {_some(list(state))} others; '
-                'leave prefix out for a bare backbone and for backbone.*')
+                f'{prefix!r} in {self.checkpoint}, got others: '
+                f'{_some(list(state))}; '
+                'leave prefix out for a bare backbone and for backbone.*'
+            )
         return inside
 
 

@@ -1,4 +1,5 @@
 """Read the tensors of a checkpoint without running what the file says."""
+
 import os
 import re
 import warnings
@@ -52,7 +53,8 @@ def load_file(path: str | os.PathLike) -> dict[str, Tensor]:
         raise FileNotFoundError(
             f'load_file expects a checkpoint file, got {path}, which {what}; '
             'check the path, or download the published weights first (an '
-            'http(s) address works too)')
+            'http(s) address works too)'
+        )
     if path.stat().st_size == 0:
         _refuse(path, 'is empty', 'download or copy it again')
     safe = path.suffix == '.safetensors'
@@ -79,8 +81,10 @@ def _download(url: str) -> Path:
 
 
 def _refuse(path: Path, what: str, advice: str) -> None:
-    raise ValueError(f'load_file expects a checkpoint of tensors, got {path}, '
-                     f'which {what}; {advice}')
+    raise ValueError(
+        f'load_file expects a checkpoint of tensors, got {path}, '
+        f'which {what}; {advice}'
+    )
 
 
 def _read_pickled(path: Path) -> object:
@@ -90,9 +94,11 @@ def _read_pickled(path: Path) -> object:
         _check_archive(path)
     elif _is_text(head):
         _refuse(
-            path, f'is a text that begins with {head[:24].decode()!r}',
+            path,
+            f'is a text that begins with {head[:24].decode()!r}',
             'a download page or a pointer of git-lfs may have been saved in '
-            'place of the file: download the file itself')
+            'place of the file: download the file itself',
+        )
     try:
         with stand_ins(), warnings.catch_warnings():
             # Said of another pickle protocol, just before it succeeds or
@@ -106,24 +112,32 @@ def _read_pickled(path: Path) -> object:
 def _is_text(head: bytes) -> bool:
     # A pickle begins with bytes that no text has (protocol 2 and later), or
     # with a torch storage; both hold control characters early on.
-    printable = set(range(0x20, 0x7f)) | set(b'\t\r\n')
+    printable = set(range(0x20, 0x7F)) | set(b'\t\r\n')
     return set(head) <= printable
 
 
 def _check_archive(path: Path) -> None:
     if not zipfile.is_zipfile(path):
-        _refuse(path, 'is cut short or damaged (a zip archive without its '
-                'end)', 'download or copy it again')
+        _refuse(
+            path,
+            'is cut short or damaged (a zip archive without its end)',
+            'download or copy it again',
+        )
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if any(name.endswith('/constants.pkl') for name in names):
         _refuse(
-            path, 'is a TorchScript program', 'save the weights alone, '
-            "torch.save(model.state_dict(), 'weights.pth')")
+            path,
+            'is a TorchScript program',
+            'save the weights alone, '
+            "torch.save(model.state_dict(), 'weights.pth')",
+        )
     if not any(name.endswith('/data.pkl') for name in names):
         _refuse(
-            path, 'is a zip archive that torch.save did not write',
-            'unpack it if it holds a checkpoint')
+            path,
+            'is a zip archive that torch.save did not write',
+            'unpack it if it holds a checkpoint',
+        )
 
 
 def _explain(path: Path, error: Exception) -> None:
@@ -135,17 +149,20 @@ def _explain(path: Path, error: Exception) -> None:
         what = 'asks to call something that is no tensor while it is read'
     else:
         said = re.search(r'Unpickler error:\s+(.+)', text) or re.search(
-            r'(.+)', text)
+            r'(.+)', text
+        )
         reason = said[1] if said else type(error).__name__
         raise ValueError(
             'load_file expects a checkpoint of tensors, got '
             f'{path}, which is cut short, damaged or no checkpoint '
-            f'({reason[:200]}); download or copy it again') from error
+            f'({reason[:200]}); download or copy it again'
+        ) from error
     raise ValueError(
         f'load_file expects a checkpoint of tensors, got {path}, which '
         f'{what}: such a file can run any code, so nothing of it was loaded; '
         'if you trust who made it, save its weights alone where it comes '
-        "from, torch.save(model.state_dict(), 'weights.pth')") from error
+        "from, torch.save(model.state_dict(), 'weights.pth')"
+    ) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -154,26 +171,37 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     except ImportError as error:
         raise ImportError(
             f'load_file expects the package safetensors to read {path}, got '
-            'an environment without it; pip install safetensors') from error
+            'an environment without it; pip install safetensors'
+        ) from error
     try:
         return read(str(path))
     except Exception as error:  # SafetensorError is not public
         raise ValueError(
             f'load_file expects a checkpoint of tensors, got {path}, which is '
             f'cut short, damaged or no safetensors file ({error}); download '
-            'or copy it again') from error
+            'or copy it again'
+        ) from error
 
 
 def _tensors(path: Path, state: object) -> dict[str, Tensor]:
     while isinstance(state, dict):
-        inner = next((state[name] for name in _WRAPPERS
-                      if isinstance(state.get(name), dict)), None)
+        inner = next(
+            (
+                state[name]
+                for name in _WRAPPERS
+                if isinstance(state.get(name), dict)
+            ),
+            None,
+        )
         if inner is None:
             break
         state = inner
     if not isinstance(state, dict):
-        _refuse(path, f'holds a {type(state).__name__}, not a dictionary of '
-                'tensors', "save model.state_dict() instead")
+        _refuse(
+            path,
+            f'holds a {type(state).__name__}, not a dictionary of tensors',
+            'save model.state_dict() instead',
+        )
     tensors = {
         name: value.data
         for name, value in state.items()
@@ -182,8 +210,10 @@ def _tensors(path: Path, state: object) -> dict[str, Tensor]:
     if not tensors:
         names = ', '.join(map(repr, list(state)[:5])) or 'nothing'
         _refuse(
-            path, f'holds no tensors (its entries: {names})',
-            'give the file that the weights were saved in')
+            path,
+            f'holds no tensors (its entries: {names})',
+            'give the file that the weights were saved in',
+        )
     return tensors
 
 
@@ -193,6 +223,6 @@ def _strip_artefacts(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
     found = next(filter(shared, _ARTEFACTS), None)
     while found:
-        state = {name[len(found):]: value for name, value in state.items()}
+        state = {name[len(found) :]: value for name, value in state.items()}
         found = next(filter(shared, _ARTEFACTS), None)
     return state

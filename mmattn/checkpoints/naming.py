@@ -1,4 +1,5 @@
 """From another project's names to ours, key by key."""
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -24,8 +25,9 @@ class Renamed:
     misfits: list[str] = field(default_factory=list)
 
 
-def rename(state: dict[str, Tensor],
-           new_name: Callable[[str], str | None]) -> Renamed:
+def rename(
+    state: dict[str, Tensor], new_name: Callable[[str], str | None]
+) -> Renamed:
     """Give each tensor its new name; buffers that a model computes go.
 
     Args:

@@ -1,4 +1,5 @@
 """Our own files, a bare backbone or the backbone of a whole model."""
+
 import re
 
 from torch import Tensor

@@ -8,16 +8,18 @@ name below is read as a class of this module that takes whatever the file
 says about it and keeps nothing. Neither mmengine, numpy nor ``getattr`` is
 reached, and every name that is not listed stays refused.
 """
+
 from collections import OrderedDict
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-# What becomes of each: mmengine's message hub (loss curves as buffers of
-# numpy arrays, which name their statistics through getattr), numbers that
-# numpy wrote, and a trainer's command line.
+# Who writes them: mmengine's message hub (loss curves as buffers of numpy
+# arrays, which name their statistics through getattr), its one-cycle
+# schedule, numbers that numpy made, and trainers that keep their command line.
 _OBJECTS = (
     'mmengine.logging.history_buffer.HistoryBuffer',
+    'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler',
     'builtins.getattr',
     'numpy.ndarray',
     'numpy.dtype',
@@ -29,7 +31,7 @@ _OBJECTS = (
 )
 # Subclasses of dict: the unpickler fills these item by item, and only
 # accepts a few exact types for that.
-_MAPPINGS = ('yacs.config.CfgNode', )
+_MAPPINGS = ('yacs.config.CfgNode',)
 
 
 class _Object:
@@ -55,16 +57,11 @@ class _Mapping:
 def _stand_in(path: str, base: type) -> type:
     # The unpickler looks a name up by these two attributes.
     module, name = path.rsplit('.', 1)
-    return type(name, (base, ), dict(__module__=module))
+    return type(name, (base,), dict(__module__=module))
 
 
 _STAND_INS = [_stand_in(path, _Object) for path in _OBJECTS]
 _STAND_INS += [_stand_in(path, _Mapping) for path in _MAPPINGS]
-
-
-def known_names() -> tuple[str, ...]:
-    """Full names of what is read as an inert stand-in."""
-    return _OBJECTS + _MAPPINGS
 
 
 def stand_ins() -> AbstractContextManager:

@@ -6,6 +6,7 @@ and detection (``norm0`` to ``norm3``) alike. OpenMMLab: the Swin backbones
 of mmpretrain, mmdet and mmseg, whose patch merging gathers its four
 neighbours with ``nn.Unfold``, in another order of channels.
 """
+
 import re
 
 from torch import Tensor
@@ -56,8 +57,9 @@ def rename_openmmlab_swin(state: dict[str, Tensor]) -> Renamed:
     return renamed
 
 
-def _official(key: str, block: dict[str, str],
-              state: dict[str, Tensor]) -> str | None:
+def _official(
+    key: str, block: dict[str, str], state: dict[str, Tensor]
+) -> str | None:
     name, _, leaf = key.rpartition('.')
     if name in ('patch_embed.proj', 'patch_embed.norm'):
         return key.replace('patch_embed', 'stem')
@@ -95,8 +97,9 @@ def _openmmlab(key: str) -> str | None:
     return _in_block(parts, table, _OPENMMLAB_BLOCK)
 
 
-def _in_block(parts: re.Match, table: str,
-              block: dict[str, str]) -> str | None:
+def _in_block(
+    parts: re.Match, table: str, block: dict[str, str]
+) -> str | None:
     stage, index, rest = parts.groups()
     if rest == table:
         return f'stages.{stage}.blocks.{index}.{_TABLE}'

@@ -1,0 +1,284 @@
+"""Foreign names into ours: every tensor finds its place, or is named."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmattn.backbones import AttentionPyramid, BOATSwin
+from mmattn.checkpoints import convert, detect_source, source_names
+
+CASES = {
+    'boat_swin': ('boat_swin_tiny_224', BOATSwin, 'tiny'),
+    'swin': ('swin_tiny_224', AttentionPyramid, 'swin-tiny'),
+}
+COMPUTED = ('relative_position_index', 'attn_mask')
+FRESH = [f'norm{i}.{leaf}' for i in range(3) for leaf in ('weight', 'bias')]
+
+
+@pytest.fixture
+def official(golden_case):
+    """Tensors of a published file, all names and shapes, one value each."""
+
+    def state(source):
+        entries = golden_case(CASES[source][0])['meta']['state_dict']
+        return {
+            name: torch.full(shape, float(index))
+            for index, (name, shape, _) in enumerate(entries)
+        }
+
+    return state
+
+
+def kept(state):
+    return {
+        name: value
+        for name, value in state.items()
+        if name.rpartition('.')[2] not in COMPUTED
+    }
+
+
+def mmpretrain_swin(**kwargs):
+    """mmpretrain's own Swin in float64, random biases and norms included."""
+    swin = pytest.importorskip('mmpretrain.models.backbones.swin_transformer')
+    model = swin.SwinTransformer(**kwargs).double()
+    for param in model.parameters():
+        param.data = torch.randn_like(param) / param[0].numel() ** 0.5
+    model.eval()
+    return model
+
+
+@pytest.mark.parametrize('source', CASES)
+def test_official_classification_files(official, source):
+    state = official(source)
+    assert any(name.endswith(COMPUTED) for name in state)
+    assert detect_source(state) == source
+    converted = convert(state)
+    _, family, arch = CASES[source]
+    assert converted.source == source
+    assert converted.family == family.__name__
+    assert converted.arch == arch
+    assert converted.unused == []
+    assert converted.added == FRESH
+    # Every tensor of the file is in the result exactly once.
+    results = {**converted.backbone, **converted.head}
+    found = [v for k, v in results.items() if k not in FRESH]
+    assert {id(v) for v in found} == {id(v) for v in kept(state).values()}
+    assert len(found) == len(kept(state))
+    for name in FRESH:
+        value = 1.0 if name.endswith('weight') else 0.0
+        assert (converted.backbone[name] == value).all()
+    model = family(arch=converted.arch)
+    model.load_state_dict(converted.backbone, strict=True)
+    assert converted.head.keys() == {'fc.weight', 'fc.bias'}
+    assert converted.head['fc.weight'].shape == (1000, 768)
+
+
+def test_the_names_of_boat_swin(official):
+    state = official('boat_swin')
+    backbone = convert(state).backbone
+    pairs = {
+        'patch_embed.proj.weight': 'stem.proj.weight',
+        'patch_embed.norm.bias': 'stem.norm.bias',
+        'layers.1.downsample.reduction.weight': (
+            'stages.2.downsample.reduction.weight'
+        ),
+        'layers.0.blocks.1.norm4.weight': (
+            'stages.0.blocks.1.feature_norm.weight'
+        ),
+        'layers.2.blocks.5.attnC.get_v.bias': (
+            'stages.2.blocks.5.feature_attn.local_conv.bias'
+        ),
+        'layers.3.blocks.0.attn.relative_position_bias_table': (
+            'stages.3.blocks.0.attn.relative_position_bias_table'
+        ),
+        'norm.bias': 'norm3.bias',
+    }
+    for theirs, ours in pairs.items():
+        assert backbone[ours] is state[theirs]
+
+
+@pytest.mark.parametrize('source', CASES)
+@pytest.mark.parametrize('prefix', ['', 'backbone.', 'encoder.'])
+def test_official_detection_files(official, source, prefix):
+    state = official(source)
+    norms = {
+        f'norm{i}.{leaf}': torch.full((96 * 2**i,), 7.0)
+        for i in range(4)
+        for leaf in ('weight', 'bias')
+    }
+    state = {k: v for k, v in state.items() if k[:4] not in ('norm', 'head')}
+    state = {prefix + k: v for k, v in (state | norms).items()}
+    others = ['neck.conv.weight', 'roi_head.fc.bias'] if prefix else []
+    state |= dict.fromkeys(others, torch.zeros(1))
+    assert detect_source(state) == source
+    converted = convert(state)
+    assert converted.added == []
+    assert converted.head == {}
+    assert converted.unused == others
+    for name, value in norms.items():
+        assert converted.backbone[name] is state[prefix + name], value
+    CASES[source][1](arch=converted.arch).load_state_dict(converted.backbone)
+
+
+@pytest.mark.parametrize(
+    'window, shape', [(7, (1, 3, 224, 224)), (4, (2, 3, 128, 256))]
+)
+def test_swin_of_openmmlab_computes_the_same(window, shape):
+    arch = dict(embed_dims=24, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8])
+    theirs = mmpretrain_swin(
+        arch=arch,
+        img_size=shape[-2:],
+        out_indices=(0, 1, 2, 3),
+        stage_cfgs=dict(block_cfgs=dict(window_size=window)),
+    )
+    state = {f'backbone.{k}': v for k, v in theirs.state_dict().items()}
+    state['head.fc.weight'] = torch.zeros(5, 192)
+    converted = convert(state)
+    assert converted.source == 'openmmlab_swin'
+    assert converted.family == 'AttentionPyramid'
+    if window == 7:
+        assert converted.arch == 'swin-nano'
+    else:
+        windows = converted.arch['attentions'][0]
+        assert [cfg['window_size'] for cfg in windows] == [4, 4]
+    assert list(converted.head) == ['fc.weight']
+    assert converted.unused == converted.added == []
+    ours = AttentionPyramid(arch=converted.arch).double().eval()
+    ours.load_state_dict(converted.backbone, strict=True)
+    x = torch.randn(shape, dtype=torch.float64)
+    with torch.no_grad():
+        for mine, want in zip(ours(x), theirs(x), strict=True):
+            assert (mine - want).abs().max() < 1e-12 * want.abs().max()
+
+
+def test_our_files_come_back_unchanged():
+    state = BOATSwin(arch='nano').state_dict()
+    converted = convert(state)
+    assert converted.source == detect_source(state) == 'mmattn'
+    assert (converted.family, converted.arch) == ('BOATSwin', 'nano')
+    assert converted.backbone.keys() == state.keys()
+    assert all(converted.backbone[k] is state[k] for k in state)
+    assert converted.added == converted.unused == []
+
+
+def test_a_whole_model_of_ours():
+    backbone = BOATSwin(arch='nano', out_indices=(3,)).state_dict()
+    state = {f'backbone.{k}': v for k, v in backbone.items()}
+    state['head.fc.weight'] = torch.zeros(10, 192)
+    state['head.fc.bias'] = torch.zeros(10)
+    state['neck.lateral.weight'] = torch.zeros(1)
+    converted = convert(state)
+    assert converted.head == {
+        'fc.weight': state['head.fc.weight'],
+        'fc.bias': state['head.fc.bias'],
+    }
+    assert converted.unused == ['neck.lateral.weight']
+    # Of the classifier, which has the last norm only, a detector is begun.
+    assert converted.added == FRESH
+    BOATSwin(arch='nano').load_state_dict(converted.backbone, strict=True)
+
+
+def test_sizes_that_no_arch_has():
+    arch = dict(embed_dims=32, depths=(1, 2, 1), num_heads=(2, 4, 8))
+    model = BOATSwin(arch=arch, out_indices=(0, 1, 2))
+    converted = convert(model.state_dict())
+    assert converted.arch == arch
+    assert converted.family == 'BOATSwin'
+
+
+@pytest.mark.parametrize('name', BOATSwin.arch_zoo)
+def test_arch_names_are_recognised(name):
+    state = BOATSwin(arch=name).state_dict()
+    assert convert(state).arch == name
+
+
+@pytest.mark.parametrize('name', ['swin-nano', 'swin-small', 'swin-base'])
+def test_pyramid_arch_names_are_recognised(name):
+    state = AttentionPyramid(arch=name).state_dict()
+    assert convert(state).arch == name
+
+
+def test_our_names_that_are_not_swin_shaped_have_no_arch():
+    state = {
+        'stem.proj.weight': torch.zeros(8, 3, 4, 4),
+        'stages.0.blocks.0.norm1.weight': torch.ones(8),
+        'stages.0.blocks.0.attn.q.weight': torch.zeros(8, 8),
+    }
+    converted = convert(state)
+    assert converted.family is None
+    assert converted.arch is None
+    assert converted.added == ['norm0.weight', 'norm0.bias']
+
+
+def test_an_unknown_format_is_refused():
+    state = {f'conv{i}.weight': torch.zeros(1) for i in range(9)}
+    message = (
+        r'detect_source expects the names of a known format \(mmattn, '
+        r'boat_swin, swin, openmmlab_swin\), got 9 others: conv0\.weight, .*'
+        r'conv5\.weight, \.\.\.; check'
+    )
+    with pytest.raises(ValueError, match=message):
+        detect_source(state)
+    with pytest.raises(ValueError, match=message):
+        convert(state)
+
+
+def test_an_unknown_source_is_refused():
+    message = r"convert expects source 'auto' or one of mmattn, .* got 'vit'"
+    with pytest.raises(ValueError, match=message):
+        convert({}, source='vit')
+    assert source_names() == ('mmattn', 'boat_swin', 'swin', 'openmmlab_swin')
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'absolute_pos_embed',
+        'layers.0.blocks.0.attn.logit_scale',
+        'layers.0.blocks.1.mlp.fc3.weight',
+        'layers.0.downsample.extra',
+    ],
+)
+def test_a_name_that_fits_nowhere_is_named(official, name):
+    state = official('swin') | {name: torch.zeros(1)}
+    message = rf'got 1 that fit nowhere: {name}; pass strict=False'
+    with pytest.raises(ValueError, match=message):
+        convert(state)
+    converted = convert(state, strict=False)
+    assert converted.unused == [name]
+    assert len(converted.backbone) == len(convert(official('swin')).backbone)
+
+
+def test_boat_swin_called_swin_names_what_is_too_much(official):
+    with pytest.raises(ValueError, match=r'fit nowhere: .*attnC\.qkv'):
+        convert(official('boat_swin'), source='swin')
+
+
+def test_a_source_of_which_nothing_is_there(official):
+    message = 'expects a backbone of the format openmmlab_swin, got none of'
+    with pytest.raises(ValueError, match=message):
+        convert({'a': torch.zeros(1)}, 'openmmlab_swin', strict=False)
+
+
+def test_swin_weights_start_a_boat_swin(official):
+    converted = convert(official('swin'))
+    model = BOATSwin(arch='tiny')
+    missing, extra = model.load_state_dict(converted.backbone, strict=False)
+    assert extra == []
+    assert missing
+    assert all('.feature_' in name for name in missing)
+
+
+def test_golden_values_survive(golden_case):
+    # The names above carry numbers: here the numbers of one real layer.
+    case = golden_case('boat_swin_tiny_224')
+    name = 'layers.0.blocks.1.attnC.qkv.weight'
+    state = {
+        key: torch.from_numpy(np.asarray(case['state'][key]))
+        for key in case['state']
+        if key.startswith(('patch_embed', 'layers.0.blocks'))
+    }
+    backbone = convert(state).backbone
+    ours = backbone['stages.0.blocks.1.feature_attn.qkv.weight']
+    assert np.array_equal(ours.numpy(), case['state'][name])
+    assert ours.dtype == torch.float64

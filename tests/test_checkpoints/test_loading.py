@@ -1,0 +1,334 @@
+"""Reading files: what loads, what is refused, and that no code runs."""
+
+import argparse
+import functools
+import http.server
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from mmattn.checkpoints import load_file, save_file
+
+STATE = {'a.weight': torch.arange(6.0).reshape(2, 3), 'a.bias': torch.ones(2)}
+
+
+def saved(path, content, **kwargs):
+    torch.save(content, path, **kwargs)
+    return path
+
+
+def check_equal(state, expected=STATE):
+    assert list(state) == list(expected)
+    for name in expected:
+        assert torch.equal(state[name], expected[name]), name
+
+
+@pytest.mark.parametrize('name', ['a.pth', 'a.pt', 'a.pth.tar', 'a'])
+def test_a_bare_state_dict(tmp_path, name):
+    check_equal(load_file(saved(tmp_path / name, STATE)))
+
+
+def test_the_format_before_zip_archives(tmp_path):
+    path = saved(
+        tmp_path / 'a.pth', STATE, _use_new_zipfile_serialization=False
+    )
+    check_equal(load_file(path))
+
+
+def test_safetensors(tmp_path):
+    save_file(STATE, tmp_path / 'a.safetensors')
+    state = load_file(tmp_path / 'a.safetensors')
+    check_equal(dict(sorted(state.items(), reverse=True)))
+
+
+@pytest.mark.parametrize(
+    'wrapper', ['model', 'state_dict', 'state_dict_ema', 'model_ema']
+)
+def test_training_files_are_unwrapped(tmp_path, wrapper):
+    path = saved(tmp_path / 'a.pth', {wrapper: STATE, 'epoch': 3})
+    check_equal(load_file(path))
+
+
+@pytest.mark.parametrize(
+    'plain, average',
+    [('state_dict', 'state_dict_ema'), ('model', 'model_ema')],
+)
+def test_an_averaged_copy_goes_before_the_plain_one(tmp_path, plain, average):
+    other = {name: -value for name, value in STATE.items()}
+    path = saved(tmp_path / 'a.pth', {plain: other, average: STATE})
+    check_equal(load_file(path))
+
+
+def test_an_entry_of_a_bare_state_dict_may_be_called_model(tmp_path):
+    state = {'model': torch.ones(2), 'b': torch.zeros(1)}
+    check_equal(load_file(saved(tmp_path / 'a.pth', state)), state)
+
+
+@pytest.mark.parametrize(
+    'prefix', ['module.', '_orig_mod.', 'module._orig_mod.']
+)
+def test_wrappers_of_the_module_leave_no_prefix(tmp_path, prefix):
+    state = {prefix + name: value for name, value in STATE.items()}
+    check_equal(load_file(saved(tmp_path / 'a.pth', state)))
+
+
+def test_a_prefix_that_only_some_names_have_stays(tmp_path):
+    state = {'module.a': torch.ones(1), 'b': torch.ones(1)}
+    check_equal(load_file(saved(tmp_path / 'a.pth', state)), state)
+
+
+def test_parameters_become_plain_tensors_and_numbers_are_left_out(tmp_path):
+    layer = torch.nn.Linear(3, 2)
+    content = dict(layer.named_parameters(), epoch=3)
+    state = load_file(saved(tmp_path / 'a.pth', content))
+    assert list(state) == ['weight', 'bias']
+    assert type(state['weight']) is torch.Tensor
+    assert not state['weight'].requires_grad
+
+
+def test_what_trainers_write_beside_the_weights(tmp_path):
+    log = HistoryBuffer([1.0, 0.5], [1, 1])
+    content = dict(
+        state_dict=STATE,
+        message_hub=dict(log_scalars=OrderedDict(loss=log)),
+        args=argparse.Namespace(lr=1e-3, size=[224, 224]),
+        best=np.float64(81.3),
+        curve=np.arange(4),
+        optimizer=dict(state={}, param_groups=[dict(lr=0.1)]),
+    )
+    check_equal(load_file(saved(tmp_path / 'a.pth', content)))
+
+
+def test_names_of_numpy_1(tmp_path):
+    # What numpy 1 wrote: the same pickle with another module's name.
+    content = dict(model=STATE, best=np.float64(81.3))
+    path = saved(
+        tmp_path / 'a.pth', content, _use_new_zipfile_serialization=False
+    )
+    data = path.read_bytes()
+    other = data.replace(b'numpy._core.', b'numpy.core.')
+    assert other != data or np.__version__ < '2'
+    path.write_bytes(other)
+    check_equal(load_file(path))
+
+
+CFG_NODE = """
+import sys, torch
+from types import ModuleType
+
+class CfgNode(dict):
+    pass
+
+module = ModuleType('yacs.config')
+CfgNode.__module__, module.CfgNode = 'yacs.config', CfgNode
+sys.modules['yacs'] = ModuleType('yacs')
+sys.modules['yacs.config'] = module
+config = CfgNode(DATA=CfgNode(IMG_SIZE=224), TAG='default')
+config.__dict__['__immutable__'] = True
+torch.save(dict(model=dict(a=torch.ones(2)), config=config), sys.argv[1])
+"""
+
+
+def test_the_config_node_of_the_published_trainers(tmp_path):
+    path = tmp_path / 'a.pth'
+    subprocess.run([sys.executable, '-c', CFG_NODE, path], check=True)
+    check_equal(load_file(path), dict(a=torch.ones(2)))
+
+
+class Call:
+    """Pickled as a call."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize(
+    'function, template, name',
+    [
+        (os.system, 'touch {}', r'(posix|nt)\.system'),
+        (eval, "open({!r}, 'w').close()", 'eval'),
+        (exec, "open({!r}, 'w').close()", 'exec'),
+        (os.mkdir, '{}', r'(posix|nt)\.mkdir'),
+        (open, '{}', r'\S*open'),
+    ],
+)
+def test_a_file_that_runs_code_is_refused(
+    tmp_path, function, template, name, zipped
+):
+    trace = tmp_path / 'trace'
+    call = Call(function, template.format(str(trace)))
+    content = dict(state_dict=STATE, extra=call)
+    path = saved(
+        tmp_path / 'a.pth', content, _use_new_zipfile_serialization=zipped
+    )
+    message = (
+        rf'load_file expects .* got .*a\.pth, which asks to use {name} while '
+        r'it is read: such a file can run any code, so nothing of it was '
+        r'loaded; .* torch\.save\(model\.state_dict\(\)'
+    )
+    with pytest.raises(ValueError, match=message):
+        load_file(path)
+    assert not trace.exists()
+
+
+def test_getattr_reaches_nothing(tmp_path):
+    # mmengine's files name getattr; what it gives must not be callable.
+    method = Call(getattr, HistoryBuffer, 'register_statistics')
+    content = dict(state_dict=STATE, extra=method)
+    check_equal(load_file(saved(tmp_path / 'a.pth', content)))
+
+    class Nested:
+        def __reduce__(self):
+            return method, ('x',)
+
+    # torch.save needs something callable there, the file's reader refuses.
+    Call.__call__ = lambda self, *args: None
+    try:
+        path = saved(tmp_path / 'b.pth', dict(state_dict=STATE, x=Nested()))
+    finally:
+        del Call.__call__
+    with pytest.raises(ValueError, match='asks to call something that is no'):
+        load_file(path)
+
+
+def test_a_whole_pickled_module_is_refused(tmp_path):
+    path = saved(tmp_path / 'a.pth', torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match='asks to use torch.nn.modules.lin'):
+        load_file(path)
+
+
+def test_a_forced_unsafe_load_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    trace = tmp_path / 'trace'
+    content = dict(state_dict=STATE, extra=Call(os.mkdir, str(trace)))
+    with pytest.raises(ValueError, match='can run any code'):
+        load_file(saved(tmp_path / 'a.pth', content))
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize('part', [0.3, 0.7, 0.999])
+def test_a_truncated_file(tmp_path, zipped, part):
+    path = saved(
+        tmp_path / 'a.pth', STATE, _use_new_zipfile_serialization=zipped
+    )
+    data = path.read_bytes()
+    path.write_bytes(data[: int(part * len(data))])
+    message = r'got .*a\.pth, which is cut short.*download or copy it again'
+    with pytest.raises(ValueError, match=message):
+        load_file(path)
+
+
+def archive_of_something_else(path):
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('readme.txt', 'nothing here')
+
+
+def program(path):
+    torch.jit.save(torch.jit.trace(torch.nn.ReLU(), torch.ones(1)), path)
+
+
+@pytest.mark.parametrize(
+    'write, message',
+    [
+        (lambda p: p.write_bytes(b''), 'is empty; download or copy'),
+        (
+            lambda p: p.write_text('version https://git-lfs.github.com\n'),
+            "is a text that begins with 'version https://git-.*; a download",
+        ),
+        (
+            lambda p: p.write_bytes(bytes(range(256)) * 9),
+            'is cut short, damaged or no checkpoint',
+        ),
+        (
+            lambda p: p.write_bytes(pickle.dumps({'a': 1}, protocol=5)),
+            'is cut short, damaged or no checkpoint .Unsupported operand',
+        ),
+        (archive_of_something_else, 'is a zip archive that torch.save did'),
+        (program, 'is a TorchScript program; save the weights alone'),
+        (lambda p: torch.save([1, 2], p), 'holds a list, not a dictionary'),
+        (
+            lambda p: torch.save({'epoch': 3, 'lr': 0.1}, p),
+            "holds no tensors .its entries: 'epoch', 'lr'.; give the file",
+        ),
+        (lambda p: torch.save({}, p), 'holds no tensors .its entries: noth'),
+    ],
+)
+def test_a_foreign_file(tmp_path, write, message):
+    path = tmp_path / 'a.pth'
+    write(path)
+    expected = rf'load_file expects .* got .*a\.pth, which {message}'
+    with pytest.raises(ValueError, match=expected):
+        load_file(path)
+
+
+def test_a_damaged_safetensors_file(tmp_path):
+    path = tmp_path / 'a.safetensors'
+    save_file(STATE, path)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ValueError, match='damaged or no safetensors file'):
+        load_file(path)
+
+
+def test_safetensors_that_are_not_installed(tmp_path, monkeypatch):
+    save_file(STATE, tmp_path / 'a.safetensors')
+    monkeypatch.setitem(sys.modules, 'safetensors.torch', None)
+    with pytest.raises(ImportError, match='pip install safetensors'):
+        load_file(tmp_path / 'a.safetensors')
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    message = r'got .*no\.pth, which does not exist; check the path, or down'
+    with pytest.raises(FileNotFoundError, match=message):
+        load_file(tmp_path / 'no.pth')
+    with pytest.raises(FileNotFoundError, match='which is a folder'):
+        load_file(tmp_path)
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def address(tmp_path, monkeypatch):
+    """Address of a folder that this machine serves, and the folder."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setenv('no_proxy', '*')
+    folder = tmp_path / 'served'
+    folder.mkdir()
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}', folder
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_download_is_kept(tmp_path, address):
+    url, folder = address
+    served = saved(folder / 'a.pth', STATE)
+    check_equal(load_file(f'{url}/a.pth'))
+    kept = tmp_path / 'cache' / 'hub' / 'checkpoints' / 'a.pth'
+    assert kept.read_bytes() == served.read_bytes()
+    served.unlink()
+    check_equal(load_file(f'{url}/a.pth'))
+
+
+def test_an_address_without_a_file(tmp_path, address):
+    with pytest.raises(ConnectionError, match='answers: HTTP Error 404'):
+        load_file(f'{address[0]}/b.pth')
+    assert not list((tmp_path / 'cache').rglob('*.pth'))
