@@ -1,0 +1,106 @@
+"""Put a published checkpoint into our names.
+
+    python tools/convert_checkpoint.py SOURCE OUT
+
+SOURCE is an official Swin or BOAT-Swin file, a Swin file of mmpretrain, mmdet
+or mmseg, or one of our own; a path or an http(s) address. OUT holds
+`backbone.*` and, of a classifier, `head.fc.*`: an ImageClassifier of our
+configs loads it whole, and `init_cfg=dict(type='Pretrained', checkpoint=OUT)`
+of a backbone takes its part. An ending .safetensors chooses that format.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if (ROOT / 'mmattn' / '__init__.py').is_file():
+    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+
+from mmattn.checkpoints import (  # noqa: E402
+    Converted,
+    convert,
+    load_file,
+    save_file,
+    source_names,
+)
+from mmattn.engine.usage import UsageError, run_command  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('source', metavar='SOURCE', help='file to read')
+    parser.add_argument('out', metavar='OUT', help='file to write')
+    parser.add_argument(
+        '--source',
+        dest='format',
+        default='auto',
+        choices=('auto', *source_names()),
+        help='format of SOURCE (default: recognised by its names)',
+    )
+    parser.add_argument(
+        '--backbone-only',
+        action='store_true',
+        help='write the bare backbone, without head and prefix',
+    )
+    parser.add_argument(
+        '--skip-unknown',
+        action='store_true',
+        help='leave out names that fit nowhere instead of failing',
+    )
+    parser.add_argument(
+        '--force', action='store_true', help='replace OUT if it is there'
+    )
+    return parser.parse_args()
+
+
+def report(converted: Converted) -> str:
+    """Say in a few lines what was found."""
+    head = ', '.join(
+        f'{name} {tuple(value.shape)}'
+        for name, value in converted.head.items()
+    )
+    numbers = sum(value.numel() for value in converted.backbone.values())
+    return '\n'.join(
+        (
+            f'format    {converted.source}',
+            f'backbone  mmattn.{converted.family}, arch={converted.arch!r}, '
+            f'{len(converted.backbone)} tensors, {numbers:,} values',
+            f'head      {head or "none"}',
+            f'added     {_listed(converted.added)}',
+            f'unused    {_listed(converted.unused)}',
+        )
+    )
+
+
+def main() -> None:
+    """Convert a file and tell what went where."""
+    args = parse_args()
+    try:
+        converted = convert(
+            load_file(args.source), args.format, strict=not args.skip_unknown
+        )
+        print(report(converted))
+        state = converted.backbone
+        if not args.backbone_only:
+            state = {f'backbone.{name}': state[name] for name in state}
+            for name, value in converted.head.items():
+                state[f'head.{name}'] = value
+        save_file(state, args.out, force=args.force)
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(str(error)) from error
+    print(f'wrote     {args.out}, {len(state)} tensors')
+
+
+def _listed(names: list[str]) -> str:
+    more = ', ...' if len(names) > 6 else ''
+    listed = f' ({", ".join(names[:6])}{more})' if names else ''
+    return f'{len(names)}{listed}'
+
+
+if __name__ == '__main__':
+    run_command(main)
