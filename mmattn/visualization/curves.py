@@ -1,0 +1,130 @@
+"""Curves of loss and metrics from the scalars that mmengine writes."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+
+class Curve(NamedTuple):
+    """A value over training: ``epochs`` and ``values`` of equal length."""
+
+    epochs: list[float]
+    values: list[float]
+
+
+def read_scalars(path: str | Path) -> list[dict]:
+    """Read ``vis_data/scalars.json``: one record a line.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'read_scalars expects the scalars of a run at {path}, got no '
+            'file; train with an mmengine Runner and LocalVisBackend first'
+        )
+    records = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise ValueError(
+                'read_scalars expects one JSON object a line, got '
+                f'{line[:40]!r} in line {number} of {path}'
+            )
+        records.append(record)
+    return records
+
+
+def extract_curve(
+    records: Sequence[dict], name: str, iters_per_epoch: int
+) -> Curve:
+    """Return how ``name`` developed, over epochs.
+
+    mmengine counts training records in iterations (they have an ``epoch``)
+    and validation records of epoch-based runs in epochs.
+
+    Args:
+        records: What :func:`read_scalars` returned.
+        name: Key of a value, such as ``loss`` or ``coco/bbox_mAP``.
+        iters_per_epoch: Iterations of one epoch.
+    """
+    epochs, values = [], []
+    for record in records:
+        if name in record:
+            is_train = 'epoch' in record
+            scale = iters_per_epoch if is_train else 1
+            epochs.append(record['step'] / scale)
+            values.append(float(record[name]))
+    return Curve(epochs, values)
+
+
+def plot_curves(
+    records: Sequence[dict],
+    metrics: dict[str, str],
+    iters_per_epoch: int,
+    path: str | Path,
+    title: str = '',
+) -> None:
+    """Draw the losses on the left and the metrics on the right, as PNG.
+
+    Args:
+        records: What :func:`read_scalars` returned.
+        metrics: Key of each metric, and the label to show for it.
+        iters_per_epoch: Iterations of one epoch.
+        path: File to write.
+        title: Line above both. Defaults to none.
+
+    Raises:
+        ValueError: If the records hold neither a loss nor a metric.
+    """
+    # Parts of a loss are drawn when there are several: never `loss` alone.
+    names = sorted({n for r in records for n in r if n.startswith('loss')})
+    losses = {n: extract_curve(records, n, iters_per_epoch) for n in names}
+    scores = {
+        label: extract_curve(records, name, iters_per_epoch)
+        for name, label in metrics.items()
+    }
+    scores = {label: c for label, c in scores.items() if c.values}
+    if not losses and not scores:
+        raise ValueError(
+            'plot_curves expects records with a loss or one of '
+            f'{list(metrics)}, got {len(records)} records without'
+        )
+    figure = Figure(figsize=(10, 4), layout='constrained')
+    left, right = figure.subplots(1, 2)
+    for name, curve in losses.items():
+        is_sum = name == 'loss'
+        left.plot(
+            *curve,
+            label='total' if is_sum else name.removeprefix('loss_'),
+            linewidth=2.2 if is_sum else 1.1,
+            color='black' if is_sum else None,
+        )
+    left.set(xlabel='epoch', ylabel='training loss', ylim=(0, None))
+    for label, curve in scores.items():
+        (line,) = right.plot(*curve, marker='o', label=label)
+        right.annotate(
+            f'{curve.values[-1]:.3g}',
+            (curve.epochs[-1], curve.values[-1]),
+            textcoords='offset points',
+            xytext=(0, 7),
+            ha='right',
+            color=line.get_color(),
+        )
+    right.set(xlabel='epoch', ylabel='validation', ylim=(0, None))
+    for axes, has_lines in ((left, losses), (right, scores)):
+        axes.grid(alpha=0.3)
+        axes.spines[['top', 'right']].set_visible(False)
+        if has_lines:
+            axes.legend(frameon=False)
+    if title:
+        figure.suptitle(title)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,59 @@
+import json
+
+import pytest
+from PIL import Image
+
+from mmattn.visualization import plot_curves, read_scalars
+from mmattn.visualization.curves import extract_curve
+
+# What mmengine's LocalVisBackend writes in two epochs of four iterations.
+RECORDS = [
+    {'lr': 1e-3, 'loss': 3.0, 'loss_cls': 1.0, 'epoch': 1, 'step': 2},
+    {'lr': 1e-3, 'loss': 2.0, 'loss_cls': 0.5, 'epoch': 1, 'step': 4},
+    {'coco/bbox_mAP': 0.25, 'step': 1},
+    {'lr': 1e-3, 'loss': 1.0, 'loss_cls': 0.2, 'epoch': 2, 'step': 8},
+    {'coco/bbox_mAP': 0.5, 'step': 2},
+]
+
+
+@pytest.fixture
+def scalars(tmp_path):
+    path = tmp_path / 'scalars.json'
+    path.write_text('\n'.join(map(json.dumps, RECORDS)) + '\n')
+    return path
+
+
+def test_training_and_validation_share_the_epoch_axis(scalars):
+    records = read_scalars(scalars)
+    assert records == RECORDS
+    assert extract_curve(records, 'loss', 4) == ([0.5, 1, 2], [3, 2, 1])
+    assert extract_curve(records, 'coco/bbox_mAP', 4) == ([1, 2], [0.25, 0.5])
+    assert extract_curve(records, 'mIoU', 4) == ([], [])
+
+
+def test_plot_writes_a_png(scalars, tmp_path):
+    out = tmp_path / 'curves.png'
+    labels = {'coco/bbox_mAP': 'box mAP', 'coco/segm_mAP': 'absent'}
+    plot_curves(read_scalars(scalars), labels, 4, out, title='a run')
+    with Image.open(out) as image:
+        assert image.format == 'PNG'
+        assert image.size == (1100, 440)
+
+
+def test_nothing_to_plot_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"one of \['mIoU'\], got 1 records"):
+        plot_curves([{'step': 1}], {'mIoU': 'mIoU'}, 4, tmp_path / 'x.png')
+
+
+def test_missing_scalars_are_explained(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match='expects the scalars of a run'
+    ):
+        read_scalars(tmp_path / 'none.json')
+
+
+def test_foreign_file_is_explained(tmp_path):
+    path = tmp_path / 'scalars.json'
+    path.write_text('{"step": 1}\nhello\n')
+    with pytest.raises(ValueError, match="got 'hello' in line 2"):
+        read_scalars(path)
