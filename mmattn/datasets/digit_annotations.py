@@ -1,4 +1,5 @@
 """Annotations of digit scenes: COCO instances and semantic maps."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,12 +40,13 @@ def tight_box(mask: np.ndarray) -> list[int]:
         int(cols[0]),
         int(rows[0]),
         int(cols[-1] - cols[0] + 1),
-        int(rows[-1] - rows[0] + 1)
+        int(rows[-1] - rows[0] + 1),
     ]
 
 
-def coco_annotations(scenes: Sequence[tuple[str, Sequence[PlacedDigit]]],
-                     size: int) -> dict:
+def coco_annotations(
+    scenes: Sequence[tuple[str, Sequence[PlacedDigit]]], size: int
+) -> dict:
     """Return the content of a COCO instance file.
 
     Args:
@@ -59,7 +61,8 @@ def coco_annotations(scenes: Sequence[tuple[str, Sequence[PlacedDigit]]],
     images, annotations = [], []
     for image_id, (name, digits) in enumerate(scenes, start=1):
         images.append(
-            dict(id=image_id, file_name=name, width=size, height=size))
+            dict(id=image_id, file_name=name, width=size, height=size)
+        )
         for digit in digits:
             annotations.append(
                 dict(
@@ -70,7 +73,9 @@ def coco_annotations(scenes: Sequence[tuple[str, Sequence[PlacedDigit]]],
                     bbox=tight_box(digit.mask),
                     area=int(digit.mask.sum()),
                     iscrowd=0,
-                    segmentation=encode_rle(digit.mask)))
+                    segmentation=encode_rle(digit.mask),
+                )
+            )
     categories = [
         dict(id=label + 1, name=name)
         for label, name in enumerate(DIGIT_CLASSES)

@@ -10,6 +10,7 @@
 
 A folder is complete or absent: it is written beside its place and renamed.
 """
+
 import fcntl
 import hashlib
 import json
@@ -25,10 +26,16 @@ import numpy as np
 from PIL import Image
 
 from mmattn.datasets.digit_annotations import coco_annotations, semantic_map
-from mmattn.datasets.digit_glyphs import (DigitPool, load_digit_pools,
-                                          load_photos)
-from mmattn.datasets.digit_scenes import (DigitSceneSpec, compose_crop,
-                                          compose_scene)
+from mmattn.datasets.digit_glyphs import (
+    DigitPool,
+    load_digit_pools,
+    load_photos,
+)
+from mmattn.datasets.digit_scenes import (
+    DigitSceneSpec,
+    compose_crop,
+    compose_scene,
+)
 
 MANIFEST = 'manifest.json'
 # Raised whenever the same parameters give other bytes than before.
@@ -46,15 +53,18 @@ class DigitFolder(NamedTuple):
         is_new: False if the same data set was there already.
         moved: Where an unrelated folder at the same place went, if any.
     """
+
     root: Path
     is_new: bool
     moved: Path | None
 
 
-def make_digit_folder(root: str | Path,
-                      spec: DigitSceneSpec | None = None,
-                      force: bool = False,
-                      report: Callable[[str], None] = print) -> DigitFolder:
+def make_digit_folder(
+    root: str | Path,
+    spec: DigitSceneSpec | None = None,
+    force: bool = False,
+    report: Callable[[str], None] = print,
+) -> DigitFolder:
     """Make sure that the digit scenes of ``spec`` are at ``root``.
 
     A complete equal data set is kept. What an interrupted run left is
@@ -77,7 +87,8 @@ def make_digit_folder(root: str | Path,
     if root.exists() and not root.is_dir():
         raise FileExistsError(
             f'make_digit_folder expects a folder at {root}, got a file; '
-            'choose another place')
+            'choose another place'
+        )
     root.parent.mkdir(parents=True, exist_ok=True)
     with _only_one_at(root.parent / f'.{root.name}.lock'):
         difference = _find_difference(root, spec)
@@ -88,7 +99,8 @@ def make_digit_folder(root: str | Path,
             raise FileExistsError(
                 'make_digit_folder expects an empty folder or the same data '
                 f'set at {root}, got {difference}; choose another place, or '
-                'replace it with --force')
+                'replace it with --force'
+            )
         partial = root.parent / f'.{root.name}.partial'
         if partial.exists():
             report(f'An interrupted run left {partial}: starting over.')
@@ -101,8 +113,7 @@ def make_digit_folder(root: str | Path,
 
 
 def read_parameters(root: str | Path) -> DigitSceneSpec | None:
-    """Return the spec of the digit scenes at ``root``; None if none is there.
-    """
+    """Return the spec of the digit scenes at ``root``, None without any."""
     manifest = _read_manifest(Path(root))
     if manifest is None or manifest.get('generator') != _GENERATOR:
         return None
@@ -118,8 +129,7 @@ def _read_manifest(root: Path) -> dict | None:
 
 
 def _find_difference(root: Path, spec: DigitSceneSpec) -> str | None:
-    """Say in what ``root`` differs from the data set of ``spec``, if at all.
-    """
+    """Say in what ``root`` differs from the data of ``spec``, if at all."""
     manifest = _read_manifest(root)
     if manifest is None or 'parameters' not in manifest:
         return 'a folder that holds no digit scenes'
@@ -127,9 +137,11 @@ def _find_difference(root: Path, spec: DigitSceneSpec) -> str | None:
         return f'digit scenes of another version ({manifest["generator"]})'
     wanted, there = asdict(spec), manifest['parameters']
     if there != wanted:
-        other = ', '.join(f'{name}={there.get(name)} instead of {value}'
-                          for name, value in wanted.items()
-                          if there.get(name) != value)
+        other = ', '.join(
+            f'{name}={there.get(name)} instead of {value}'
+            for name, value in wanted.items()
+            if there.get(name) != value
+        )
         return f'digit scenes made with {other}'
     if manifest['sha256'] != _hash_folder(root):
         return 'digit scenes with files changed, missing or added since'
@@ -138,8 +150,11 @@ def _find_difference(root: Path, spec: DigitSceneSpec) -> str | None:
 
 def _clear_place(root: Path) -> Path | None:
     """Delete a digit data set at ``root``; move anything else aside."""
-    is_own = (_read_manifest(root) or {}).get('generator', '').startswith(
-        _GENERATOR.rsplit(' ', 1)[0])
+    is_own = (
+        (_read_manifest(root) or {})
+        .get('generator', '')
+        .startswith(_GENERATOR.rsplit(' ', 1)[0])
+    )
     if is_own and {entry.name for entry in root.iterdir()} <= _OWN_ENTRIES:
         shutil.rmtree(root)
         return None
@@ -160,12 +175,19 @@ def _write_all(root: Path, spec: DigitSceneSpec) -> None:
     manifest = dict(
         generator=_GENERATOR,
         parameters=asdict(spec),
-        sha256=_hash_folder(root))
+        sha256=_hash_folder(root),
+    )
     _write_json(root / MANIFEST, manifest)
 
 
-def _write_scenes(root: Path, spec: DigitSceneSpec, pool: DigitPool,
-                  photos: list[np.ndarray], split: int, count: int) -> None:
+def _write_scenes(
+    root: Path,
+    spec: DigitSceneSpec,
+    pool: DigitPool,
+    photos: list[np.ndarray],
+    split: int,
+    count: int,
+) -> None:
     name = _SCENE_FOLDERS[split]
     images, maps = root / 'images' / name, root / 'annotations' / name
     images.mkdir(parents=True)
@@ -174,15 +196,23 @@ def _write_scenes(root: Path, spec: DigitSceneSpec, pool: DigitPool,
     for index in range(count):
         scene = compose_scene(spec, pool, photos, split, index)
         _write_png(images / f'{index:06d}.png', scene.image)
-        _write_png(maps / f'{index:06d}.png',
-                   semantic_map(scene.digits, spec.size))
+        _write_png(
+            maps / f'{index:06d}.png', semantic_map(scene.digits, spec.size)
+        )
         scenes.append((f'{index:06d}.png', scene.digits))
-    _write_json(root / 'annotations' / f'instances_{name}.json',
-                coco_annotations(scenes, spec.size))
+    _write_json(
+        root / 'annotations' / f'instances_{name}.json',
+        coco_annotations(scenes, spec.size),
+    )
 
 
-def _write_crops(root: Path, spec: DigitSceneSpec, pool: DigitPool,
-                 photos: list[np.ndarray], split: int) -> None:
+def _write_crops(
+    root: Path,
+    spec: DigitSceneSpec,
+    pool: DigitPool,
+    photos: list[np.ndarray],
+    split: int,
+) -> None:
     folder = root / 'crops' / _CROP_FOLDERS[split]
     for label in range(10):
         (folder / str(label)).mkdir(parents=True)
@@ -205,8 +235,10 @@ def _hash_folder(root: Path) -> str:
     """Hash the names and bytes of all files but the manifest."""
     total = hashlib.sha256()
     names = sorted(
-        path.relative_to(root).as_posix() for path in root.rglob('*')
-        if path.is_file() and path != root / MANIFEST)
+        path.relative_to(root).as_posix()
+        for path in root.rglob('*')
+        if path.is_file() and path != root / MANIFEST
+    )
     for name in names:
         content = hashlib.sha256((root / name).read_bytes()).hexdigest()
         total.update(f'{name}\0{content}\n'.encode())

@@ -4,6 +4,7 @@ Both come with scikit-learn, so nothing is downloaded: the 1,797 digits of
 ``load_digits`` (8 x 8 pixels, 43 writers) and the two photographs of
 ``load_sample_images`` (427 x 640).
 """
+
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ class DigitPool(NamedTuple):
         labels: Digit shown, 0 to 9, ``(n,)``.
         images: Ink, ``(n, 8, 8)`` float64 in [0, 1].
     """
+
     indices: np.ndarray
     labels: np.ndarray
     images: np.ndarray
@@ -38,6 +40,7 @@ class Glyph(NamedTuple):
         mask: Pixels counted as foreground, ``(h, w)`` bool. It touches all
             four sides of the array, or is one pixel away from them.
     """
+
     alpha: np.ndarray
     mask: np.ndarray
 
@@ -66,8 +69,9 @@ def load_digit_pools(seed: int) -> tuple[DigitPool, DigitPool]:
 
     def pool(parts: list[np.ndarray]) -> DigitPool:
         indices = np.sort(np.concatenate(parts))
-        return DigitPool(indices, digits.target[indices],
-                         digits.images[indices] / _MAX_GREY)
+        return DigitPool(
+            indices, digits.target[indices], digits.images[indices] / _MAX_GREY
+        )
 
     return pool(train), pool(val)
 
@@ -98,16 +102,21 @@ def upscale_digit(image: np.ndarray, height: int, aspect: float) -> Glyph:
     size = (max(1, round(height * aspect * cells)), round(height * cells))
     ink = np.asarray(
         Image.fromarray(padded).resize(size, Image.Resampling.BICUBIC),
-        dtype=np.float64)
+        dtype=np.float64,
+    )
     alpha = np.clip((ink - _FOREGROUND) / _EDGE_WIDTH + 0.5, 0, 1)
     mask = ink >= _FOREGROUND
     if not mask.any():
-        raise ValueError('upscale_digit expects a digit with foreground, got '
-                         f'none at {height=}, {aspect=}')
+        raise ValueError(
+            'upscale_digit expects a digit with foreground, got '
+            f'none at {height=}, {aspect=}'
+        )
     rows = np.flatnonzero(mask.any(axis=1))
     cols = np.flatnonzero(mask.any(axis=0))
-    window = (slice(max(rows[0] - 1, 0), rows[-1] + 2),
-              slice(max(cols[0] - 1, 0), cols[-1] + 2))
+    window = (
+        slice(max(rows[0] - 1, 0), rows[-1] + 2),
+        slice(max(cols[0] - 1, 0), cols[-1] + 2),
+    )
     return Glyph(alpha[window], mask[window])
 
 
