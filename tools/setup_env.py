@@ -5,9 +5,9 @@ Prints the path of its python; messages go to stderr. Called by
 With ``--if-ready`` it makes nothing and fails where something is to do.
 
 The environment is made in steps. Each leaves a stamp that holds a hash of its
-pins and of all steps before it, and loses the stamp before it runs again: an
-interrupted set-up goes on where it stopped, a changed pin repeats its step and
-what follows, and nothing half-made counts as ready.
+pins; before it runs again, its stamp and those of all later steps are removed.
+So an interrupted set-up goes on where it stopped, a changed pin repeats its
+step and what follows, and nothing half-made counts as ready.
 """
 
 import contextlib
@@ -68,23 +68,16 @@ def main() -> int:
 def pending(env: Environment) -> list[Step]:
     """The steps from the first whose stamp is missing or out of date."""
     stamps = read_stamps(env)
-    expected = keys(python_version(env))
+    version = python_version(env)
     for number, step in enumerate(STEPS):
-        if stamps.get(step.name) != expected[step.name]:
+        if stamps.get(step.name) != make_stamp(step, version):
             return list(STEPS[number:])
     return []
 
 
-def keys(version: str) -> dict[str, str]:
-    """A hash for each step: python, its pins and the steps before it."""
-    digest = hashlib.sha256(version.encode())
-    found = {}
-    for step in STEPS:
-        digest.update(step.name.encode())
-        for name in step.pins:
-            digest.update('\n'.join(read_pins(name)).encode())
-        found[step.name] = digest.hexdigest()
-    return found
+def make_stamp(step: Step, version: str) -> str:
+    text = '\n'.join([version, *read_pins(step.name)])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def python_version(env: Environment) -> str:
@@ -128,16 +121,14 @@ def make(env: Environment) -> None:
         check_machine(env)
     say(f'{env.root}: {len(steps)} of {len(STEPS)} steps to do')
     started = time.monotonic()
+    todo = [step.name for step in steps]
+    stamps = {k: v for k, v in read_stamps(env).items() if k not in todo}
+    write_stamps(env, stamps)
     for step in steps:
-        stamps = read_stamps(env)
-        outdated = [s.name for s in STEPS[STEPS.index(step) :]]
-        write_stamps(
-            env, {k: v for k, v in stamps.items() if k not in outdated}
-        )
         say(f'{step.name}: {step.says}')
         step.run(env)
-        key = keys(python_version(env))[step.name]
-        write_stamps(env, {**read_stamps(env), step.name: key})
+        stamps[step.name] = make_stamp(step, python_version(env))
+        write_stamps(env, stamps)
     say(f'ready after {duration(time.monotonic() - started)}')
 
 

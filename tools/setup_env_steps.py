@@ -51,21 +51,21 @@ class Environment(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step: repeated when its pins change, or those of one before it."""
+    """One step; its pins are in the requirements file of its name."""
 
     name: str
     says: str
     run: Callable[[Environment], None]
-    pins: tuple[str, ...] = ()  # names of requirements files
 
 
 def say(message: str) -> None:
     print(f'[mmattn env] {message}', file=sys.stderr, flush=True)
 
 
-def read_pins(name: str) -> list[str]:
-    """The requirements of a file, without its comments."""
-    lines = (REQUIREMENTS / f'{name}.txt').read_text().splitlines()
+def read_pins(step: str) -> list[str]:
+    """The requirements of a step, without comments; some have none."""
+    file = REQUIREMENTS / f'{step}.txt'
+    lines = file.read_text().splitlines() if file.exists() else []
     return [line for line in lines if line and not line.startswith('#')]
 
 
@@ -245,20 +245,10 @@ def check_imports(env: Environment) -> None:
 
 STEPS = (
     Step('venv', 'an empty virtual environment', make_venv),
-    Step('build', 'pip and build tools', install('build'), ('build',)),
-    Step(
-        'torch',
-        'torch and torchvision, up to 3 GB to download',
-        install('torch'),
-        ('torch',),
-    ),
-    Step('libraries', 'plain libraries', install('libraries'), ('libraries',)),
-    Step('mmcv', 'mmcv for this torch', install_mmcv, ('mmcv',)),
-    Step(
-        'stack',
-        'mmengine, mmdet, mmseg and mmpretrain',
-        install('stack', '--no-deps'),
-        ('stack',),
-    ),
+    Step('build', 'pip and build tools', install('build')),
+    Step('torch', 'a pair, up to 3 GB to download', install('torch')),
+    Step('libraries', 'what the stack needs', install('libraries')),
+    Step('mmcv', 'for this torch', install_mmcv),
+    Step('stack', 'mmengine and codebases', install('stack', '--no-deps')),
     Step('check', 'import everything once', check_imports),
 )

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,6 +168,25 @@ def test_goes_on_where_a_failure_stopped_it(setup_env, env, capsys):
     obstacle.unlink()
     assert setup_env.main() == 0
     assert ran(env) == ['libraries', 'mmcv', 'mmcv', 'stack', 'check']
+
+
+def test_a_change_taken_back_half_way_is_repeated(
+    setup_env, env, tmp_path, monkeypatch
+):
+    """The environment may hold packages of either pins by then."""
+    setup_env.main()
+    before = setup_env.steps.REQUIREMENTS
+    pins = tmp_path / 'requirements'
+    shutil.copytree(before, pins)
+    (pins / 'libraries.txt').write_text('another==1.0\n')
+    (env / '.mmattn' / 'break-libraries').write_text('')
+    monkeypatch.setattr(setup_env.steps, 'REQUIREMENTS', pins)
+    assert setup_env.main() == 1
+    (env / '.mmattn' / 'break-libraries').unlink()
+    ran(env)
+    monkeypatch.setattr(setup_env.steps, 'REQUIREMENTS', before)
+    assert setup_env.main() == 0
+    assert ran(env) == ['libraries', 'mmcv', 'stack', 'check']
 
 
 def test_a_full_disk_is_named(setup_env, env, capsys):
