@@ -214,7 +214,7 @@ def test_an_unknown_format_is_refused():
     state = {f'conv{i}.weight': torch.zeros(1) for i in range(9)}
     message = (
         r'detect_source expects the names of a known format \(mmattn, '
-        r'boat_swin, swin, openmmlab_swin\), got 9 others: conv0\.weight, .*'
+        r'boat_swin, swin, openmmlab_swin.*\), got 9 others: conv0\.weight, .*'
         r'conv5\.weight, \.\.\.; check'
     )
     with pytest.raises(ValueError, match=message):
@@ -227,7 +227,8 @@ def test_an_unknown_source_is_refused():
     message = r"convert expects source 'auto' or one of mmattn, .* got 'vit'"
     with pytest.raises(ValueError, match=message):
         convert({}, source='vit')
-    assert source_names() == ('mmattn', 'boat_swin', 'swin', 'openmmlab_swin')
+    known = {'mmattn', 'boat_swin', 'swin', 'openmmlab_swin'}
+    assert known <= set(source_names())
 
 
 @pytest.mark.parametrize(
