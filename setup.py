@@ -40,16 +40,11 @@ def read_version() -> str:
     return re.search(r"^__version__ = '(.+)'$", text, re.MULTILINE)[1]
 
 
-def read_readme() -> str:
-    readme = ROOT / 'README.md'
-    return readme.read_text(encoding='utf-8') if readme.exists() else ''
-
-
 setup(
     name='mmattn',
     version=read_version(),
     description='Attention backbones and modules for the OpenMMLab ecosystem',
-    long_description=read_readme(),
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     author='mmattn contributors',
     license='Apache-2.0',

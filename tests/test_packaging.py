@@ -1,5 +1,7 @@
 """The wheel: what it holds, asks for, and that it runs by itself."""
 
+import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -10,9 +12,11 @@ from pathlib import Path
 import pytest
 
 import mmattn
+from mmattn.stack import DISTRIBUTIONS, ONEDL
 
 ROOT = Path(__file__).parents[1]
 PACKAGED = ('configs', 'mmattn', 'requirements', 'tools')
+DISTRIBUTION_OF = {'PIL': 'pillow', 'sklearn': 'scikit-learn'}
 BUILD = (
     'import sys; from setuptools import build_meta; '
     'print(getattr(build_meta, "build_" + sys.argv[1])(sys.argv[2]))'
@@ -63,6 +67,23 @@ def names_in(wheel):
         return set(archive.namelist())
 
 
+def metadata_of(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in names_in(wheel) if n.endswith('/METADATA'))
+        return Parser().parsestr(archive.read(name).decode())
+
+
+def requirements_of(wheel):
+    """The plain requirements, and those of each extra by its name."""
+    metadata = metadata_of(wheel)
+    plain = []
+    by_extra = {extra: [] for extra in metadata.get_all('Provides-Extra')}
+    for requirement in metadata.get_all('Requires-Dist'):
+        name, _, extra = requirement.partition('; extra == ')
+        (by_extra[extra.strip('"\'')] if extra else plain).append(name)
+    return plain, by_extra
+
+
 def test_wheel_holds_the_package_and_the_mim_extension(wheel):
     names = names_in(wheel)
     assert {n for n in files_below(ROOT / 'mmattn') if '.mim' not in n} <= (
@@ -88,20 +109,31 @@ def test_wheel_from_the_sdist_is_the_same(wheel, checkout, tmp_path):
     assert names_in(second) == names_in(wheel)
 
 
+def test_requirements_cover_what_the_package_imports(wheel):
+    """Whatever is neither ours, python's nor the stack's is asked for."""
+    imported = set()
+    for file in (ROOT / 'mmattn').rglob('*.py'):
+        for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Import):
+                imported |= {name.name.split('.')[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.split('.')[0])
+    known = sys.stdlib_module_names | set(DISTRIBUTIONS[ONEDL])
+    plain, _ = requirements_of(wheel)
+    distributions = {DISTRIBUTION_OF.get(n, n) for n in imported - known}
+    assert distributions - {'mmattn'} <= {
+        re.match('[a-z-]+', name)[0] for name in plain
+    }
+
+
 def test_metadata_requires_neither_stack(wheel):
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (n for n in names_in(wheel) if n.endswith('/METADATA'))
-        metadata = Parser().parsestr(archive.read(name).decode())
+    metadata = metadata_of(wheel)
     assert metadata['Name'] == 'mmattn'
     assert metadata['Version'] == mmattn.__version__
     assert metadata['Requires-Python'] == '>=3.10'
     assert metadata['License'] == 'Apache-2.0'
-    extras = metadata.get_all('Provides-Extra')
-    assert set(extras) == {'onedl', 'openmmlab', 'tests'}
-    plain, by_extra = [], {extra: [] for extra in extras}
-    for requirement in metadata.get_all('Requires-Dist'):
-        name, _, extra = requirement.partition('; extra == ')
-        (by_extra[extra.strip('"\'')] if extra else plain).append(name)
+    plain, by_extra = requirements_of(wheel)
+    assert set(by_extra) == {'onedl', 'openmmlab', 'tests'}
     assert any(name.startswith('torch') for name in plain)
     assert 'numpy' in plain
     assert not any('mm' in name for name in plain)
