@@ -2,8 +2,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Union
 
-import torch
-
 Arch = Union[str, dict]
 
 
@@ -55,5 +53,6 @@ def drop_path_schedule(rate: float, depths: Sequence[int]) -> list[list[float]]:
     Returns:
         One rate for each block of each stage.
     """
-    rates = torch.linspace(0, rate, sum(depths)).tolist()
-    return [[rates.pop(0) for _ in range(depth)] for depth in depths]
+    steps = max(sum(depths) - 1, 1)
+    rates = (rate * step / steps for step in range(sum(depths)))
+    return [[next(rates) for _ in range(depth)] for depth in depths]

@@ -29,6 +29,9 @@ class BackbonePretrained:
             tensor that the module has no place for, is an error. If not,
             they are logged; a file that gives nothing at all, or another
             shape, is an error all the same. Defaults to True.
+        map_location (str, optional): Accepted as mmengine's ``Pretrained``
+            does; tensors are always read on the CPU and copied from there.
+            Defaults to None.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class BackbonePretrained:
         checkpoint: str,
         prefix: str | None = None,
         strict: bool = True,
+        map_location: str | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.prefix = prefix
