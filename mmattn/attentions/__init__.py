@@ -1,5 +1,15 @@
 """Attention layers: maps ``(B, H, W, C)`` in, maps of the same shape out."""
+
+from .efficient_non_local_attention import EfficientNonLocalAttention
 from .feature_space_attention import FeatureSpaceAttention
+from .key_value_attention import KeyValueAttention
+from .sliding_window_attention import SlidingWindowAttention
 from .window_attention import WindowAttention
 
-__all__ = ['FeatureSpaceAttention', 'WindowAttention']
+__all__ = [
+    'EfficientNonLocalAttention',
+    'FeatureSpaceAttention',
+    'KeyValueAttention',
+    'SlidingWindowAttention',
+    'WindowAttention',
+]

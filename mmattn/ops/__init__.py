@@ -1,18 +1,23 @@
 """Functions on tensors. They need torch alone."""
+
 from .attention import attention
 from .cluster_attention import cluster_attention
 from .clustering import balanced_clusters, cluster_sizes
+from .contrastive import contrastive_loss
 from .implementations import (
     Implementation,
     choose_implementation,
     list_implementations,
     register_implementation,
 )
+from .kernel import kernel_attention, orthogonal_projection
 from .relative_position import (
     relative_position_bias,
     relative_position_index,
     resize_relative_position_bias_table,
 )
+from .sine_position import sine_position
+from .sliding import sliding_window_attention
 from .window_attention import window_attention
 from .windows import (
     merge_windows,
@@ -23,10 +28,26 @@ from .windows import (
 )
 
 __all__ = [
-    'Implementation', 'attention', 'balanced_clusters',
-    'choose_implementation', 'cluster_attention', 'cluster_sizes',
-    'list_implementations', 'merge_windows', 'pad_map', 'padded_size',
-    'register_implementation', 'relative_position_bias',
-    'relative_position_index', 'resize_relative_position_bias_table',
-    'shifted_window_bias', 'split_windows', 'window_attention'
+    'Implementation',
+    'attention',
+    'balanced_clusters',
+    'choose_implementation',
+    'cluster_attention',
+    'cluster_sizes',
+    'contrastive_loss',
+    'kernel_attention',
+    'list_implementations',
+    'merge_windows',
+    'orthogonal_projection',
+    'pad_map',
+    'padded_size',
+    'register_implementation',
+    'relative_position_bias',
+    'relative_position_index',
+    'resize_relative_position_bias_table',
+    'shifted_window_bias',
+    'sine_position',
+    'sliding_window_attention',
+    'split_windows',
+    'window_attention',
 ]

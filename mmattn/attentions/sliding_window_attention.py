@@ -1,0 +1,84 @@
+"""Attention inside the overlapping windows that slide over a map."""
+
+from torch import Tensor
+
+from mmattn.ops import relative_position_bias, sliding_window_attention
+from mmattn.registry import MODELS
+
+from .checks import check_map
+from .window_attention import WindowAttention
+
+
+@MODELS.register_module()
+class SlidingWindowAttention(WindowAttention):
+    """Multi-head self-attention inside windows that overlap.
+
+    A token's result is the mean over the windows that hold it; at the end of
+    the map, what a window has outside is not attended to. The weights are
+    those of ``WindowAttention``, and load from it.
+
+    Args:
+        embed_dims (int): Channels of the input and of the output.
+        num_heads (int): Attention heads. Must divide ``embed_dims``.
+        window_size (int): Window side, in tokens. Defaults to 7.
+        stride (int): Tokens from one window to the next, from 1 to
+            ``window_size`` (windows side by side). The cost grows by
+            ``(window_size / stride) ** 2``. Defaults to 4.
+        qkv_bias (bool): Add a bias to queries, keys and values. Defaults to
+            True.
+        with_relative_position (bool): Add a learned bias per head and
+            relative position to the scores. Defaults to True.
+        impl (str): Implementation of the attention, see
+            ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
+        init_cfg (dict, optional): Initialization config. Defaults to None.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        window_size: int = 7,
+        stride: int = 4,
+        qkv_bias: bool = True,
+        with_relative_position: bool = True,
+        impl: str = 'auto',
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(
+            embed_dims,
+            num_heads,
+            window_size,
+            qkv_bias=qkv_bias,
+            with_relative_position=with_relative_position,
+            impl=impl,
+            init_cfg=init_cfg,
+        )
+        if not 1 <= stride <= window_size:
+            raise ValueError(
+                'SlidingWindowAttention expects 1 <= stride <= window_size, '
+                f'got {stride=}, {window_size=}'
+            )
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
+        check_map(self, x, self.qkv.in_features)
+        table, bias = self.relative_position_bias_table, None
+        if table is not None:
+            bias = relative_position_bias(table, self.window_size)
+        out = sliding_window_attention(
+            self.qkv(x),
+            self.num_heads,
+            self.window_size,
+            self.stride,
+            bias=bias,
+            impl=self.impl,
+        )
+        return self.proj(out)
+
+    def extra_repr(self) -> str:
+        """Show in a printed model what its sub-modules do not."""
+        return (
+            f'num_heads={self.num_heads}, window_size={self.window_size}, '
+            f'stride={self.stride}, impl={self.impl!r}'
+        )

@@ -1,0 +1,157 @@
+"""Attention inside square windows that slide over a map.
+
+Axes: B batch, H W rows and columns of the map, C = h * d channels, h heads,
+d channels of a head, M window side, r c windows along the rows and columns,
+n = r * c windows, N = M * M tokens of a window.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .attention import attention
+from .implementations import choose_implementation, register_implementation
+from .size_cache import cached_per_size
+from .windows import Size, pad_map
+
+
+def sliding_window_attention(
+    qkv: Tensor,
+    num_heads: int,
+    window_size: int,
+    stride: int,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    impl: str = 'auto',
+) -> Tensor:
+    """Attend inside overlapping windows; a token takes the mean of its own.
+
+    Windows begin at row and column 0, ``stride``, ``2 * stride``, ... until
+    they reach the end of the map. What a window has outside of the map is not
+    attended to. A token's result is the mean over the windows that hold it.
+    With ``stride = window_size`` the windows are disjoint. The cost is
+    ``O(H W M^2 (M / stride)^2)``.
+
+    Args:
+        qkv: Queries, keys and values side by side, ``(B, H, W, 3 * C)``, each
+            of ``h`` heads of ``d`` channels.
+        num_heads: Number of heads h.
+        window_size: Window side M, in tokens.
+        stride: Rows and columns from one window to the next, from 1 to M.
+        bias: Per head and pair of tokens of a window, ``(h, N, N)``. Defaults
+            to None, no bias.
+        scale: Factor of the products. Defaults to None, ``d ** -0.5``.
+        impl: ``'reference'``, ``'sdpa'`` (PyTorch's fused attention inside
+            the windows), another registered name, or ``'auto'``. Defaults to
+            ``'auto'``.
+
+    Returns:
+        ``(B, H, W, C)`` in the dtype of ``qkv``; the mean is taken in float32
+        or wider.
+
+    Raises:
+        ValueError: If the channels are not three times a multiple of
+            ``num_heads``, or ``stride`` does not lie in ``[1, M]``.
+    """
+    if qkv.ndim != 4 or num_heads < 1 or qkv.shape[-1] % (3 * num_heads) != 0:
+        raise ValueError(
+            'sliding_window_attention expects qkv (B, H, W, 3 * heads * d), '
+            f'got {tuple(qkv.shape)} with {num_heads=}'
+        )
+    if not 1 <= stride <= window_size:
+        raise ValueError(
+            'sliding_window_attention expects 1 <= stride <= window_size, '
+            f'got {stride=}, {window_size=}'
+        )
+    if scale is None:
+        scale = (qkv.shape[-1] // (3 * num_heads)) ** -0.5
+    args = (qkv, num_heads, window_size, stride, bias, scale)
+    row = choose_implementation('sliding_window_attention', impl, *args)
+    return row.function(*args)
+
+
+@register_implementation('sliding_window_attention', 'reference')
+def _reference(*args) -> Tensor:
+    return _in_windows(*args, impl='reference')
+
+
+@register_implementation(
+    'sliding_window_attention',
+    'sdpa',
+    needs='torch.nn.functional',
+    priority=10,
+)
+def _sdpa(*args) -> Tensor:
+    return _in_windows(*args, impl='sdpa')
+
+
+def _in_windows(
+    qkv: Tensor,
+    num_heads: int,
+    window_size: int,
+    stride: int,
+    bias: Tensor | None,
+    scale: float,
+    impl: str,
+) -> Tensor:
+    B, H, W, _ = qkv.shape
+    h, M = num_heads, window_size
+    counts = tuple(_num_windows(side, M, stride) for side in (H, W))
+    size = tuple((count - 1) * stride + M for count in counts)
+    if size != (H, W):
+        outside = _outside_bias((H, W), counts, M, stride, qkv.device)
+        bias = outside if bias is None else bias + outside  # (n, h, N, N)
+    qkv = pad_map(qkv, size).unfold(1, M, stride).unfold(2, M, stride)
+    qkv = qkv.unflatten(3, (3, h, -1))  # (B, r, c, 3, h, d, M, M)
+    qkv = qkv.permute(3, 0, 1, 2, 4, 6, 7, 5)  # (3, B, r, c, h, M, M, d)
+    q, k, v = qkv.flatten(5, 6).flatten(2, 3)  # each (B, n, h, N, d)
+    out = attention(q, k, v, bias, scale, impl)
+    # Up to M^2 windows are summed: too many for half precision.
+    wide = out.to(torch.promote_types(out.dtype, torch.float32))
+    columns = wide.permute(0, 2, 4, 3, 1)  # (B, h, d, N, n)
+    total = F.fold(
+        columns.reshape(B, -1, columns.shape[-1]), size, M, stride=stride
+    )  # (B, C, *size)
+    shares = _shares(counts, M, stride, wide.dtype, qkv.device)
+    mean = (total * shares)[..., :H, :W]
+    return mean.permute(0, 2, 3, 1).to(out.dtype)
+
+
+def _num_windows(length: int, window: int, stride: int) -> int:
+    """How many windows it takes to reach the end of a side."""
+    return max(0, -(-(length - window) // stride)) + 1
+
+
+@cached_per_size
+def _outside_bias(
+    size: Size, counts: Size, window: int, stride: int, device: torch.device
+) -> Tensor:
+    """Minus infinity for the keys outside of the map, ``(n, 1, 1, N)``."""
+    inside = []
+    for side, count in zip(size, counts):
+        begin = stride * torch.arange(count, device=device)
+        place = begin[:, None] + torch.arange(window, device=device)
+        inside.append(place < side)  # (r, M) and (c, M)
+    rows, columns = inside
+    both = rows[:, None, :, None] & columns[None, :, None, :]  # (r, c, M, M)
+    bias = torch.zeros(both.shape, device=device)
+    bias = bias.masked_fill_(~both, -torch.inf)
+    return bias.reshape(-1, 1, 1, window * window)
+
+
+@cached_per_size
+def _shares(
+    counts: Size,
+    window: int,
+    stride: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """One over the number of windows that hold each place of a map."""
+    held = []
+    for count in counts:
+        side = torch.zeros((count - 1) * stride + window, device=device)
+        for begin in range(0, count * stride, stride):
+            side[begin : begin + window] += 1
+        held.append(side)
+    return 1 / (held[0][:, None] * held[1]).to(dtype)

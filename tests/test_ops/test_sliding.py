@@ -1,0 +1,170 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmattn.ops import sliding_window_attention, window_attention
+
+
+def begins(length, window, stride):
+    """Where windows begin: each further one until the end is reached."""
+    begin = 0
+    yield begin
+    while begin + window < length:
+        begin += stride
+        yield begin
+
+
+def by_tokens(qkv, num_heads, window, stride, bias=None):
+    """A loop over tokens, the windows that hold them, and their keys."""
+    B, H, W, _ = qkv.shape
+    q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).unbind(3)
+    d = q.shape[-1]
+    out = torch.zeros_like(v)
+    for b in range(B):
+        for y in range(H):
+            for x in range(W):
+                found = []
+                for top in begins(H, window, stride):
+                    for left in begins(W, window, stride):
+                        if not 0 <= y - top < window:
+                            continue
+                        if not 0 <= x - left < window:
+                            continue
+                        keys = [
+                            (r, c)
+                            for r in range(top, min(top + window, H))
+                            for c in range(left, min(left + window, W))
+                        ]
+                        query = (y - top) * window + x - left
+                        heads = []
+                        for h in range(num_heads):
+                            scores = torch.stack(
+                                [
+                                    q[b, y, x, h] @ k[b, r, c, h] / d**0.5
+                                    for r, c in keys
+                                ]
+                            )
+                            if bias is not None:
+                                scores = scores + torch.stack(
+                                    [
+                                        bias[
+                                            h,
+                                            query,
+                                            (r - top) * window + c - left,
+                                        ]
+                                        for r, c in keys
+                                    ]
+                                )
+                            weights = scores.softmax(0)
+                            heads.append(
+                                sum(
+                                    weight * v[b, r, c, h]
+                                    for weight, (r, c) in zip(weights, keys)
+                                )
+                            )
+                        found.append(torch.stack(heads))
+                assert found, 'a token in no window'
+                out[b, y, x] = sum(found) / len(found)
+    return out.flatten(3)
+
+
+def draw(*shape):
+    return torch.randn(shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize('impl', ['reference', 'sdpa'])
+@pytest.mark.parametrize(
+    'size, window, stride',
+    [
+        ((5, 7), 3, 1),
+        ((7, 4), 3, 2),
+        ((6, 6), 3, 3),
+        ((5, 7), 4, 3),
+        ((2, 6), 4, 2),  # lower than a window
+        ((1, 1), 3, 1),
+    ],
+)
+def test_equals_a_loop_over_tokens(size, window, stride, impl):
+    qkv = draw(2, *size, 3 * 2 * 3)
+    bias = draw(2, window**2, window**2)
+    for b in (None, bias):
+        out = sliding_window_attention(qkv, 2, window, stride, b, impl=impl)
+        torch.testing.assert_close(
+            out,
+            by_tokens(qkv, 2, window, stride, b),
+            rtol=1e-12,
+            atol=1e-12,
+        )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    window=st.integers(1, 5),
+    data=st.data(),
+)
+def test_equals_a_loop_over_tokens_at_any_size(height, width, window, data):
+    stride = data.draw(st.integers(1, window))
+    qkv = draw(1, height, width, 3 * 2)
+    torch.testing.assert_close(
+        sliding_window_attention(qkv, 1, window, stride),
+        by_tokens(qkv, 1, window, stride),
+        rtol=1e-12,
+        atol=1e-12,
+    )
+
+
+def test_a_full_stride_gives_disjoint_windows():
+    qkv, bias = draw(2, 12, 8, 24), draw(2, 16, 16)
+    torch.testing.assert_close(
+        sliding_window_attention(qkv, 2, 4, 4, bias),
+        window_attention(qkv, 2, 4, bias=bias),
+    )
+
+
+def test_gradient():
+    qkv, bias = draw(1, 4, 5, 6), draw(1, 9, 9)
+    assert torch.autograd.gradcheck(
+        lambda x, b: sliding_window_attention(x, 1, 3, 2, b),
+        (qkv.requires_grad_(), bias.requires_grad_()),
+    )
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision(dtype):
+    """Within twice the error of the plain formula in that precision."""
+    qkv = torch.randn(1, 9, 11, 24).to(dtype)
+    want = sliding_window_attention(qkv.double(), 2, 7, 1)
+    got = sliding_window_attention(qkv, 2, 7, 1)
+    assert got.dtype == dtype
+    plain = sliding_window_attention(qkv, 2, 7, 1, impl='reference')
+    error = (got.double() - want).abs().max()
+    assert error <= 2 * (plain.double() - want).abs().max()
+
+
+def test_compiled_equals_eager():
+    qkv = draw(1, 6, 7, 12)
+    compiled = torch.compile(
+        sliding_window_attention, backend='aot_eager', fullgraph=True
+    )
+    torch.testing.assert_close(
+        compiled(qkv, 2, 3, 2), sliding_window_attention(qkv, 2, 3, 2)
+    )
+
+
+def test_wrong_channels():
+    with pytest.raises(
+        ValueError,
+        match=r'sliding_window_attention expects qkv \(B, H, W, 3 \* heads',
+    ):
+        sliding_window_attention(torch.randn(1, 4, 4, 10), 1, 3, 1)
+
+
+@pytest.mark.parametrize('stride', [0, 4])
+def test_wrong_stride(stride):
+    with pytest.raises(
+        ValueError, match=f'1 <= stride <= window_size, got stride={stride}'
+    ):
+        sliding_window_attention(torch.randn(1, 4, 4, 12), 1, 3, stride)
