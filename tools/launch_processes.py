@@ -15,13 +15,19 @@ ROOT = Path(__file__).resolve().parents[1]
 if (ROOT / 'mmattn' / '__init__.py').is_file():
     sys.path.insert(0, str(ROOT))  # a clone runs from its own source
 
-from mmattn.engine import usage  # noqa: E402
+from mmattn.stack import check_stack  # noqa: E402
 
-usage.require_stack()
+try:
+    check_stack()
+except ImportError as missing:
+    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
+    sys.exit(2)
 
 import torch  # noqa: E402
 from torch.distributed import run as torchrun  # noqa: E402
 from torch.distributed.elastic.multiprocessing import errors  # noqa: E402
+
+from mmattn.engine import usage  # noqa: E402
 
 DEFAULT_PORT = 29500
 

@@ -12,16 +12,21 @@ ROOT = Path(__file__).resolve().parents[1]
 if (ROOT / 'mmattn' / '__init__.py').is_file():
     sys.path.insert(0, str(ROOT))  # a clone runs from its own source
 
-from mmattn.engine.usage import require_stack, run_command  # noqa: E402
+from mmattn.stack import check_stack  # noqa: E402
 
-require_stack()
+try:
+    check_stack()
+except ImportError as missing:
+    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
+    sys.exit(2)
 
 from mmengine.config import DictAction  # noqa: E402
 from mmengine.registry import RUNNERS  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
-from mmattn.engine import run_config, testing  # noqa: E402
+from mmattn.engine import evaluation, run_config  # noqa: E402
 from mmattn.engine.launch import prepare_cpu  # noqa: E402
+from mmattn.engine.usage import run_command  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,7 +59,7 @@ def parse_args() -> argparse.Namespace:
         '--tta',
         action='store_true',
         help="augment in testing: the config's tta_model and tta_pipeline, "
-        'or flipped images with mmdet and mmpretrain',
+        'else flipped images',
     )
     parser.add_argument(
         '--cfg-options',
@@ -86,6 +91,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Build the config's Runner and test."""
     args = parse_args()
+    run_config.forbid_code_in_checkpoints()
     cfg = run_config.read_config(
         args.config,
         args.cfg_options,
@@ -99,17 +105,19 @@ def main() -> None:
     run_config.check_data(cfg, ('test',))
     run_config.fill_loaders(cfg)
     if args.out is not None:
-        testing.check_out(cfg, args.out)
+        evaluation.check_out(cfg, args.out)
     if args.show or args.show_dir:
-        testing.draw_predictions(cfg, args.show, args.show_dir, args.wait_time)
+        evaluation.draw_predictions(
+            cfg, args.show, args.show_dir, args.wait_time
+        )
     if args.tta:
-        testing.use_tta(cfg)
+        evaluation.use_tta(cfg)
     prepare_cpu(cfg)
 
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
-    if args.out is not None and args.out.endswith(testing.DUMP_SUFFIXES):
-        testing.dump_predictions(runner, args.out)
+    if args.out is not None and args.out.endswith(evaluation.DUMP_SUFFIXES):
+        evaluation.dump_predictions(runner, args.out)
     runner.test()
 
 

@@ -12,9 +12,13 @@ ROOT = Path(__file__).resolve().parents[1]
 if (ROOT / 'mmattn' / '__init__.py').is_file():
     sys.path.insert(0, str(ROOT))  # a clone runs from its own source
 
-from mmattn.engine.usage import require_stack, run_command  # noqa: E402
+from mmattn.stack import check_stack  # noqa: E402
 
-require_stack()
+try:
+    check_stack()
+except ImportError as missing:
+    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
+    sys.exit(2)
 
 from mmengine.config import DictAction  # noqa: E402
 from mmengine.registry import RUNNERS  # noqa: E402
@@ -23,6 +27,7 @@ from mmengine.runner import Runner  # noqa: E402
 from mmattn.engine import learning_rate, run_config  # noqa: E402
 from mmattn.engine.buffers import BroadcastBuffers  # noqa: E402
 from mmattn.engine.launch import prepare_cpu  # noqa: E402
+from mmattn.engine.usage import run_command  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -91,6 +96,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Build the config's Runner and train."""
     args = parse_args()
+    run_config.forbid_code_in_checkpoints()
     cfg = run_config.read_config(
         args.config,
         args.cfg_options,

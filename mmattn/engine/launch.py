@@ -38,10 +38,12 @@ def prepare_cpu(cfg: Config) -> None:
         return
     replaced = replace_sync_norms(cfg.get('model'))
     if cfg.pop('sync_bn', None) is not None or replaced:
-        print_log(
-            f'SyncBN needs a GPU: {replaced} layers of the config become BN.',
-            logger='current',
-        )
+        if int(os.environ.get('RANK', 0)) == 0:
+            print_log(
+                'SyncBN needs a GPU, this machine has none: it becomes BN '
+                f'({replaced} entries of the config).',
+                logger='current',
+            )
     if cfg.get('launcher', 'none') == 'none':
         return
     dist_cfg = cfg.get('env_cfg', {}).get('dist_cfg', {})

@@ -42,30 +42,28 @@ class LearningRateReport(Hook):
         )
         for name, wrapper in wrappers.items():
             groups = wrapper.optimizer.param_groups
-            peaks = [g.get('initial_lr', g['lr']) for g in groups]
+            base = [g.get('initial_lr', g['lr']) for g in groups]
             now = [g['lr'] for g in groups]
+            of = f' of {name}' if name else ''
             runner.logger.info(
-                f'Learning rate{f" of {name}" if name else ""}: '
-                f"{_span(peaks)} by the schedule's base value, {_span(now)} "
-                f'at iteration {runner.iter}.'
+                f'Learning rate{of}: base {_span(base)}, now {_span(now)} at '
+                f'iteration {runner.iter}.'
             )
+        # From the config: a loader with a batch sampler does not know it.
+        batch_size = runner.cfg.train_dataloader.batch_size
         runner.logger.info(
-            describe_batch(
-                runner.world_size,
-                runner.train_dataloader.batch_size,
-                runner.auto_scale_lr,
-            )
+            describe_batch(runner.world_size, batch_size, runner.auto_scale_lr)
         )
 
 
 def describe_batch(
-    world_size: int, batch_size: int | None, auto_scale_lr: dict | None
+    world_size: int, batch_size: int, auto_scale_lr: dict | None
 ) -> str:
     """Say how the batch compares with the one of the learning rate.
 
     Args:
         world_size: Number of processes.
-        batch_size: Images per process; None where the loader does not say.
+        batch_size: Images per process.
         auto_scale_lr: The config's ``auto_scale_lr``.
 
     Returns:
@@ -73,8 +71,6 @@ def describe_batch(
     """
     settings = auto_scale_lr or {}
     base = settings.get('base_batch_size')
-    if batch_size is None:  # a batch sampler decides
-        return 'Batch: decided by the batch sampler.'
     batch = world_size * batch_size
     line = f'Batch: {world_size} x {batch_size} = {batch} images.'
     if base is None or base == batch:

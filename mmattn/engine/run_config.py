@@ -8,6 +8,7 @@ import difflib
 import importlib.util
 import inspect
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DATASETS
+from mmengine.utils import digit_version
 
 from mmattn.engine.usage import UsageError
 
@@ -54,7 +56,7 @@ def read_config(
         ) from error
     try:
         cfg.merge_from_dict(options or {})
-    except (KeyError, IndexError, TypeError) as error:
+    except (AttributeError, LookupError, TypeError) as error:
         raise UsageError(
             f'--cfg-options {" ".join(options)} do not fit {path}: '
             f'{type(error).__name__}: {error}'
@@ -136,17 +138,37 @@ def set_start(cfg: Config, resume: str | None, load_from: str | None) -> None:
 
 
 def checkpoint_file(path: str) -> str:
-    """Return the path of a checkpoint that exists or lies elsewhere.
+    """Return the path of a checkpoint that can be read, or lies elsewhere.
 
     Raises:
-        UsageError: If the path is a local one without a file.
+        UsageError: If the path is a local one without a file, or if the file
+            is cut short.
     """
-    if '://' not in path and not os.path.isfile(path):
+    if '://' in path:
+        return path
+    if not os.path.isfile(path):
         raise UsageError(
-            f'a checkpoint file is expected, got {path!r}, '
-            'which does not exist'
+            f'a checkpoint file is expected, got {path!r}, which does not '
+            'exist'
+        )
+    with open(path, 'rb') as file:
+        is_archive = file.read(2) == b'PK'
+    if is_archive and not zipfile.is_zipfile(path):
+        raise UsageError(
+            f'a checkpoint file is expected, got {path!r}, which is cut '
+            'short; copy or download it again'
         )
     return path
+
+
+def forbid_code_in_checkpoints() -> None:
+    """Read checkpoints as tensors and plain values only, where that works.
+
+    mmengine tries the safe way first and falls back to running what the file
+    says. PyTorch before 2.6 cannot read mmengine's own files the safe way.
+    """
+    if digit_version(torch.__version__) >= digit_version('2.6.0'):
+        os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
 
 
 def check_pretrained(cfg: Config) -> None:

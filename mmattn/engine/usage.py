@@ -1,11 +1,10 @@
 """Mistakes of whoever typed a command, told in one message."""
 
 import os
+import pickle
 import sys
 import time
 from collections.abc import Callable
-
-from mmattn.stack import check_stack
 
 
 class UsageError(Exception):
@@ -26,14 +25,14 @@ def run_command(main: Callable[[], None]) -> None:
         main()
     except UsageError as error:
         _exit_with(error)
-
-
-def require_stack() -> None:
-    """End the command with exit status 2 where no OpenMMLab stack is."""
-    try:
-        check_stack()
-    except ImportError as error:
-        _exit_with(error)
+    except pickle.UnpicklingError:
+        _exit_with(
+            UsageError(
+                'the checkpoint wants to run code when it is read: nothing '
+                'of it was run or loaded. If you trust where it comes from, '
+                'set TORCH_FORCE_WEIGHTS_ONLY_LOAD=0'
+            )
+        )
 
 
 def _exit_with(error: Exception) -> None:

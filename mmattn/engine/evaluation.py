@@ -10,6 +10,14 @@ from mmengine.runner import Runner
 from mmattn.engine.usage import UsageError
 
 DUMP_SUFFIXES = ('.pkl', '.pickle')
+TTA_MODELS = dict(
+    mmdet=dict(
+        type='DetTTAModel',
+        tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
+    ),
+    mmseg=dict(type='SegTTAModel'),
+    mmpretrain=dict(type='AverageClsScoreTTA'),
+)
 
 
 def draw_predictions(
@@ -51,32 +59,34 @@ def use_tta(cfg: Config) -> None:
     """Test with augmentations: the config's own, else flipped images.
 
     Raises:
-        UsageError: If the config's codebase has no default and the config
-            does not say what to do.
+        UsageError: If the config is of another codebase than the three and
+            does not say what to do, if its codebase cannot merge masks, or if
+            pictures are asked for that its codebase cannot draw.
     """
     scope = cfg.get('default_scope')
-    if scope not in ('mmdet', 'mmpretrain') and (
-        'tta_model' not in cfg or 'tta_pipeline' not in cfg
+    if scope not in TTA_MODELS and not (
+        'tta_model' in cfg and 'tta_pipeline' in cfg
     ):
         raise UsageError(
-            '--tta expects tta_model and tta_pipeline in the '
-            f'config, got none in {cfg.filename}'
+            '--tta expects tta_model and tta_pipeline in the config, got '
+            f'{cfg.filename} without them'
+        )
+    hook = (cfg.get('default_hooks') or {}).get('visualization') or {}
+    if scope == 'mmpretrain' and hook.get('enable'):
+        raise UsageError(
+            'mmpretrain draws the images as the model gets them, several at '
+            'a time with --tta; leave --show and --show-dir away'
+        )
+    if scope == 'mmdet' and (cfg.model.get('roi_head') or {}).get('mask_head'):
+        raise UsageError(
+            'mmdet merges boxes but not masks; leave --tta away, or test the '
+            'boxes alone with `--cfg-options model.roi_head.mask_head=None '
+            'test_evaluator.metric=bbox`'
         )
     dataset = cfg.test_dataloader.dataset
     while 'pipeline' not in dataset and 'dataset' in dataset:
         dataset = dataset.dataset
-    if scope == 'mmdet':
-        cfg.setdefault(
-            'tta_model',
-            dict(
-                type='DetTTAModel',
-                tta_cfg=dict(
-                    nms=dict(type='nms', iou_threshold=0.5), max_per_img=100
-                ),
-            ),
-        )
-    elif scope == 'mmpretrain':
-        cfg.setdefault('tta_model', dict(type='AverageClsScoreTTA'))
+    cfg.setdefault('tta_model', TTA_MODELS.get(scope))
     if 'tta_pipeline' not in cfg:
         cfg.tta_pipeline = _flipped(dataset.pipeline)
     dataset.pipeline = cfg.tta_pipeline
@@ -107,12 +117,14 @@ def check_out(cfg: Config, out: str) -> None:
             '--out expects a file name that ends in .pkl or '
             f'.pickle, got {out!r}'
         )
-    cfg.test_evaluator.output_dir = os.fspath(out)
+    os.makedirs(out, exist_ok=True)  # mmseg makes it in one process only
+    cfg.test_evaluator.output_dir = out
     cfg.test_evaluator.keep_results = True
 
 
 def _flipped(pipeline: list) -> list:
-    flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+    # The labels are those of the first: it is not flipped.
+    flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
     pack = deepcopy(pipeline[-1])
     if pack.type.endswith('PackDetInputs'):
         # The merged boxes are flipped back: the samples must say how.

@@ -1,0 +1,112 @@
+"""What the test command changes in the configs of the three codebases."""
+
+import pytest
+from mmengine.config import Config
+
+from mmattn.engine import evaluation
+from mmattn.engine.usage import UsageError
+
+
+def config(scope: str, **fields) -> Config:
+    pack = dict(
+        mmdet='PackDetInputs', mmseg='PackSegInputs', mmpretrain='PackInputs'
+    )
+    return Config(
+        dict(
+            default_scope=scope,
+            model=dict(type='Model'),
+            default_hooks=dict(visualization=dict(type='Hook')),
+            visualizer=dict(type='Visualizer'),
+            test_dataloader=dict(
+                dataset=dict(
+                    pipeline=[
+                        dict(type='LoadImageFromFile'),
+                        dict(type=pack.get(scope, 'Pack')),
+                    ]
+                )
+            ),
+            test_evaluator=dict(type='Metric'),
+            **fields,
+        )
+    )
+
+
+def test_pictures_go_where_each_codebase_looks():
+    det, seg, cls = map(config, ('mmdet', 'mmseg', 'mmpretrain'))
+    for cfg in (det, seg, cls):
+        evaluation.draw_predictions(cfg, True, 'out', 1.5)
+        assert cfg.default_hooks.visualization.show
+        assert cfg.default_hooks.visualization.wait_time == 1.5
+    assert det.default_hooks.visualization.draw
+    assert det.default_hooks.visualization.test_out_dir == 'out'
+    assert seg.default_hooks.visualization.draw
+    assert seg.visualizer.save_dir == 'out'
+    assert cls.default_hooks.visualization.enable
+    assert cls.default_hooks.visualization.out_dir == 'out'
+
+
+def test_pictures_need_the_hook():
+    cfg = config('mmdet')
+    cfg.default_hooks.pop('visualization')
+    with pytest.raises(
+        UsageError, match=r'expect default_hooks\.visualization'
+    ):
+        evaluation.draw_predictions(cfg, True, None, 2)
+
+
+@pytest.mark.parametrize(
+    'scope, merger',
+    [
+        ('mmdet', 'DetTTAModel'),
+        ('mmseg', 'SegTTAModel'),
+        ('mmpretrain', 'AverageClsScoreTTA'),
+    ],
+)
+def test_tta_flips_by_default(scope, merger):
+    cfg = config(scope)
+    evaluation.use_tta(cfg)
+    assert cfg.model.type == merger
+    assert cfg.model.module.type == 'Model'
+    load, augment = cfg.test_dataloader.dataset.pipeline
+    assert load.type == 'LoadImageFromFile'
+    flips, (pack,) = augment.transforms
+    assert [flip.prob for flip in flips] == [0.0, 1.0]
+    assert ('flip' in pack.get('meta_keys', ())) == (scope == 'mmdet')
+
+
+def test_tta_of_the_config_is_taken():
+    cfg = config(
+        'other', tta_model=dict(type='Mine'), tta_pipeline=[dict(type='A')]
+    )
+    evaluation.use_tta(cfg)
+    assert cfg.model == dict(type='Mine', module=dict(type='Model'))
+    assert cfg.test_dataloader.dataset.pipeline == [dict(type='A')]
+
+
+def test_tta_of_an_unknown_codebase():
+    with pytest.raises(UsageError, match='expects tta_model and tta_pipe'):
+        evaluation.use_tta(config('other'))
+
+
+def test_tta_merges_no_masks():
+    cfg = config('mmdet')
+    cfg.model.roi_head = dict(mask_head=dict(type='FCNMaskHead'))
+    with pytest.raises(UsageError, match='mmdet merges boxes but not masks'):
+        evaluation.use_tta(cfg)
+
+
+def test_tta_and_pictures_of_mmpretrain():
+    cfg = config('mmpretrain')
+    evaluation.draw_predictions(cfg, False, 'out', 2)
+    with pytest.raises(UsageError, match='mmpretrain draws the images as'):
+        evaluation.use_tta(cfg)
+
+
+def test_out_is_a_pickle_file_or_a_folder_of_label_maps(tmp_path):
+    evaluation.check_out(config('mmdet'), 'a.pkl')
+    with pytest.raises(UsageError, match="ends in .pkl or .pickle, got 'a'"):
+        evaluation.check_out(config('mmpretrain'), 'a')
+    cfg = config('mmseg')
+    evaluation.check_out(cfg, str(tmp_path / 'maps'))
+    assert cfg.test_evaluator.output_dir == str(tmp_path / 'maps')
+    assert (tmp_path / 'maps').is_dir()

@@ -1,0 +1,105 @@
+"""Configs prepared for processes without a GPU."""
+
+import pytest
+from mmengine.config import Config
+
+from mmattn.engine import launch
+from mmattn.engine.usage import UsageError
+
+
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+
+
+@pytest.fixture
+def gloo(monkeypatch) -> list:
+    calls = []
+    monkeypatch.setattr(launch, 'init_gloo', lambda *args: calls.append(args))
+    return calls
+
+
+def test_replaces_sync_norms_at_any_depth():
+    model = Config(
+        dict(
+            a=dict(norm_cfg=dict(type='SyncBN', requires_grad=True)),
+            b=[dict(norm=(dict(type='MMSyncBN'),)), dict(type='LN')],
+        )
+    )
+    assert launch.replace_sync_norms(model._cfg_dict) == 2
+    assert model.a.norm_cfg == dict(type='BN', requires_grad=True)
+    assert model.b[0].norm[0].type == 'BN'
+    assert model.b[1].type == 'LN'
+
+
+def test_one_process_gets_no_wrapper(gloo):
+    cfg = Config(dict(model=dict(type='SyncBN'), launcher='none'))
+    launch.prepare_cpu(cfg)
+    assert cfg.model.type == 'BN'
+    assert 'model_wrapper_cfg' not in cfg
+    assert gloo == []
+
+
+def test_several_processes_get_a_wrapper_without_a_device(gloo):
+    cfg = Config(
+        dict(
+            model=dict(type='X'),
+            launcher='pytorch',
+            env_cfg=dict(dist_cfg=dict(backend='nccl', timeout=60)),
+        )
+    )
+    launch.prepare_cpu(cfg)
+    assert gloo == [('pytorch', 60)]
+    assert cfg.model_wrapper_cfg == dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=False,
+    )
+
+
+def test_wrapper_of_the_config_is_kept(gloo):
+    cfg = Config(
+        dict(
+            model=dict(type='X'),
+            launcher='pytorch',
+            find_unused_parameters=True,
+            model_wrapper_cfg=dict(broadcast_buffers=True, static_graph=True),
+        )
+    )
+    launch.prepare_cpu(cfg)
+    assert cfg.model_wrapper_cfg == dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=True,
+        find_unused_parameters=True,
+        static_graph=True,
+    )
+
+
+def test_nothing_changes_with_a_gpu(monkeypatch, gloo):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    cfg = Config(dict(model=dict(type='SyncBN'), launcher='pytorch'))
+    launch.prepare_cpu(cfg)
+    assert cfg.to_dict() == dict(model=dict(type='SyncBN'), launcher='pytorch')
+    assert gloo == []
+
+
+@pytest.mark.parametrize('launcher', ['slurm', 'mpi'])
+def test_cluster_launchers_need_gpus(launcher):
+    with pytest.raises(
+        UsageError,
+        match=f'--launcher {launcher} expects a GPU for each process',
+    ):
+        launch.init_gloo(launcher, 60)
+
+
+def test_processes_must_come_from_torchrun(monkeypatch):
+    for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    with pytest.raises(
+        UsageError,
+        match='got no RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the env',
+    ):
+        launch.init_gloo('pytorch', 60)

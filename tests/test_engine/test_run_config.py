@@ -1,0 +1,230 @@
+"""Command lines that do not fit are told so; those that do are applied."""
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmattn.engine import run_config
+from mmattn.engine.usage import UsageError
+
+
+def read(path, options=None, needs=('model',)):
+    return run_config.read_config(str(path), options, needs, 'training')
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / 'swin_8xb2-1x_coco.py'
+    path.write_text("model = dict(type='X', depths=[1, 2])\n")
+    return path
+
+
+def test_reads_and_overrides(file):
+    cfg = read(file, {'model.depths': [3, 2], 'model.init_cfg': None})
+    assert cfg.model == dict(type='X', depths=[3, 2], init_cfg=None)
+
+
+def test_missing_config(tmp_path):
+    with pytest.raises(
+        UsageError, match=r"expects a config file, got '.*nope\.py', which"
+    ):
+        read(tmp_path / 'nope.py')
+
+
+def test_missing_config_with_a_near_name(tmp_path, file, monkeypatch):
+    folder = tmp_path / 'configs' / 'swin'
+    folder.mkdir(parents=True)
+    (folder / file.name).write_text('')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UsageError,
+        match=r'did you mean configs/swin/swin_8xb2-1x_coco\.py\?',
+    ):
+        read('configs/swin_8xb2_1x_coco.py')
+
+
+@pytest.mark.parametrize(
+    'text, what',
+    [
+        ('model = dict(', 'SyntaxError'),
+        ("_base_ = './missing.py'", 'missing.py'),
+        ('1 / 0', 'ZeroDivisionError'),
+    ],
+)
+def test_config_that_does_not_evaluate(file, text, what):
+    file.write_text(text)
+    with pytest.raises(UsageError, match=f'cannot read the config .*{what}'):
+        read(file)
+
+
+@pytest.mark.parametrize('key', ['model.depths.7', 'model.depths.0'])
+def test_override_that_does_not_fit(file, key):
+    with pytest.raises(UsageError, match=f'--cfg-options {key} do not fit'):
+        read(file, {key: 1})
+
+
+def test_config_without_a_field(file):
+    with pytest.raises(
+        UsageError, match='got no test_evaluator, test_cfg in .*coco.py'
+    ):
+        read(file, needs=('model', 'test_evaluator', 'test_cfg'))
+
+
+def test_config_of_an_absent_codebase(file, monkeypatch):
+    file.write_text("model = dict(type='X')\ndefault_scope = 'mmseg'\n")
+    monkeypatch.setattr(
+        run_config.importlib.util, 'find_spec', lambda name: None
+    )
+    with pytest.raises(
+        UsageError, match='config of mmseg .* `python -m mmattn` says how'
+    ):
+        read(file)
+
+
+def test_work_dir_comes_from_the_command_then_config_then_name(file):
+    cfg = read(file)
+    run_config.set_work_dir(cfg, None)
+    assert cfg.work_dir == 'work_dirs/swin_8xb2-1x_coco'
+    run_config.set_work_dir(cfg, None)
+    assert cfg.work_dir == 'work_dirs/swin_8xb2-1x_coco'
+    run_config.set_work_dir(cfg, 'here')
+    assert cfg.work_dir == 'here'
+
+
+def test_amp_needs_a_gpu(monkeypatch):
+    monkeypatch.setattr(run_config, 'get_device', lambda: 'cpu')
+    with pytest.raises(UsageError, match='--amp expects a GPU'):
+        run_config.enable_amp(Config(dict(optim_wrapper=dict())))
+
+
+def test_amp_keeps_what_the_config_says(monkeypatch):
+    monkeypatch.setattr(run_config, 'get_device', lambda: 'cuda')
+    cfg = Config(dict(optim_wrapper=dict(dtype='float16')))
+    run_config.enable_amp(cfg)
+    assert cfg.optim_wrapper == dict(
+        type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic'
+    )
+
+
+def test_amp_refuses_other_wrappers(monkeypatch):
+    monkeypatch.setattr(run_config, 'get_device', lambda: 'cuda')
+    with pytest.raises(UsageError, match='got ApexOptimWrapper'):
+        run_config.enable_amp(
+            Config(dict(optim_wrapper=dict(type='ApexOptimWrapper')))
+        )
+
+
+def test_resume_and_load_from(tmp_path):
+    checkpoint = tmp_path / 'epoch_1.pth'
+    torch.save({}, checkpoint)
+    cfg = Config(dict(load_from='old', resume=False))
+    run_config.set_start(cfg, 'auto', None)
+    assert (cfg.resume, cfg.load_from) == (True, None)
+    run_config.set_start(cfg, str(checkpoint), None)
+    assert (cfg.resume, cfg.load_from) == (True, str(checkpoint))
+    run_config.set_start(cfg, None, str(checkpoint))
+    assert (cfg.resume, cfg.load_from) == (False, str(checkpoint))
+    with pytest.raises(UsageError, match='--resume continues .* got both'):
+        run_config.set_start(cfg, 'auto', str(checkpoint))
+
+
+def test_checkpoint_must_be_there():
+    with pytest.raises(UsageError, match="got 'gone.pth', which does not ex"):
+        run_config.checkpoint_file('gone.pth')
+    remote = 'https://example.org/a.pth'
+    assert run_config.checkpoint_file(remote) == remote
+
+
+def test_checkpoint_must_be_whole(tmp_path):
+    whole, cut = tmp_path / 'whole.pth', tmp_path / 'cut.pth'
+    torch.save({'a': torch.zeros(100)}, whole)
+    cut.write_bytes(whole.read_bytes()[:-50])
+    assert run_config.checkpoint_file(str(whole)) == str(whole)
+    with pytest.raises(UsageError, match='cut.pth.* which is cut short'):
+        run_config.checkpoint_file(str(cut))
+
+
+def test_pretrained_weights_must_be_there(tmp_path):
+    init_cfg = dict(type='Pretrained', checkpoint='checkpoints/boat.pth')
+    cfg = Config(dict(model=dict(heads=[dict(init_cfg=init_cfg)])))
+    with pytest.raises(UsageError) as error:
+        run_config.check_pretrained(cfg)
+    message = str(error.value)
+    assert message.startswith(
+        'model.heads.0.init_cfg names the weights checkpoints/boat.pth, '
+        'which do not exist'
+    )
+    assert 'tools/convert_checkpoint.py' in message
+    assert '--cfg-options model.heads.0.init_cfg=None' in message
+    cfg.model.heads[0].init_cfg.checkpoint = str(tmp_path)
+    run_config.check_pretrained(cfg)
+    cfg.model.heads[0].init_cfg = None
+    run_config.check_pretrained(cfg)
+
+
+def data_config(**dataset) -> Config:
+    return Config(
+        dict(
+            default_scope='mmpretrain',
+            train_dataloader=dict(
+                dataset=dict(type='RepeatDataset', dataset=dict(dataset))
+            ),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    'root, hint',
+    [
+        ('data/imagenet', 'put the data set or a link to it there'),
+        ('data/digit_scenes/crops', 'python tools/make_digit_scenes.py'),
+    ],
+)
+def test_data_must_be_there(root, hint, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    cfg = data_config(type='ImageNet', data_root=root)
+    with pytest.raises(
+        UsageError, match=f'train_dataloader expects the folder {root}, .*'
+    ) as error:
+        run_config.check_data(cfg, ('train', 'val'))
+    assert hint in str(error.value)
+    (tmp_path / root).mkdir(parents=True)
+    run_config.check_data(cfg, ('train', 'val'))
+
+
+@pytest.mark.parametrize(
+    'dataset',
+    [
+        dict(type='CIFAR10', data_root='data/gone'),  # downloads itself
+        dict(type='ImageNet', data_root='s3://bucket'),
+        dict(
+            type='ImageNet',
+            data_root='data/gone',
+            backend_args=dict(backend='petrel'),
+        ),
+    ],
+    ids=['downloaded', 'address', 'backend'],
+)
+def test_data_that_is_fetched_may_be_elsewhere(dataset):
+    run_config.check_data(data_config(**dataset), ('train',))
+
+
+def test_loaders_of_mmpretrain_get_its_defaults():
+    cfg = Config(
+        dict(
+            default_scope='mmpretrain',
+            train_dataloader=dict(num_workers=0),
+            val_dataloader=dict(num_workers=2, pin_memory='as it was'),
+        )
+    )
+    run_config.fill_loaders(cfg)
+    assert cfg.train_dataloader.collate_fn == dict(type='default_collate')
+    assert not cfg.train_dataloader.persistent_workers
+    assert cfg.val_dataloader.persistent_workers
+    assert cfg.val_dataloader.pin_memory == 'as it was'
+
+
+def test_loaders_of_others_stay():
+    cfg = Config(dict(default_scope='mmdet', val_dataloader=dict()))
+    run_config.fill_loaders(cfg)
+    assert cfg.val_dataloader == dict()
