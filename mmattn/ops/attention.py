@@ -3,7 +3,6 @@
 Axes: N queries, L keys, d channels of a key, e channels of a value; ``*`` any
 leading axes (images, windows, heads).
 """
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +11,14 @@ from torch import Tensor
 from .implementations import choose_implementation, register_implementation
 
 
-def attention(q: Tensor,
-              k: Tensor,
-              v: Tensor,
-              bias: Optional[Tensor] = None,
-              scale: Optional[float] = None,
-              impl: str = 'auto') -> Tensor:
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    impl: str = 'auto',
+) -> Tensor:
     """Mix the values by the softmax of the scaled query-key products.
 
     Source: https://arxiv.org/abs/1706.03762, equation 1:
@@ -41,21 +42,27 @@ def attention(q: Tensor,
     Raises:
         ValueError: If the shapes of ``q``, ``k`` and ``v`` do not fit.
     """
-    fits = (q.ndim == k.ndim == v.ndim >= 2 and q.shape[-1] == k.shape[-1]
-            and k.shape[-2] == v.shape[-2])
+    fits = (
+        q.ndim >= 2
+        and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
+        and q.shape[-1] == k.shape[-1]
+        and k.shape[-2] == v.shape[-2]
+    )
     if not fits:
         raise ValueError(
             'attention expects q (*, N, d), k (*, L, d) and v (*, L, e), got '
-            f'q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}')
+            f'q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}'
+        )
     if scale is None:
-        scale = q.shape[-1]**-0.5
+        scale = q.shape[-1] ** -0.5
     row = choose_implementation('attention', impl, q, k, v, bias, scale)
     return row.function(q, k, v, bias, scale)
 
 
 @register_implementation('attention', 'reference')
-def _reference(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor],
-               scale: float) -> Tensor:
+def _reference(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
+) -> Tensor:
     wide = torch.promote_types(v.dtype, torch.float32)
     # Autocast would narrow the products again, whatever the inputs' dtype.
     with torch.autocast(v.device.type, enabled=False):
@@ -66,11 +73,42 @@ def _reference(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor],
     return out.to(v.dtype)
 
 
+def _mixed_dtypes(q: Tensor, k: Tensor, v: Tensor, *args) -> str | None:
+    if q.dtype == k.dtype == v.dtype:
+        return None
+    return (
+        'it takes q, k and v of one dtype, got '
+        f'{q.dtype}, {k.dtype} and {v.dtype}'
+    )
+
+
 @register_implementation(
-    'attention', 'sdpa', needs='torch.nn.functional', priority=10)
-def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor],
-          scale: float) -> Tensor:
+    'attention',
+    'sdpa',
+    needs='torch.nn.functional; one dtype',
+    priority=10,
+    refuses=_mixed_dtypes,
+)
+def _sdpa(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
+) -> Tensor:
+    lead = q.shape[:-2]
     if bias is not None:
         bias = bias.to(q.dtype)
-    return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=bias, scale=scale)
+    if len(lead) != 2:
+        # The fused kernels take four axes only. The leading axes along which
+        # the bias varies become the second, those before them the first.
+        varying = 1 if bias is None else max(bias.ndim - 2, 1)
+        batch, heads = lead[:-varying], lead[-varying:]
+        q, k, v = (
+            x.reshape(batch.numel(), heads.numel(), *x.shape[-2:])
+            for x in (q, k, v)
+        )
+        if bias is not None and bias.ndim > 2:
+            bias = bias.expand(*heads, -1, -1).flatten(0, -3)
+    # Autocast would narrow the result, whatever the inputs' dtype.
+    with torch.autocast(v.device.type, enabled=False):
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=bias, scale=scale
+        )
+    return out.reshape(*lead, *out.shape[-2:])

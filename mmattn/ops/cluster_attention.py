@@ -3,25 +3,26 @@
 Axes: G independent problems (images times heads), N tokens, d channels,
 c clusters, m query slots and l key slots of a cluster (the largest's).
 """
-from typing import Optional
 
 import torch
 from torch import Tensor
 
 from .attention import attention
-from .clustering import cluster_sizes
+from .clustering import cluster_sizes, group_slots
 from .implementations import choose_implementation, register_implementation
 from .size_cache import cached_per_size
 
 
-def cluster_attention(q: Tensor,
-                      k: Tensor,
-                      v: Tensor,
-                      order: Tensor,
-                      cluster_size: int = 49,
-                      overlap: int = 20,
-                      scale: Optional[float] = None,
-                      impl: str = 'auto') -> Tensor:
+def cluster_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    order: Tensor,
+    cluster_size: int = 49,
+    overlap: int = 20,
+    scale: float | None = None,
+    impl: str = 'auto',
+) -> Tensor:
     """Let every token attend to its cluster and to the nearest of its sibling.
 
     Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.2. A cluster of
@@ -48,19 +49,23 @@ def cluster_attention(q: Tensor,
         ``(G, N, d)`` in raster order, in the dtype of ``v``.
 
     Raises:
-        ValueError: If the shapes do not fit or ``overlap`` is out of range.
+        ValueError: If the shapes do not fit, or ``overlap`` or
+            ``cluster_size`` is out of range.
     """
     fits = q.ndim == 3 and q.shape == k.shape == v.shape
     if not fits or order.shape != q.shape[:2]:
         raise ValueError(
             'cluster_attention expects q, k, v (G, N, d) and order (G, N), '
             f'got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)} and '
-            f'{tuple(order.shape)}')
-    if not 0 <= overlap <= cluster_size:
-        raise ValueError('cluster_attention expects 0 <= overlap <= '
-                         f'cluster_size, got {overlap=}, {cluster_size=}')
+            f'{tuple(order.shape)}'
+        )
+    if not 0 <= overlap <= cluster_size or cluster_size < 1:
+        raise ValueError(
+            'cluster_attention expects 0 <= overlap <= cluster_size and '
+            f'cluster_size >= 1, got {overlap=}, {cluster_size=}'
+        )
     if scale is None:
-        scale = q.shape[-1]**-0.5
+        scale = q.shape[-1] ** -0.5
     args = (q, k, v, order, cluster_size, overlap, scale)
     row = choose_implementation('cluster_attention', impl, *args)
     return row.function(*args)
@@ -72,75 +77,78 @@ def _reference(*args) -> Tensor:
 
 
 @register_implementation(
-    'cluster_attention', 'sdpa', needs='torch.nn.functional', priority=10)
+    'cluster_attention', 'sdpa', needs='torch.nn.functional', priority=10
+)
 def _sdpa(*args) -> Tensor:
     return _in_clusters(*args, impl='sdpa')
 
 
-def _in_clusters(q: Tensor, k: Tensor, v: Tensor, order: Tensor,
-                 cluster_size: int, overlap: int, scale: float,
-                 impl: str) -> Tensor:
+def _in_clusters(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    order: Tensor,
+    cluster_size: int,
+    overlap: int,
+    scale: float,
+    impl: str,
+) -> Tensor:
     G, N, d = q.shape
-    own, shared, bias, held = _slot_tables(N, cluster_size, overlap, q.device)
+    own, shared, bias, slots = _slot_tables(N, cluster_size, overlap, q.device)
     # One flat index for all problems: rows of a matrix are copied fastest.
-    flat = order + N * torch.arange(G, device=q.device)[:, None]  # (G, N)
+    problem = torch.arange(G, device=q.device)[:, None]
+    flat = order + N * problem  # (G, N)
 
-    def take(x: Tensor, slots: Tensor) -> Tensor:
-        rows = flat[:, slots]  # (G, c, slots of a cluster)
+    def take(x: Tensor, places: Tensor) -> Tensor:
+        rows = flat[:, places]  # (G, c, slots of a cluster)
         picked = x.reshape(G * N, d).index_select(0, rows.flatten())
-        return picked.unflatten(0, rows.shape)
+        return picked.view(*rows.shape, d)
 
     out = attention(
-        take(q, own), take(k, shared), take(v, shared), bias, scale, impl)
-    if held is None:
-        out = out.flatten(1, 2)
-    else:
-        out = out[:, held]  # (G, N, d), cluster after cluster
-    raster = torch.empty_like(order).scatter_(
-        1, order, torch.arange(N, device=q.device).expand(G, N))
-    rows = raster + N * torch.arange(G, device=q.device)[:, None]
-    return out.reshape(G * N, d).index_select(0, rows.flatten()).view(G, N, d)
+        take(q, own), take(k, shared), take(v, shared), bias, scale, impl
+    )
+    # Where the result of each token lies among all slots, (G, N).
+    raster = torch.empty_like(order).scatter_(1, order, slots.expand(G, N))
+    rows = raster + own.numel() * problem
+    out = out.reshape(G * own.numel(), d)
+    return out.index_select(0, rows.flatten()).view(G, N, d)
 
 
 @cached_per_size
 def _slot_tables(
     num_tokens: int, cluster_size: int, overlap: int, device: torch.device
-) -> tuple[Tensor, Tensor, Optional[Tensor], Optional[Tensor]]:
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """Which places of the cluster order the slots of a cluster stand for.
 
     Returns:
         Places of the query slots, ``(c, m)``, and of the key slots,
-        ``(c, l)``; a bias that hides empty key slots, ``(c, 1, l)``, and
-        whether a query slot holds a token, ``(c, m)``, both None where no
-        slot is empty. An empty slot stands for a token of the cluster.
+        ``(c, l)``, that of a token of the cluster for an empty slot; a bias
+        that hides empty key slots, ``(c, 1, l)``, or None where none is
+        empty; the query slot of each place, ``(N, )``.
     """
     sizes = cluster_sizes(num_tokens, cluster_size)
-    queries, keys = [], []
-    start = 0
-    for i, n in enumerate(sizes):
-        own = list(range(start, start + n))
-        extra = []
-        if len(sizes) > 1:
-            near = min(round(overlap * n / cluster_size), sizes[i ^ 1])
-            extra = (
-                range(start + n, start + n + near)
-                if i % 2 == 0 else range(start - near, start))
-        queries.append(own)
-        keys.append(own + list(extra))
-        start += n
-    own, held = _as_table(queries, device)
-    shared, seen = _as_table(keys, device)
+    near = (
+        [0]
+        if len(sizes) == 1
+        else [
+            min(round(overlap * n / cluster_size), sizes[i ^ 1])
+            for i, n in enumerate(sizes)
+        ]
+    )
+    own, _, slots = group_slots(sizes, device)
+    starts = own[:, :1]  # (c, 1)
+    num_own = torch.tensor(sizes, device=device)[:, None]
+    num_near = torch.tensor(near, device=device)[:, None]
+    # Next to the cut: past the end of a first child, before a second one.
+    is_first = torch.arange(len(sizes), device=device)[:, None] % 2 == 0
+    near_starts = starts + torch.where(is_first, num_own, -num_near)
+    slot = torch.arange(max(map(sum, zip(sizes, near))), device=device)
+    seen = slot < num_own + num_near  # (c, l)
+    shared = torch.where(
+        slot < num_own, starts + slot, near_starts + slot - num_own
+    )
+    shared = torch.where(seen, shared, starts)
+    if len(set(sizes)) == 1:
+        return own, shared, None, slots
     bias = torch.zeros(seen.shape, device=device)
-    bias = bias.masked_fill_(~seen, -torch.inf)[:, None]
-    return (own, shared, None if seen.all() else bias,
-            None if held.all() else held)
-
-
-def _as_table(rows: list[list[int]],
-              device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows filled up to one length with their first entry; what was there."""
-    length = max(map(len, rows))
-    filled = [row + row[:1] * (length - len(row)) for row in rows]
-    there = [[i < len(row) for i in range(length)] for row in rows]
-    return (torch.tensor(filled, device=device),
-            torch.tensor(there, device=device))
+    return own, shared, bias.masked_fill_(~seen, -torch.inf)[:, None], slots

@@ -1,8 +1,10 @@
 """Balanced clusters of similar tokens, by repeated bisection.
 
 Axes: G independent problems (images times heads), N tokens, d channels,
-g groups of a level, m slots of a group (the size of the largest).
+g groups of a level, m slots of a group (the size of the largest). A place is
+a position in the current order, group after group.
 """
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,7 +26,14 @@ def cluster_sizes(num_tokens: int, cluster_size: int) -> list[int]:
 
     Returns:
         ``2 ** K`` sizes.
+
+    Raises:
+        ValueError: If ``cluster_size`` is below 1.
     """
+    if cluster_size < 1:
+        raise ValueError(
+            f'cluster_sizes expects cluster_size >= 1, got {cluster_size}'
+        )
     num_groups = 1
     while num_tokens // (2 * num_groups) >= cluster_size:
         num_groups *= 2
@@ -38,11 +47,13 @@ def _halved(num_tokens: int, num_groups: int) -> list[int]:
     return sizes
 
 
-def balanced_clusters(features: Tensor,
-                      cluster_size: int = 49,
-                      iterations: int = 2,
-                      temperature: float = 100.,
-                      impl: str = 'auto') -> Tensor:
+def balanced_clusters(
+    features: Tensor,
+    cluster_size: int = 49,
+    iterations: int = 2,
+    temperature: float = 100.0,
+    impl: str = 'auto',
+) -> Tensor:
     """Order the tokens such that similar ones lie together.
 
     Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.2, balanced
@@ -75,7 +86,8 @@ def balanced_clusters(features: Tensor,
     if features.ndim != 3 or cluster_size < 1:
         raise ValueError(
             'balanced_clusters expects features (G, N, d) and cluster_size '
-            f'>= 1, got {tuple(features.shape)} and {cluster_size=}')
+            f'>= 1, got {tuple(features.shape)} and {cluster_size=}'
+        )
     args = (features, cluster_size, iterations, temperature)
     row = choose_implementation('balanced_clusters', impl, *args)
     with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
@@ -83,13 +95,20 @@ def balanced_clusters(features: Tensor,
 
 
 @register_implementation('balanced_clusters', 'reference')
-def _reference(features: Tensor, cluster_size: int, iterations: int,
-               temperature: float) -> Tensor:
+def _reference(
+    features: Tensor, cluster_size: int, iterations: int, temperature: float
+) -> Tensor:
     G, N, _ = features.shape
-    features = features.to(torch.promote_types(features.dtype, torch.float32))
     order = torch.arange(N, device=features.device).expand(G, N)
+    target = len(cluster_sizes(N, cluster_size))
+    if target == 1:
+        return order
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    # Directions alone count; at this scale no square over- or underflows.
+    peak = features.abs().amax(dim=(1, 2), keepdim=True)
+    features = features / peak.clamp(min=torch.finfo(features.dtype).tiny)
     num_groups = 1
-    while num_groups < len(cluster_sizes(N, cluster_size)):
+    while num_groups < target:
         step = _bisect(features, num_groups, iterations, temperature)
         features = features.gather(1, step[..., None].expand_as(features))
         order = order.gather(1, step)
@@ -97,12 +116,13 @@ def _reference(features: Tensor, cluster_size: int, iterations: int,
     return order
 
 
-def _bisect(features: Tensor, num_groups: int, iterations: int,
-            temperature: float) -> Tensor:
+def _bisect(
+    features: Tensor, num_groups: int, iterations: int, temperature: float
+) -> Tensor:
     """Order ``(G, N)`` that sorts every group of one level, for the cut."""
     N = features.shape[1]
-    slots, held, halves = _level_tables(N, num_groups, features.device)
-    tokens = features[:, slots]  # (G, g, m, d)
+    places, held, slots, halves = _level_tables(N, num_groups, features.device)
+    tokens = features[:, places]  # (G, g, m, d)
     # An empty slot must not pull a centroid nor be sorted before a token.
     tokens = tokens * held[..., None]
     units = F.normalize(tokens, dim=-1)
@@ -114,30 +134,57 @@ def _bisect(features: Tensor, num_groups: int, iterations: int,
     centroids = F.normalize(weights @ tokens, dim=-1)
     # Rounding can take a similarity below -1; a token opposite to a centroid
     # must not make the ratio infinite, negative or undefined.
-    tiny = torch.finfo(features.dtype).eps
-    toward = (1 + centroids @ units.mT).clamp(min=tiny)  # (G, g, 2, m)
+    limits = torch.finfo(features.dtype)
+    toward = 1 + centroids @ units.mT  # (G, g, 2, m)
+    toward = toward.clamp(min=limits.eps)
     ratio = toward[:, :, 0] / toward[:, :, 1]  # (G, g, m)
+    # Features that have overflowed elsewhere give NaN, which would be sorted
+    # behind the empty slots; the order must stay a permutation.
+    ratio = ratio.nan_to_num(nan=limits.max)
     ratio = ratio.masked_fill(~held, torch.inf)
     ranked = ratio.argsort(dim=-1, stable=True)
-    # Empty slots are last in each group, before and after: `held` drops them.
-    return (ranked + slots[:, :1])[:, held]
+    # Empty slots are last in each group, before and after the sort.
+    return (ranked + places[:, :1]).flatten(1)[:, slots]
 
 
 @cached_per_size
-def _level_tables(num_tokens: int, num_groups: int,
-                  device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _level_tables(
+    num_tokens: int, num_groups: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Where the groups of a level lie in the current order.
 
     Returns:
-        The place of each slot's token, ``(g, m)``, that of the group's last
-        token for an empty slot; whether a slot holds a token, ``(g, m)``;
-        which slots make up each half of the group, ``(g, 2, m)`` of 0 and 1.
+        The tables of :func:`group_slots`; then which slots make up each half
+        of a group, ``(g, 2, m)`` of 0 and 1.
     """
-    sizes = torch.tensor(_halved(num_tokens, num_groups), device=device)
-    sizes = sizes[:, None]  # (g, 1)
-    slot = torch.arange(int(sizes.max()), device=device)  # (m, )
-    starts = sizes.cumsum(0) - sizes
-    held = slot < sizes
-    first = slot < sizes - sizes // 2
+    places, held, slots = group_slots(_halved(num_tokens, num_groups), device)
+    sizes = held.sum(dim=1, keepdim=True)  # (g, 1)
+    first = torch.arange(held.shape[1], device=device) < sizes - sizes // 2
     halves = torch.stack((first, held & ~first), dim=1)
-    return starts + torch.minimum(slot, sizes - 1), held, halves
+    return places, held, slots, halves
+
+
+def group_slots(
+    sizes: list[int], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Lay groups of consecutive places out as rows of one length.
+
+    Args:
+        sizes: Places of each group.
+        device: Where the tables lie.
+
+    Returns:
+        The place that each slot holds, ``(g, m)``, that of the group's last
+        for an empty slot; whether a slot is not empty, ``(g, m)``; the slot
+        that holds each place, ``(N, )``, counting through the rows.
+    """
+    m = max(sizes)
+    num_places = torch.tensor(sizes, device=device)  # (g, )
+    starts = num_places.cumsum(0) - num_places
+    slot = torch.arange(m, device=device)
+    held = slot < num_places[:, None]  # (g, m)
+    places = starts[:, None] + torch.minimum(slot, num_places[:, None] - 1)
+    # Shapes follow from the sizes alone, so that a tracer can follow.
+    group = torch.repeat_interleave(num_places, output_size=sum(sizes))
+    slots = torch.arange(sum(sizes), device=device) - starts[group] + m * group
+    return places, held, slots

@@ -6,13 +6,17 @@ argument ``impl`` of an operation names one, or is ``'auto'``: the first of the
 table, best first, that can run on the given tensors. A named implementation
 that cannot run is an error; nothing falls back in silence.
 """
+
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import Any
+
+from .compiling import is_compiling
 
 logger = logging.getLogger(__name__)
 
-Reason = Optional[str]
+Reason = str | None
 
 
 def _no_obstacle(*args: Any, **kwargs: Any) -> Reason:
@@ -35,6 +39,7 @@ class Implementation:
             them, or None. It may look at shapes, dtypes and devices, never at
             values.
     """
+
     operation: str
     name: str
     function: Callable[..., Any]
@@ -66,9 +71,11 @@ def register_implementation(
         if name in rows or name == 'auto':
             raise ValueError(
                 f'register_implementation expects a new name for {operation}, '
-                f"got {name!r}; taken: 'auto', {', '.join(map(repr, rows))}")
-        rows[name] = Implementation(operation, name, function, needs, priority,
-                                    missing, refuses)
+                f"got {name!r}; taken: 'auto', {', '.join(map(repr, rows))}"
+            )
+        rows[name] = Implementation(
+            operation, name, function, needs, priority, missing, refuses
+        )
         return function
 
     return add
@@ -84,8 +91,9 @@ def _ranked(operation: str) -> list[Implementation]:
     return sorted(rows, key=lambda row: -row.priority)
 
 
-def choose_implementation(operation: str, impl: str, *args: Any,
-                          **kwargs: Any) -> Implementation:
+def choose_implementation(
+    operation: str, impl: str, *args: Any, **kwargs: Any
+) -> Implementation:
     """Resolve ``impl`` for a call of ``operation`` with these arguments.
 
     Raises:
@@ -96,13 +104,16 @@ def choose_implementation(operation: str, impl: str, *args: Any,
     if impl == 'auto':
         for row in _ranked(operation):
             if not (row.missing() or row.refuses(*args, **kwargs)):
-                logger.debug('%s: auto takes %s', operation, row.name)
+                if not is_compiling():  # a log call would break the graph
+                    logger.debug('%s: auto takes %s', operation, row.name)
                 return row
         raise RuntimeError(f'{operation} has no implementation that can run')
     rows = _TABLE[operation]
     if impl not in rows:
-        raise ValueError(f"{operation} expects impl 'auto' or one of "
-                         f'{sorted(rows)}, got {impl!r}')
+        raise ValueError(
+            f"{operation} expects impl 'auto' or one of "
+            f'{sorted(rows)}, got {impl!r}'
+        )
     reason = rows[impl].missing() or rows[impl].refuses(*args, **kwargs)
     if reason:
         raise RuntimeError(f'{operation} cannot run impl {impl!r}: {reason}')

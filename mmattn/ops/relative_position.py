@@ -3,6 +3,9 @@
 Axes: M window side, N = M * M tokens of a window, h heads. Offsets are
 (rows, columns), query place minus key place, each from ``1 - M`` to ``M - 1``.
 """
+
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,15 +43,25 @@ def relative_position_bias(table: Tensor, window_size: int) -> Tensor:
 
     Returns:
         ``(h, N, N)``, query by key.
+
+    Raises:
+        ValueError: If ``table`` is not that of the window.
     """
+    if table.ndim != 2 or table.shape[0] != (2 * window_size - 1) ** 2:
+        raise ValueError(
+            'relative_position_bias expects a table ((2M - 1)^2, heads) of '
+            f'window M, got {tuple(table.shape)} and {window_size=}; '
+            'resize_relative_position_bias_table gives one'
+        )
     index = relative_position_index(window_size, table.device)
     N = window_size**2
     bias = table.index_select(0, index.flatten())  # (N * N, h)
     return bias.reshape(N, N, -1).permute(2, 0, 1)  # (h, N, N)
 
 
-def resize_relative_position_bias_table(table: Tensor,
-                                        window_size: int) -> Tensor:
+def resize_relative_position_bias_table(
+    table: Tensor, window_size: int
+) -> Tensor:
     """Interpolate a bias table to another window side.
 
     Bicubic over the square of offsets, with its corners kept in place.
@@ -58,21 +71,25 @@ def resize_relative_position_bias_table(table: Tensor,
         window_size: New window side W, in tokens.
 
     Returns:
-        ``((2W - 1)^2, h)`` in the dtype of ``table``.
+        ``((2W - 1)^2, h)`` in the dtype of ``table``; interpolated in float32
+        or wider.
 
     Raises:
         ValueError: If the rows of ``table`` are not the square of an odd
             number.
     """
-    old = int(table.shape[0]**0.5 + 0.5)
-    if table.ndim != 2 or old * old != table.shape[0] or old % 2 == 0:
+    old = math.isqrt(table.shape[0]) if table.ndim == 2 else 0
+    if old % 2 == 0 or old * old != table.shape[0]:
         raise ValueError(
             'resize_relative_position_bias_table expects a table of shape '
-            f'((2M - 1)^2, heads), got {tuple(table.shape)}')
+            f'((2M - 1)^2, heads), got {tuple(table.shape)}'
+        )
     new = 2 * window_size - 1
     if new == old:
         return table
-    square = table.float().T.reshape(1, -1, old, old)  # (1, h, 2M-1, 2M-1)
+    square = table.to(torch.promote_types(table.dtype, torch.float32))
+    square = square.T.reshape(1, -1, old, old)  # (1, h, 2M - 1, 2M - 1)
     square = F.interpolate(
-        square, size=(new, new), mode='bicubic', align_corners=True)
+        square, size=(new, new), mode='bicubic', align_corners=True
+    )
     return square.reshape(-1, new * new).T.contiguous().to(table.dtype)

@@ -1,9 +1,13 @@
 """Tables that depend on sizes alone: built once, kept, bounded."""
+
 import functools
-from typing import Callable, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from .compiling import is_compiling
 
 Table = TypeVar('Table')
 
@@ -21,8 +25,7 @@ def cached_per_size(build: Callable[..., Table]) -> Callable[..., Table]:
 
     @functools.wraps(build)
     def wrapper(*args):
-        if (torch.compiler.is_compiling()
-                or _get_current_dispatch_mode() is not None):
+        if is_compiling() or _get_current_dispatch_mode() is not None:
             return build(*args)
         with torch.inference_mode(False), torch.no_grad():
             return cached(*args)

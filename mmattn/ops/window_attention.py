@@ -3,7 +3,6 @@
 Axes: B batch, H W rows and columns of the map, C = h * d channels, h heads,
 d channels of a head, M window side, n windows, N = M * M tokens of a window.
 """
-from typing import Optional
 
 from torch import Tensor
 
@@ -18,14 +17,16 @@ from .windows import (
 )
 
 
-def window_attention(qkv: Tensor,
-                     num_heads: int,
-                     window_size: int,
-                     shift: int = 0,
-                     bias: Optional[Tensor] = None,
-                     padding: Optional[Tensor] = None,
-                     scale: Optional[float] = None,
-                     impl: str = 'auto') -> Tensor:
+def window_attention(
+    qkv: Tensor,
+    num_heads: int,
+    window_size: int,
+    shift: int = 0,
+    bias: Tensor | None = None,
+    padding: Tensor | None = None,
+    scale: float | None = None,
+    impl: str = 'auto',
+) -> Tensor:
     """Let every token attend to the tokens of its window.
 
     Source: https://arxiv.org/abs/2103.14030, section 3.2. The map is padded
@@ -56,14 +57,18 @@ def window_attention(qkv: Tensor,
         ValueError: If the channels are not three times a multiple of
             ``num_heads``, or ``shift`` does not lie in ``[0, M)``.
     """
-    if qkv.ndim != 4 or qkv.shape[-1] % (3 * num_heads):
-        raise ValueError('window_attention expects qkv (B, H, W, 3 * heads * '
-                         f'd), got {tuple(qkv.shape)} with {num_heads=}')
+    if qkv.ndim != 4 or num_heads < 1 or qkv.shape[-1] % (3 * num_heads) != 0:
+        raise ValueError(
+            'window_attention expects qkv (B, H, W, 3 * heads * '
+            f'd), got {tuple(qkv.shape)} with {num_heads=}'
+        )
     if not 0 <= shift < window_size:
-        raise ValueError('window_attention expects 0 <= shift < window_size, '
-                         f'got {shift=}, {window_size=}')
+        raise ValueError(
+            'window_attention expects 0 <= shift < window_size, '
+            f'got {shift=}, {window_size=}'
+        )
     if scale is None:
-        scale = (qkv.shape[-1] // (3 * num_heads))**-0.5
+        scale = (qkv.shape[-1] // (3 * num_heads)) ** -0.5
     args = (qkv, num_heads, window_size, shift, bias, padding, scale)
     row = choose_implementation('window_attention', impl, *args)
     return row.function(*args)
@@ -75,14 +80,22 @@ def _reference(qkv: Tensor, *args) -> Tensor:
 
 
 @register_implementation(
-    'window_attention', 'sdpa', needs='torch.nn.functional', priority=10)
+    'window_attention', 'sdpa', needs='torch.nn.functional', priority=10
+)
 def _sdpa(qkv: Tensor, *args) -> Tensor:
     return _in_windows(qkv, *args, impl='sdpa')
 
 
-def _in_windows(qkv: Tensor, num_heads: int, window_size: int, shift: int,
-                bias: Optional[Tensor], padding: Optional[Tensor],
-                scale: float, impl: str) -> Tensor:
+def _in_windows(
+    qkv: Tensor,
+    num_heads: int,
+    window_size: int,
+    shift: int,
+    bias: Tensor | None,
+    padding: Tensor | None,
+    scale: float,
+    impl: str,
+) -> Tensor:
     H, W = qkv.shape[1:3]
     window = (window_size, window_size)
     size = padded_size((H, W), window)

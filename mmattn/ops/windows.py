@@ -4,7 +4,6 @@ Axes: B batch, H W rows and columns of the map, C channels, n windows of a map
 in raster order, N tokens of a window in raster order. Sizes are
 ``(height, width)`` in tokens.
 """
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ def padded_size(size: Size, window: Size) -> Size:
     return height, width
 
 
-def pad_map(x: Tensor, size: Size, value: Optional[Tensor] = None) -> Tensor:
+def pad_map(x: Tensor, size: Size, value: Tensor | None = None) -> Tensor:
     """Grow a map at the bottom and at the right.
 
     Args:
@@ -58,9 +57,11 @@ def split_windows(x: Tensor, window: Size) -> Tensor:
     B, H, W, C = x.shape
     h, w = window
     if H % h or W % w:
-        raise ValueError('split_windows expects a map that the window '
-                         f'divides, got map {H}x{W} and window {h}x{w}; pad '
-                         'the map to padded_size first')
+        raise ValueError(
+            'split_windows expects a map that the window '
+            f'divides, got map {H}x{W} and window {h}x{w}; pad '
+            'the map to padded_size first'
+        )
     x = x.reshape(B, H // h, h, W // w, w, C)
     x = x.transpose(2, 3)  # (B, H/h, W/w, h, w, C)
     return x.reshape(B, H // h * (W // w), h * w, C)
@@ -86,8 +87,9 @@ def merge_windows(windows: Tensor, window: Size, size: Size) -> Tensor:
 
 
 @cached_per_size
-def shifted_window_bias(size: Size, window: Size, shift: Size,
-                        device: torch.device) -> Tensor:
+def shifted_window_bias(
+    size: Size, window: Size, shift: Size, device: torch.device
+) -> Tensor:
     """Bias that keeps apart what rolling a map has brought together.
 
     Rolling by ``-shift`` moves the first rows and columns to the end. Where a
