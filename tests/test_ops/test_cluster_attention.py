@@ -1,0 +1,249 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmattn.ops import balanced_clusters, cluster_attention
+
+IMPLS = ('reference', 'sdpa')
+
+
+def clusters_by_hand(order, cluster_size):
+    groups = [order]
+    levels = max(0, math.floor(math.log2(len(order) / cluster_size)))
+    for _ in range(levels):
+        cuts = [math.ceil(len(group) / 2) for group in groups]
+        groups = [
+            half
+            for group, cut in zip(groups, cuts)
+            for half in (group[:cut], group[cut:])
+        ]
+    return groups
+
+
+def by_hand(q, k, v, order, cluster_size, overlap, scale):
+    """Attend token by token, with keys gathered cluster by cluster."""
+    out = torch.full_like(v, torch.nan)
+    for g, row in enumerate(order.tolist()):
+        groups = clusters_by_hand(row, cluster_size)
+        for i, own in enumerate(groups):
+            keys = list(own)
+            n = round(overlap * len(own) / cluster_size)
+            if len(groups) > 1 and i % 2 == 0:
+                keys += groups[i + 1][:n]
+            elif len(groups) > 1 and n > 0:
+                keys += groups[i - 1][-n:]
+            for token in own:
+                scores = scale * k[g, keys] @ q[g, token]
+                weights = scores.exp() / scores.exp().sum()
+                out[g, token] = weights @ v[g, keys]
+    return out
+
+
+def inputs(G, N, d, dtype=torch.float64):
+    q, k, v = torch.randn(3, G, N, d, dtype=dtype)
+    order = torch.stack([torch.randperm(N) for _ in range(G)])
+    return [x.clone().requires_grad_() for x in (q, k, v)] + [order]
+
+
+@pytest.mark.parametrize('impl', IMPLS)
+@pytest.mark.parametrize(
+    'N, cluster_size, overlap',
+    [
+        (1, 49, 20),
+        (30, 49, 20),
+        (98, 49, 20),
+        (9 * 29, 49, 20),  # clusters of 65 and 66
+        (9 * 14, 49, 0),
+        (107, 8, 8),  # all of the sibling, which has one token less
+        (107, 8, 3),
+        (7, 1, 1),
+        (6, 1, 0),
+        (21, 5, 2),
+    ],
+)
+def test_equals_attention_by_hand(N, cluster_size, overlap, impl):
+    q, k, v, order = inputs(3, N, 4)
+    out = cluster_attention(q, k, v, order, cluster_size, overlap, impl=impl)
+    want = by_hand(q, k, v, order, cluster_size, overlap, 4**-0.5)
+    torch.testing.assert_close(out, want, rtol=0, atol=1e-12)
+
+
+def test_scale_and_defaults():
+    q, k, v, order = inputs(2, 120, 4)
+    torch.testing.assert_close(
+        cluster_attention(q, k, v, order, scale=1.0),
+        by_hand(q, k, v, order, 49, 20, 1.0),
+        rtol=0,
+        atol=1e-12,
+    )
+
+
+def test_published_layer(golden_case):
+    """The layer around the operation, in float64, on a 28 x 28 map."""
+    import golden
+
+    case = golden_case('content_attention')
+    state = {k: torch.from_numpy(w) for k, w in case['state'].items()}
+    x = torch.from_numpy(case['inputs']['x'])  # (B, N, C)
+    qkv = F.linear(x, state['qkv.weight'], state['qkv.bias'])
+    parts = qkv.unflatten(-1, (3, 3, 32)).permute(2, 0, 3, 1, 4)
+    q, k, v = parts.flatten(1, 2)
+    order = torch.from_numpy(case['arrays']['cluster_order']).long()
+    out = cluster_attention(q, k, v, order.flatten(0, 1))
+    out = out.view(2, 3, 784, 32).transpose(1, 2).flatten(2)
+    image = qkv[..., 192:].mT.reshape(2, 96, 28, 28)
+    local = F.conv2d(
+        image, state['get_v.weight'], state['get_v.bias'], padding=1, groups=96
+    )
+    out = out + local.flatten(2).mT
+    out = F.linear(out, state['proj.weight'], state['proj.bias'])
+    assert golden.difference(case['captures']['out'], out.numpy()) <= 1e-9
+
+
+@pytest.mark.parametrize('N', [10, 11])
+@pytest.mark.parametrize('impl', IMPLS)
+def test_gradcheck(N, impl):
+    q, k, v, order = inputs(2, N, 2)
+    assert torch.autograd.gradcheck(
+        lambda *x: cluster_attention(*x, order, 5, 2, impl=impl), (q, k, v)
+    )
+
+
+@pytest.mark.parametrize('N', [98, 9 * 29])
+def test_sdpa_has_the_gradients_of_the_reference(N):
+    q, k, v, order = inputs(4, N, 8)
+    weights = torch.randn(4, N, 8, dtype=torch.float64)
+    want, got = (
+        torch.autograd.grad(
+            (weights * cluster_attention(q, k, v, order, impl=impl)).sum(),
+            (q, k, v),
+        )
+        for impl in IMPLS
+    )
+    for expected, found in zip(want, got):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('impl', IMPLS)
+def test_half_precision_error_is_that_of_the_plain_formula(impl, half):
+    q, k, v, order = inputs(4, 9 * 29, 16)
+    q, k, v = (x.detach().to(half) for x in (q, k, v))
+
+    def plain(q, k, v):
+        out = torch.empty_like(v)
+        for g, row in enumerate(order.tolist()):
+            groups = clusters_by_hand(row, 49)
+            for i, own in enumerate(groups):
+                n = round(20 * len(own) / 49)
+                near = groups[i + 1][:n] if i % 2 == 0 else groups[i - 1][-n:]
+                scores = q[g, own] * 0.25 @ k[g, own + near].T
+                out[g, own] = scores.softmax(-1) @ v[g, own + near]
+        return out
+
+    exact = plain(q.double(), k.double(), v.double())
+    out = cluster_attention(q, k, v, order, impl=impl)
+    assert out.dtype == half
+    allowed = 2 * (plain(q, k, v) - exact).abs().max()
+    assert (out - exact).abs().max() <= allowed
+
+
+@pytest.mark.parametrize('impl', IMPLS)
+def test_autocast_does_not_narrow(impl):
+    q, k, v, order = inputs(2, 107, 4, dtype=torch.float32)
+    want = cluster_attention(q, k, v, order, 8, 3, impl=impl)
+    with torch.autocast('cpu', torch.bfloat16):
+        out = cluster_attention(q, k, v, order, 8, 3, impl=impl)
+    assert out.dtype == torch.float32
+    assert torch.equal(out, want)
+
+
+@pytest.mark.parametrize('impl', IMPLS)
+def test_no_problem_depends_on_the_others(impl):
+    q, k, v, order = inputs(5, 107, 4)
+    out = cluster_attention(q, k, v, order, 8, 3, impl=impl)
+    for i in range(5):
+        one = slice(i, i + 1)
+        alone = cluster_attention(
+            q[one], k[one], v[one], order[one], 8, 3, impl=impl
+        )
+        torch.testing.assert_close(alone, out[one], rtol=0, atol=1e-12)
+    empty = cluster_attention(q[:0], k[:0], v[:0], order[:0], 8, 3, impl=impl)
+    assert empty.shape == (0, 107, 4)
+
+
+@pytest.mark.parametrize('impl', IMPLS)
+def test_strided_inputs(impl):
+    q, k, v, order = inputs(2, 107, 4)
+    want = cluster_attention(q, k, v, order, 8, 3, impl=impl)
+    strided = [
+        x.permute(2, 0, 1).contiguous().permute(1, 2, 0) for x in (q, k, v)
+    ] + [order.T.contiguous().T]
+    assert not any(x.is_contiguous() for x in strided)
+    out = cluster_attention(*strided, 8, 3, impl=impl)
+    torch.testing.assert_close(out, want, rtol=0, atol=1e-14)
+
+
+def cluster_and_attend(q, k, v):
+    order = balanced_clusters(q, 5)
+    return cluster_attention(q, k, v, order, 5, 2)
+
+
+def test_compiled_equals_eager():
+    q, k, v, _ = inputs(2, 21, 4)
+    compiled = torch.compile(
+        cluster_and_attend, fullgraph=True, backend='aot_eager'
+    )
+    out, want = compiled(q, k, v), cluster_and_attend(q, k, v)
+    torch.testing.assert_close(out, want, rtol=0, atol=1e-12)
+    got = torch.autograd.grad(out.square().sum(), (q, k, v))
+    expected = torch.autograd.grad(want.square().sum(), (q, k, v))
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+
+
+def test_export_equals_eager():
+
+    class Layer(torch.nn.Module):
+        def forward(self, q, k, v):
+            return cluster_and_attend(q, k, v)
+
+    q, k, v = (x.detach() for x in inputs(2, 21, 4)[:3])
+    program = torch.export.export(Layer(), (q, k, v))
+    torch.testing.assert_close(
+        program.module()(q, k, v),
+        cluster_and_attend(q, k, v),
+        rtol=0,
+        atol=1e-12,
+    )
+
+
+@pytest.mark.parametrize(
+    'shapes',
+    [
+        ((2, 9, 4), (2, 8, 4), (2, 9, 4), (2, 9)),
+        ((2, 9, 4), (2, 9, 4), (2, 9, 3), (2, 9)),
+        ((2, 9, 4), (2, 9, 4), (2, 9, 4), (2, 8)),
+        ((1, 2, 9, 4), (1, 2, 9, 4), (1, 2, 9, 4), (1, 2)),
+    ],
+)
+def test_shapes_that_do_not_fit(shapes):
+    q, k, v, order = map(torch.zeros, shapes)
+    with pytest.raises(ValueError) as error:
+        cluster_attention(q, k, v, order)
+    assert str(error.value) == (
+        'cluster_attention expects q, k, v (G, N, d) and order (G, N), got '
+        f'{shapes[0]}, {shapes[1]}, {shapes[2]} and {shapes[3]}'
+    )
+
+
+@pytest.mark.parametrize('cluster_size, overlap', [(5, 6), (5, -1), (0, 0)])
+def test_sizes_out_of_range(cluster_size, overlap):
+    q, k, v, order = inputs(1, 9, 4)
+    with pytest.raises(ValueError) as error:
+        cluster_attention(q, k, v, order, cluster_size, overlap)
+    assert str(error.value) == (
+        'cluster_attention expects 0 <= overlap <= cluster_size and '
+        f'cluster_size >= 1, got overlap={overlap}, '
+        f'cluster_size={cluster_size}'
+    )

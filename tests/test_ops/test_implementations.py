@@ -1,0 +1,146 @@
+import logging
+
+import pytest
+import torch
+
+from mmattn.ops import (
+    attention,
+    choose_implementation,
+    implementations,
+    list_implementations,
+    register_implementation,
+)
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """The table, with what a test adds to it taken out again."""
+    copy = {name: dict(rows) for name, rows in implementations._TABLE.items()}
+    monkeypatch.setattr(implementations, '_TABLE', copy)
+    return copy
+
+
+def q_k_v():
+    return torch.randn(3, 2, 4, 5)
+
+
+def names(operation):
+    return [
+        row.name
+        for row in list_implementations()
+        if row.operation == operation
+    ]
+
+
+def test_every_operation_has_a_reference():
+    operations = {row.operation for row in list_implementations()}
+    assert operations >= {
+        'attention',
+        'balanced_clusters',
+        'cluster_attention',
+        'window_attention',
+    }
+    for operation in operations:
+        assert 'reference' in names(operation)
+
+
+def test_rows_are_listed_by_operation_best_first(table):
+    keys = [(row.operation, -row.priority) for row in list_implementations()]
+    assert keys == sorted(keys)
+    assert names('attention') == ['sdpa', 'reference']
+    assert all(row.needs for row in list_implementations())
+
+
+def test_own_implementation(table):
+
+    @register_implementation('attention', 'mean', needs='patience')
+    def mean(q, k, v, bias, scale):
+        return v.mean(dim=-2, keepdim=True).expand(*q.shape[:-1], -1)
+
+    q, k, v = q_k_v()
+    want = v.mean(dim=-2, keepdim=True).expand(-1, 4, -1)
+    assert torch.equal(attention(q, k, v, impl='mean'), want)
+    assert 'mean' in names('attention')
+    # Of the lowest priority, it is not what auto takes.
+    assert not torch.allclose(attention(q, k, v), want)
+
+
+def test_added_row_is_gone_again():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(
+            implementations._TABLE,
+            'attention',
+            dict(implementations._TABLE['attention']),
+        )
+        register_implementation('attention', 'extra')(lambda *args: args)
+        assert 'extra' in names('attention')
+    assert 'extra' not in names('attention')
+
+
+def test_auto_takes_the_best_that_can_run(table, caplog):
+    register_implementation(
+        'attention', 'absent', priority=99, missing=lambda: 'no such package'
+    )(lambda *args: 'absent')
+    register_implementation(
+        'attention',
+        'picky',
+        priority=98,
+        refuses=lambda q, *args: 'few' if q.shape[-2] < 9 else None,
+    )(lambda *args: 'picky')
+    caplog.set_level(logging.DEBUG, logger='mmattn.ops.implementations')
+    q, k, v = q_k_v()
+    torch.testing.assert_close(
+        attention(q, k, v), attention(q, k, v, impl='sdpa')
+    )
+    assert caplog.messages == ['attention: auto takes sdpa']
+    assert attention(q.repeat(1, 3, 1), k, v) == 'picky'
+    assert caplog.messages[1:] == ['attention: auto takes picky']
+
+
+def test_forced_implementation_never_falls_back(table):
+    register_implementation(
+        'attention', 'absent', missing=lambda: 'it needs triton'
+    )(lambda *args: args)
+    register_implementation(
+        'attention', 'picky', refuses=lambda *args: 'it takes CUDA tensors'
+    )(lambda *args: args)
+    with pytest.raises(RuntimeError) as error:
+        attention(*q_k_v(), impl='absent')
+    assert str(error.value) == (
+        "attention cannot run impl 'absent': it needs triton"
+    )
+    with pytest.raises(RuntimeError) as error:
+        attention(*q_k_v(), impl='picky')
+    assert str(error.value) == (
+        "attention cannot run impl 'picky': it takes CUDA tensors"
+    )
+
+
+def test_nothing_can_run(table):
+    register_implementation('folding', 'paper', missing=lambda: 'no paper')(
+        lambda: None
+    )
+    with pytest.raises(
+        RuntimeError, match='folding has no implementation that can run'
+    ):
+        choose_implementation('folding', 'auto')
+
+
+def test_unknown_name_lists_the_names():
+    with pytest.raises(ValueError) as error:
+        attention(*q_k_v(), impl='flash')
+    assert str(error.value) == (
+        "attention expects impl 'auto' or one of ['reference', 'sdpa'], got "
+        "'flash'"
+    )
+
+
+@pytest.mark.parametrize('name', ['sdpa', 'auto'])
+def test_name_that_is_taken(table, name):
+    with pytest.raises(ValueError) as error:
+        register_implementation('attention', name)(lambda *args: args)
+    assert str(error.value) == (
+        'register_implementation expects a new name for attention, got '
+        f"{name!r}; taken: 'auto', 'reference', 'sdpa'"
+    )
+    assert names('attention') == ['sdpa', 'reference']
