@@ -1,8 +1,10 @@
 """A pyramid of any attentions, composed by config."""
+
 from collections.abc import Sequence
 
 import torch.nn as nn
 
+from mmattn.attentions.building import build_attention
 from mmattn.layers import AttentionBlock, PatchEmbed, PatchMerging
 from mmattn.registry import MODELS
 
@@ -13,6 +15,30 @@ WINDOWS = (
     dict(type='mmattn.WindowAttention'),
     dict(type='mmattn.WindowAttention', with_shift=True),
 )
+SLIDING_WINDOWS = (dict(type='mmattn.SlidingWindowAttention', stride=4),)
+# 49 keys for a map of 224 x 224 pixels at every stage, at its stride.
+KEY_VALUES = tuple(
+    (
+        dict(
+            type='mmattn.KeyValueAttention',
+            spatial_reduction=reduction,
+            with_position=True,
+        ),
+    )
+    for reduction in (8, 4, 2, 1)
+)
+
+
+def non_local(depth: int) -> tuple[dict, ...]:
+    """As many layers of ENLTB, each with random features of its own."""
+    return tuple(
+        dict(
+            type='mmattn.EfficientNonLocalAttention',
+            with_position=True,
+            seed=seed,
+        )
+        for seed in range(depth)
+    )
 
 
 @MODELS.register_module()
@@ -21,7 +47,10 @@ class AttentionPyramid(PyramidBackbone):
 
     Source of stem, blocks and downsampling: https://arxiv.org/abs/2103.14030,
     figure 3. Stage i has ``embed_dims * 2 ** i`` channels at stride
-    ``4 * 2 ** i``. The archs ``swin-*`` are Swin Transformer itself.
+    ``4 * 2 ** i``. The archs ``swin-*`` are Swin Transformer itself;
+    ``sliding-window-*`` has overlapping windows in place of shifted ones,
+    ``key-value-*`` attends to the whole map through 49 keys (at 224 x 224),
+    ``enltb-*`` to the whole map through random features.
 
     Args:
         arch (str | dict): A name of ``arch_zoo`` or a dict with the keys
@@ -49,39 +78,54 @@ class AttentionPyramid(PyramidBackbone):
             Defaults to None.
     """
 
-    # yapf: disable
+    # fmt: off
     arch_zoo = {
-        'swin-nano':  dict(embed_dims=24,  depths=(2, 2, 2, 2),  num_heads=(1, 2, 4, 8),   attentions=(WINDOWS,) * 4),  # noqa: E501
-        'swin-tiny':  dict(embed_dims=96,  depths=(2, 2, 6, 2),  num_heads=(3, 6, 12, 24), attentions=(WINDOWS,) * 4),  # noqa: E501
-        'swin-small': dict(embed_dims=96,  depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), attentions=(WINDOWS,) * 4),  # noqa: E501
-        'swin-base':  dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), attentions=(WINDOWS,) * 4),  # noqa: E501
+        'swin-nano':           dict(embed_dims=24,  depths=(2, 2, 2, 2),  num_heads=(1, 2, 4, 8),   attentions=(WINDOWS,) * 4),  # noqa: E501
+        'swin-tiny':           dict(embed_dims=96,  depths=(2, 2, 6, 2),  num_heads=(3, 6, 12, 24), attentions=(WINDOWS,) * 4),  # noqa: E501
+        'swin-small':          dict(embed_dims=96,  depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), attentions=(WINDOWS,) * 4),  # noqa: E501
+        'swin-base':           dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), attentions=(WINDOWS,) * 4),  # noqa: E501
+        'sliding-window-nano': dict(embed_dims=24,  depths=(2, 2, 2, 2),  num_heads=(1, 2, 4, 8),   attentions=(SLIDING_WINDOWS,) * 4),  # noqa: E501
+        'sliding-window-tiny': dict(embed_dims=96,  depths=(2, 2, 6, 2),  num_heads=(3, 6, 12, 24), attentions=(SLIDING_WINDOWS,) * 4),  # noqa: E501
+        'key-value-nano':      dict(embed_dims=24,  depths=(2, 2, 2, 2),  num_heads=(1, 2, 4, 8),   attentions=KEY_VALUES),  # noqa: E501
+        'key-value-tiny':      dict(embed_dims=96,  depths=(2, 2, 4, 2),  num_heads=(3, 6, 12, 24), attentions=KEY_VALUES),  # noqa: E501
+        'enltb-nano':          dict(embed_dims=24,  depths=(2, 2, 2, 2),  num_heads=(1, 1, 1, 1),   attentions=(non_local(2),) * 4),  # noqa: E501
+        'enltb-tiny':          dict(embed_dims=96,  depths=(2, 2, 6, 2),  num_heads=(1, 1, 1, 1),   attentions=(non_local(6),) * 4),  # noqa: E501
     }
+    # fmt: on
 
-    def __init__(self,
-                 arch: Arch = 'swin-tiny',
-                 in_channels: int = 3,
-                 out_indices: Sequence[int] = (0, 1, 2, 3),
-                 mlp_ratio: float = 4.,
-                 drop_path_rate: float = 0.2,
-                 frozen_stages: int = -1,
-                 norm_eval: bool = False,
-                 with_cp: bool = False,
-                 init_cfg: InitCfg = None) -> None:
+    def __init__(
+        self,
+        arch: Arch = 'swin-tiny',
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.2,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: InitCfg = None,
+    ) -> None:
         arch = resolve_arch(type(self).__name__, arch, self.arch_zoo)
-        channels = [arch['embed_dims'] * 2**i for i in range(len(arch['depths']))]
+        channels = [
+            arch['embed_dims'] * 2**i for i in range(len(arch['depths']))
+        ]
 
         def build_block(stage: int, index: int, rate: float) -> nn.Module:
             cfgs = arch['attentions'][stage]
-            attention = build_attention(cfgs[index % len(cfgs)],
-                                        channels[stage],
-                                        arch['num_heads'][stage])
+            attention = build_attention(
+                type(self).__name__,
+                cfgs[index % len(cfgs)],
+                embed_dims=channels[stage],
+                num_heads=arch['num_heads'][stage],
+            )
             return AttentionBlock(attention, channels[stage], mlp_ratio, rate)
 
         super().__init__(
             stem=PatchEmbed(in_channels, channels[0]),
             build_block=build_block,
-            build_downsample=lambda i: PatchMerging(channels[i - 1],
-                                                    channels[i]),
+            build_downsample=lambda i: PatchMerging(
+                channels[i - 1], channels[i]
+            ),
             channels=channels,
             depths=arch['depths'],
             out_indices=out_indices,
@@ -89,24 +133,5 @@ class AttentionPyramid(PyramidBackbone):
             frozen_stages=frozen_stages,
             norm_eval=norm_eval,
             with_cp=with_cp,
-            init_cfg=init_cfg)
-
-
-def build_attention(cfg: dict, embed_dims: int, num_heads: int) -> nn.Module:
-    """Build an attention layer of the given width from its config.
-
-    Raises:
-        ValueError: If the type is not registered.
-    """
-    cfg = dict(cfg)
-    name = cfg.pop('type')
-    # By class, not by `MODELS.build`: that looks a name up in the scope of
-    # whoever builds the whole model.
-    layer = name if isinstance(name, type) else MODELS.get(name)
-    if layer is None:
-        known = sorted(
-            k for k, v in MODELS.module_dict.items()
-            if v.__module__.startswith('mmattn.attentions'))
-        raise ValueError(f'AttentionPyramid expects registered attentions, '
-                         f'such as {known}, got {name!r}')
-    return layer(embed_dims=embed_dims, num_heads=num_heads, **cfg)
+            init_cfg=init_cfg,
+        )
