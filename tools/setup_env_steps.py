@@ -77,11 +77,17 @@ def run(
 ) -> None:
     """Run a command into a log, with a sign of life now and then.
 
+    Its temporary files go beside the environment: /tmp may be a small RAM
+    disk, and what an interrupted pip leaves there nobody removes.
+
     Raises:
         SetupError: If it fails; with the end of the log.
     """
     log = env.state / 'logs' / f'{name}.log'
     log.parent.mkdir(exist_ok=True)
+    scratch = env.state / 'tmp'
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
     started = time.monotonic()
     with log.open('w') as stream:
         process = subprocess.Popen(
@@ -89,7 +95,7 @@ def run(
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(variables or {})},
+            env={**os.environ, 'TMPDIR': str(scratch), **(variables or {})},
             close_fds=False,  # keep the lock
             start_new_session=True,  # so that its children can be ended too
         )
@@ -101,6 +107,7 @@ def run(
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
                 process.wait()
+            shutil.rmtree(scratch, ignore_errors=True)
     if code:
         raise SetupError(failure(env, name, log))
 
@@ -114,7 +121,8 @@ def wait(process: subprocess.Popen) -> int | None:
 
 def progress(log: Path) -> str:
     """How many files ninja has compiled, where the log tells."""
-    counts = re.findall(r'\[(\d+)/(\d+)\]', tail(log))
+    text = log.read_text(errors='replace')  # warnings may part the counts
+    counts = re.findall(r'^\s*\[(\d+)/(\d+)\]', text, re.MULTILINE)
     return ', {} of {} files compiled'.format(*counts[-1]) if counts else ''
 
 
@@ -122,9 +130,8 @@ def failure(env: Environment, name: str, log: Path) -> str:
     end = tail(log)
     if 'No space left on device' in end:
         hint = (
-            f'the disk of {env.root}, of TMPDIR or of the pip cache is full; '
-            'free some, or set MMATTN_ENV, TMPDIR or PIP_CACHE_DIR to a '
-            'larger one'
+            f'the disk of {env.root} or of the pip cache is full; free some, '
+            'or set MMATTN_ENV or PIP_CACHE_DIR to a folder on a larger one'
         )
     else:
         hint = 'mend what it says, then run the same command again'

@@ -250,6 +250,7 @@ def test_an_interrupted_step_is_no_finished_step(
     wait_for(lambda: record.exists() and 'torch' in record.read_text())
     process.send_signal(kind)
     process.communicate(timeout=20)  # its command ends with it
+    assert not (env / '.mmattn' / 'tmp').exists()
     assert process.returncode not in (0, 1)
     stamps = json.loads((env / '.mmattn' / 'stamps.json').read_text())
     assert list(stamps) == ['venv', 'build']
@@ -287,7 +288,8 @@ def test_a_long_step_gives_signs_of_life(env, tmp_path, monkeypatch, capsys):
     module.claim(environment)
     script = tmp_path / 'slow.py'
     script.write_text(
-        'import time; print("[7/131] c++ nms.cpp", flush=True); time.sleep(1)'
+        'import time; print("  [7/131] c++ nms.cpp")\n'
+        'print(40 * "a warning\\n", flush=True); time.sleep(1)'
     )
     module.steps.run(environment, 'mmcv', [sys.executable, str(script)])
     assert 'mmcv: 1 s so far, 7 of 131 files compiled' in (
