@@ -5,6 +5,7 @@ the packages named in ``locations`` at the first look-up: a config needs no
 ``custom_imports``. An import that fails here hides every name of the scope,
 so this module stays cheap and the packages guard what they need from a host.
 """
+
 from mmattn.stack import check_stack
 
 check_stack()
@@ -24,10 +25,17 @@ def _child(parent: Registry, *locations: str) -> Registry:
         parent.name,
         parent=parent,
         scope='mmattn',
-        locations=list(locations) or ['mmattn'])
+        locations=list(locations) or ['mmattn'],
+    )
 
 
-MODELS = _child(root.MODELS, 'mmattn.attentions', 'mmattn.backbones')
+MODELS = _child(
+    root.MODELS,
+    'mmattn.attentions',
+    'mmattn.backbones',
+    'mmattn.plugins',
+    'mmattn.necks',
+)
 HOOKS = _child(root.HOOKS, 'mmattn.engine')
 WEIGHT_INITIALIZERS = _child(root.WEIGHT_INITIALIZERS, 'mmattn.checkpoints')
 

@@ -1,0 +1,54 @@
+"""Any attention layer inside a convolutional stage."""
+
+import torch
+import torch.nn as nn
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from mmattn.attentions.building import build_attention
+from mmattn.registry import MODELS
+
+
+@MODELS.register_module()
+class AttentionPlugin(BaseModule):
+    """Add what an attention layer makes of a map to the map.
+
+    ``x + scale * attention(norm(x))``, with a learned scale per channel. It
+    takes a plugin's place in mmdet's and mmseg's ResNet::
+
+        plugins=[dict(
+            cfg=dict(
+                type='mmattn.AttentionPlugin',
+                attention=dict(type='mmattn.WindowAttention', num_heads=8)),
+            stages=(False, True, True, True),
+            position='after_conv3')]
+
+    Args:
+        in_channels (int): Channels of the map; the ResNet gives them.
+        attention (dict): Config of a registered attention, ``embed_dims``
+            left out.
+        init_scale (float): Start of the scale. With 0 a pretrained stage
+            begins by computing what it did. Defaults to 0.
+        init_cfg (dict, optional): Initialization config. Defaults to None.
+    """
+
+    _abbr_ = 'attention'
+
+    def __init__(
+        self,
+        in_channels: int,
+        attention: dict,
+        init_scale: float = 0.0,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.norm = nn.LayerNorm(in_channels)
+        self.attn = build_attention(
+            type(self).__name__, attention, embed_dims=in_channels
+        )
+        self.scale = nn.Parameter(torch.full((in_channels,), init_scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to ``(B, C, H, W)``."""
+        out = self.attn(self.norm(x.permute(0, 2, 3, 1)))  # (B, H, W, C)
+        return x + (self.scale * out).permute(0, 3, 1, 2)
