@@ -12,6 +12,7 @@ import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmattn.engine.launch import replace_sync_norms
 
@@ -111,9 +112,15 @@ def test_weights_decay_except_norms_and_position_tables(cfg, model):
         for group in optimizer.param_groups
         for parameter in group['params']
     }
+    norms = {
+        parameter
+        for module in model.backbone.modules()
+        if isinstance(module, (torch.nn.LayerNorm, _BatchNorm))
+        for parameter in module.parameters()
+    }
     for name, parameter in model.backbone.named_parameters():
-        plain = 'norm' in name or 'relative_position_bias_table' in name
-        if plain:
+        table = 'relative_position_bias_table' in name
+        if parameter in norms or table:
             assert decay[parameter] == 0, name
         elif name.endswith('weight'):
             assert decay[parameter] > 0, name

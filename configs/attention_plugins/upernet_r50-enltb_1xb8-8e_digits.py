@@ -1,0 +1,15 @@
+# python tools/train.py \
+#     configs/attention_plugins/upernet_r50-enltb_1xb8-8e_digits.py
+_base_ = './upernet_r50-window-attention_1xb8-8e_digits.py'
+
+model = dict(
+    backbone=dict(
+        plugins=[
+            dict(
+                cfg=dict(type='mmattn.ENLTB'),
+                stages=(False, True, True, True),
+                position='after_conv3',
+            )
+        ],
+    ),
+)
