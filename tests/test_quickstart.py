@@ -1,0 +1,155 @@
+"""The quickstart, on few images and for one epoch."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from mmattn.datasets import DigitSceneSpec, digit_folder, make_digit_folder
+from mmattn.datasets.digit_glyphs import load_digit_pools
+
+TOOL = Path(__file__).resolve().parents[1] / 'tools' / 'quickstart.py'
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp('data') / 'digit_scenes'
+
+    def load_few(seed):
+        return tuple(
+            type(pool)(*(field[:70] for field in pool))
+            for pool in load_digit_pools(seed)
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digit_folder, 'load_digit_pools', load_few)
+        make_digit_folder(root, DigitSceneSpec(0, 16, 8, 64))
+    return root
+
+
+@pytest.fixture(scope='module')
+def quickstart():
+    """The tool as a module: starting it anew takes seconds each time."""
+    spec = importlib.util.spec_from_file_location('quickstart', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def parse(quickstart, *args: str):
+    return quickstart.parse_args(list(args))
+
+
+LAST_LINES = dict(
+    cls=r'top1=[01]\.\d{3} train_seconds=\d+',
+    seg=r'mIoU=[01]\.\d{3} train_seconds=\d+',
+    det=r'bbox_mAP=[01]\.\d{3} segm_mAP=[01]\.\d{3} train_seconds=\d+',
+)
+
+
+def test_all_tasks_end_with_pictures_and_a_result(data, tmp_path):
+    command = [sys.executable, str(TOOL), '--task', 'all', '--epochs', '1']
+    done = subprocess.run(
+        [*command, '--data-root', str(data)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr == ''  # warnings go to the log
+    lines = done.stdout.splitlines()
+    results = [line for line in lines if 'train_seconds=' in line]
+    assert len(results) == 3
+    for line, pattern in zip(results, LAST_LINES.values()):
+        assert re.fullmatch(pattern, line), line
+    assert lines[-1] == results[-1]  # that of the detector
+    assert not [line for line in lines if 'Warning' in line]
+    folders = sorted((tmp_path / 'work_dirs' / 'quickstart').iterdir())
+    assert [folder.name.split('_')[:2] for folder in folders] == [
+        ['cls', 'boat-swin'],
+        ['det', 'boat-swin'],
+        ['seg', 'boat-swin'],
+    ]
+    for folder in folders:
+        for name in ('predictions.png', 'curves.png'):
+            with Image.open(folder / name) as picture:
+                assert picture.format == 'PNG'
+                assert min(picture.size) > 100
+        assert (folder / 'epoch_1.pth').is_file()
+        assert 'Epoch(train)' in (folder / 'log.txt').read_text()
+        assert f'{folder.name}/predictions.png' in done.stdout
+
+
+def test_every_task_has_a_config_for_every_backbone(quickstart, tmp_path):
+    data = str(tmp_path / 'my digits')
+    for task in quickstart.TASKS:
+        for backbone in quickstart.BACKBONES:
+            args = parse(
+                quickstart,
+                *('--task', task, '--backbone', backbone, '--seed', '5'),
+                *('--epochs', '3', '--data-root', data),
+            )
+            cfg = quickstart.build_config(args, tmp_path / 'work')
+            assert cfg.train_cfg.max_epochs == 3
+            assert cfg.param_scheduler[-1].end == 3
+            assert cfg.param_scheduler[-1].begin <= 2
+            assert cfg.randomness.seed == 5
+            assert cfg.work_dir == str(tmp_path / 'work')
+            assert 'data/digit_scenes' not in cfg.pretty_text
+            for split in ('train', 'val', 'test'):
+                dataset = cfg[f'{split}_dataloader'].dataset
+                assert dataset.data_root.startswith(data)
+
+
+def test_a_former_result_is_not_overwritten(quickstart, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('mine').mkdir()
+    Path('mine', 'epoch_8.pth').write_text('precious')
+    args = parse(quickstart, '--work-dir', 'mine')
+    with pytest.raises(
+        quickstart.UsageError, match='expects a new or empty folder, got mine'
+    ):
+        quickstart.make_work_dir(args)
+    default = parse(quickstart)
+    folders = {quickstart.make_work_dir(default) for _ in range(3)}
+    assert len(folders) == 3
+
+
+def test_a_foreign_data_root_is_not_overwritten(quickstart, tmp_path):
+    (tmp_path / 'a.jpg').write_text('')
+    with pytest.raises(
+        quickstart.UsageError, match='(?s)holds no digit scenes.*--data-root'
+    ):
+        quickstart.prepare_data(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ['a.jpg']
+
+
+def test_digit_scenes_of_another_size_are_taken(quickstart, data, capsys):
+    quickstart.prepare_data(str(data))
+    assert 'already there' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'args, message',
+    [
+        (['--backbone', 'resnet'], "'resnet'.*boat-swin.*swin"),
+        (['--task', 'pose'], "'pose'.*cls.*seg.*det.*all"),
+        (['--epochs', '0'], '--epochs expects at least 1, got 0'),
+    ],
+)
+def test_usage_errors_name_the_choices(quickstart, capsys, args, message):
+    with pytest.raises(SystemExit):
+        parse(quickstart, *args)
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_failed_training_names_its_log(quickstart, tmp_path, capfd):
+    cfg = Config(dict(model=None, work_dir=str(tmp_path)))
+    with pytest.raises(Exception, match='model'):
+        quickstart.train(cfg, quickstart.TASKS['det'], tmp_path)
+    assert f'{tmp_path}/log.txt has its log' in capfd.readouterr().err

@@ -1,0 +1,354 @@
+"""Train a small model on digit scenes and look at what it sees.
+
+    python tools/quickstart.py                      # Mask R-CNN on BOAT-Swin
+    python tools/quickstart.py --task all --backbone swin
+
+Minutes on two CPU cores; nothing is downloaded.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+if (ROOT / 'mmattn' / '__init__.py').is_file():
+    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+
+from mmattn.stack import check_stack  # noqa: E402
+
+try:
+    check_stack()
+except ImportError as missing:
+    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
+    sys.exit(2)
+
+import torch  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
+
+from mmattn import visualization as vis  # noqa: E402
+from mmattn.datasets import (  # noqa: E402
+    DIGIT_CLASSES,
+    make_digit_folder,
+    read_parameters,
+)
+from mmattn.engine.console import output_to_file  # noqa: E402
+from mmattn.engine.launch import prepare_cpu  # noqa: E402
+from mmattn.engine.progress import ProgressReport, format_time  # noqa: E402
+from mmattn.engine.run_config import fill_loaders  # noqa: E402
+from mmattn.engine.usage import UsageError, run_command  # noqa: E402
+
+DATA_ROOT = 'data/digit_scenes'
+# More threads than this do not make models of this size faster.
+MAX_THREADS = 4
+
+
+class Metric(NamedTuple):
+    """A validation metric: mmengine's key, ours, a label, what 1.0 is."""
+
+    key: str
+    name: str
+    label: str
+    full: float = 1.0
+
+
+class Task(NamedTuple):
+    """What differs between the codebases."""
+
+    config: str
+    model: str
+    metrics: tuple[Metric, ...]
+    read: Callable[[Any], Any]
+    plot: Callable[..., None]
+    classes: tuple[str, ...]
+    num_pictures: int
+
+
+# In the order in which `--task all` runs them.
+TASKS = dict(
+    cls=Task(
+        '{}-nano_1xb32-25e_digits.py',
+        'Image classifier',
+        (Metric('accuracy/top1', 'top1', 'top-1 accuracy (%)', 100.0),),
+        vis.read_classification,
+        vis.plot_classifications,
+        DIGIT_CLASSES,
+        40,
+    ),
+    seg=Task(
+        'upernet_{}-nano_1xb8-8e_digits.py',
+        'UperNet',
+        (Metric('mIoU', 'mIoU', 'mean IoU (%)', 100.0),),
+        vis.read_segmentation,
+        vis.plot_segmentations,
+        ('background', *DIGIT_CLASSES),
+        6,
+    ),
+    det=Task(
+        'mask-rcnn_{}-nano_fpn_1xb8-8e_digits.py',
+        'Mask R-CNN',
+        (
+            Metric('coco/bbox_mAP', 'bbox_mAP', 'box mAP'),
+            Metric('coco/segm_mAP', 'segm_mAP', 'mask mAP'),
+        ),
+        vis.read_detection,
+        vis.plot_detections,
+        DIGIT_CLASSES,
+        8,
+    ),
+)
+# Name of a backbone in the file names of configs, and its folder there.
+BACKBONES = {'boat-swin': 'boat_swin', 'swin': 'swin'}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description='Train a small model on digit scenes, evaluate it, and '
+        'draw what it predicts.'
+    )
+    parser.add_argument(
+        '--task',
+        choices=[*TASKS, 'all'],
+        default='det',
+        help='classification (mmpretrain), segmentation (mmseg), detection '
+        '(mmdet) or all three (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--backbone',
+        choices=list(BACKBONES),
+        default='boat-swin',
+        help='(default: %(default)s)',
+    )
+    parser.add_argument(
+        '--data-root',
+        default=DATA_ROOT,
+        metavar='DIR',
+        help='digit scenes; made if missing (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--work-dir',
+        metavar='DIR',
+        help='new folder for the results (default: work_dirs/quickstart/'
+        'TASK_BACKBONE_TIME)',
+    )
+    parser.add_argument(
+        '--epochs',
+        type=int,
+        help='train longer or shorter than the config says',
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='(default: %(default)s)'
+    )
+    args = parser.parse_args(argv)
+    if args.epochs is not None and args.epochs < 1:
+        parser.error(f'--epochs expects at least 1, got {args.epochs}')
+    return args
+
+
+def main() -> None:
+    """Run one task here, or each of them in a process of its own."""
+    args = parse_args()
+    if args.task == 'all':
+        run_all(args)
+        return
+    say(f'Step 1 of 3: digit scenes in {args.data_root}')
+    prepare_data(args.data_root)
+    work_dir = make_work_dir(args)
+    task = TASKS[args.task]
+    cfg = build_config(args, work_dir)
+    say(
+        f'Step 2 of 3: {task.model} on a {args.backbone} nano backbone, '
+        f'{cfg.train_cfg.max_epochs} epochs (full log: {work_dir}/log.txt)'
+    )
+    runner, seconds = train(cfg, task, work_dir)
+    say('Step 3 of 3: pictures')
+    draw(runner, task, args.backbone, work_dir)
+    summarize(runner, task, args.backbone, work_dir, seconds)
+
+
+def run_all(args: argparse.Namespace) -> None:
+    """Run the tasks one after the other.
+
+    Each codebase sets process-wide defaults, hence a process for each.
+    """
+    for name in TASKS:
+        command = [sys.executable, __file__, '--task', name]
+        command += ['--backbone', args.backbone, '--seed', str(args.seed)]
+        command += ['--data-root', args.data_root]
+        if args.work_dir is not None:
+            command += ['--work-dir', os.path.join(args.work_dir, name)]
+        if args.epochs is not None:
+            command += ['--epochs', str(args.epochs)]
+        say(f'\n=== {name}: {TASKS[name].model} ===')
+        status = subprocess.run(command).returncode
+        if status != 0:
+            sys.exit(status)
+
+
+def prepare_data(root: str) -> None:
+    """Make the digit scenes where there are none; check those there are.
+
+    Raises:
+        UsageError: If the folder holds something else.
+    """
+    try:
+        folder = make_digit_folder(root, read_parameters(root), report=say)
+    except (OSError, ImportError) as error:
+        raise UsageError(
+            f'{error}\n`python tools/make_digit_scenes.py --out {root} '
+            '--force` replaces it, `--data-root` names another place'
+        ) from error
+    say('  made' if folder.is_new else '  already there')
+
+
+def make_work_dir(args: argparse.Namespace) -> Path:
+    """Make a folder of its own for this run.
+
+    Raises:
+        UsageError: If ``--work-dir`` names a folder with something in it.
+    """
+    if args.work_dir is not None:
+        path = Path(args.work_dir)
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise UsageError(
+                f'--work-dir expects a new or empty folder, got {path}, '
+                'which exists; name another one'
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+    stamp = time.strftime('%Y%m%d-%H%M%S')
+    name = f'{args.task}_{args.backbone}_{stamp}'
+    for suffix in ('', *(f'-{n}' for n in range(2, 100))):
+        path = Path('work_dirs', 'quickstart', name + suffix)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise UsageError(f'{path.parent} has a hundred runs of this second')
+
+
+def build_config(args: argparse.Namespace, work_dir: Path) -> Config:
+    """Return the task's config, changed as the command line says."""
+    folder = find_configs() / BACKBONES[args.backbone]
+    name = TASKS[args.task].config.format(args.backbone)
+    cfg = Config.fromfile(folder / name)
+    move_data(cfg, args.data_root)
+    cfg.work_dir = str(work_dir)
+    cfg.randomness = dict(seed=args.seed)
+    if args.epochs is not None:
+        cfg.train_cfg.max_epochs = args.epochs
+        for scheduler in cfg.param_scheduler:
+            if scheduler.by_epoch:
+                scheduler.end = args.epochs
+                scheduler.begin = min(scheduler.begin, args.epochs - 1)
+    fill_loaders(cfg)
+    prepare_cpu(cfg)
+    return cfg
+
+
+def find_configs() -> Path:
+    """Return the folder of the configs, of a clone or of an installation."""
+    import mmattn
+
+    inside = Path(mmattn.__file__).parent / '.mim' / 'configs'
+    return ROOT / 'configs' if (ROOT / 'configs').is_dir() else inside
+
+
+def move_data(node: Any, root: str) -> Any:
+    """Replace the configs' data folder by ``root`` in all of ``node``."""
+    if isinstance(node, (Config, dict)):
+        for key, value in node.items():
+            node[key] = move_data(value, root)
+    elif isinstance(node, (list, tuple)):
+        return type(node)(move_data(value, root) for value in node)
+    elif isinstance(node, str) and node.startswith(DATA_ROOT):
+        return root.rstrip('/') + node[len(DATA_ROOT) :]
+    return node
+
+
+def train(cfg: Config, task: Task, work_dir: Path) -> tuple[Runner, float]:
+    """Train and evaluate; return the runner and the seconds it took."""
+    if 'OMP_NUM_THREADS' not in os.environ:
+        cores = len(os.sched_getaffinity(0))
+        torch.set_num_threads(min(cores, MAX_THREADS))
+    labels = {metric.key: metric.label for metric in task.metrics}
+    log = work_dir / 'log.txt'
+    try:
+        with output_to_file(log) as terminal:
+            runner = Runner.from_cfg(cfg)
+            runner.register_hook(
+                ProgressReport(lambda line: print(line, file=terminal), labels)
+            )
+            start = time.monotonic()
+            runner.train()
+            return runner, time.monotonic() - start
+    except BaseException:
+        print(f'The training failed; {log} has its log.', file=sys.stderr)
+        raise
+
+
+def draw(runner: Runner, task: Task, backbone: str, work_dir: Path) -> None:
+    """Write predictions.png and curves.png."""
+    with output_to_file(work_dir / 'log.txt'):
+        samples = vis.predict_samples(runner, task.num_pictures)
+    task.plot(
+        [task.read(sample) for sample in samples],
+        task.classes,
+        work_dir / 'predictions.png',
+    )
+    vis.plot_curves(
+        vis.read_scalars(Path(runner.log_dir, 'vis_data', 'scalars.json')),
+        {metric.key: metric.label for metric in task.metrics},
+        len(runner.train_dataloader),
+        work_dir / 'curves.png',
+        title=f'{task.model}, {backbone} nano',
+    )
+
+
+def summarize(
+    runner: Runner, task: Task, backbone: str, work_dir: Path, seconds: float
+) -> None:
+    """Say what was trained and where it is; results in the last line."""
+    model = runner.model
+    total = sum(p.numel() for p in model.parameters()) / 1e6
+    inner = sum(p.numel() for p in model.backbone.parameters()) / 1e6
+    device = next(model.parameters()).device.type
+    where = (
+        f'{torch.get_num_threads()} CPU threads' if device == 'cpu' else device
+    )
+    checkpoint = work_dir / f'epoch_{runner.max_epochs}.pth'
+    say(
+        f'\n{task.model} on a {backbone} nano backbone: {total:.2f} M '
+        f'parameters, {inner:.2f} M of them in the backbone.\n'
+        f'Trained on {len(runner.train_dataloader.dataset)} images for '
+        f'{runner.max_epochs} epochs, evaluated on '
+        f'{len(runner.val_dataloader.dataset)}: {format_time(seconds)} min '
+        f'on {where}.\n'
+        f'  predictions  {work_dir / "predictions.png"}\n'
+        f'  curves       {work_dir / "curves.png"}\n'
+        f'  checkpoint   {checkpoint}\n'
+        f'  log          {work_dir / "log.txt"}'
+    )
+    scalars = runner.message_hub.log_scalars
+    scores = ' '.join(
+        f'{metric.name}='
+        f'{scalars["val/" + metric.key].current() / metric.full:.3f}'
+        for metric in task.metrics
+    )
+    say(f'{scores} train_seconds={seconds:.0f}')
+
+
+def say(line: str) -> None:
+    """Print at once, also into a pipe."""
+    print(line, flush=True)
+
+
+if __name__ == '__main__':
+    run_command(main)
