@@ -1,7 +1,8 @@
 """Make the digit scenes: one small data set for the three codebases.
 
-    python tools/make_digit_scenes.py --out data/digit_scenes
+python tools/make_digit_scenes.py --out data/digit_scenes
 """
+
 import argparse
 import sys
 import time
@@ -18,39 +19,46 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Paste real handwritten digits on photographs and write '
         'COCO instances, ADE20K-like semantic maps and ImageNet-like crops. '
-        'The same arguments give the same bytes.')
+        'The same arguments give the same bytes.'
+    )
     parser.add_argument(
         '--out',
         default='data/digit_scenes',
-        help='folder of the data set (default: %(default)s)')
+        help='folder of the data set (default: %(default)s)',
+    )
     parser.add_argument(
         '--seed',
         type=int,
         default=default.seed,
-        help='seed of everything random (default: %(default)s)')
+        help='seed of everything random (default: %(default)s)',
+    )
     parser.add_argument(
         '--train',
         type=int,
         default=default.num_train,
         metavar='N',
-        help='number of training scenes (default: %(default)s)')
+        help='number of training scenes (default: %(default)s)',
+    )
     parser.add_argument(
         '--val',
         type=int,
         default=default.num_val,
         metavar='N',
-        help='number of validation scenes (default: %(default)s)')
+        help='number of validation scenes (default: %(default)s)',
+    )
     parser.add_argument(
         '--size',
         type=int,
         default=default.size,
         metavar='PIXELS',
-        help='side of a scene; a crop has 3/8 of it (default: %(default)s)')
+        help='side of a scene; a crop has 3/8 of it (default: %(default)s)',
+    )
     parser.add_argument(
         '--force',
         action='store_true',
         help='replace other content of the folder: another digit data set '
-        'is deleted, anything else is moved aside')
+        'is deleted, anything else is moved aside',
+    )
     return parser.parse_args(argv)
 
 
@@ -69,12 +77,14 @@ def main(argv: list[str] | None = None) -> None:
         print(f'{folder.root} holds this data set already: kept.')
         return
     crops = len(list((folder.root / 'crops').rglob('*.png')))
-    print(f'Wrote {folder.root} in {time.monotonic() - start:.1f} s:\n'
-          f'  images/       {spec.num_train} training and {spec.num_val} '
-          f'validation scenes of {spec.size} x {spec.size} pixels\n'
-          '  annotations/  COCO instances (json) and semantic maps (png)\n'
-          f'  crops/        {crops} single digits of {spec.crop_size} x '
-          f'{spec.crop_size} pixels in class folders')
+    print(
+        f'Wrote {folder.root} in {time.monotonic() - start:.1f} s:\n'
+        f'  images/       {spec.num_train} training and {spec.num_val} '
+        f'validation scenes of {spec.size} x {spec.size} pixels\n'
+        '  annotations/  COCO instances (json) and semantic maps (png)\n'
+        f'  crops/        {crops} single digits of {spec.crop_size} x '
+        f'{spec.crop_size} pixels in class folders'
+    )
 
 
 if __name__ == '__main__':
