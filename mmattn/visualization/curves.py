@@ -105,6 +105,7 @@ def plot_curves(
         left.plot(
             *curve,
             label='total' if is_sum else name.removeprefix('loss_'),
+            marker='.' if len(curve.values) == 1 else None,
             linewidth=2.2 if is_sum else 1.1,
             color='black' if is_sum else None,
         )

@@ -28,7 +28,7 @@ _COLOURS = (
     '#fabebe',
 )
 _RIGHT, _WRONG = '#1a7f37', '#cf222e'
-_PANEL_INCHES = 1.75
+_PANEL_INCHES = 2.0
 _DPI = 100
 
 
@@ -81,8 +81,10 @@ def plot_detections(
         row, column = divmod(index, columns)
         top, bottom = axes[2 * row, column], axes[2 * row + 1, column]
         _draw_instances(top, sample.image, sample.truth, classes)
-        scores = sample.prediction.scores
-        kept = _select(sample.prediction, scores >= score_thr)
+        # The surest last, on top of what it overlaps.
+        order = np.argsort(sample.prediction.scores, kind='stable')
+        ranked = _select(sample.prediction, order)
+        kept = _select(ranked, ranked.scores >= score_thr)
         _draw_instances(bottom, sample.image, kept, classes)
         if column == 0:
             top.set_ylabel('truth')
@@ -227,9 +229,9 @@ def _draw_instances(
 def _overlay(
     image: np.ndarray, classes: np.ndarray, strength: float = 0.7
 ) -> np.ndarray:
-    """Tint the pixels of class c > 0 with colour c - 1; grey out the rest."""
+    """Tint pixels of class c > 0 with colour c - 1, pale the rest."""
     grey = image.mean(axis=2, keepdims=True)
-    canvas = np.broadcast_to(0.35 * image + 0.45 * grey, image.shape).copy()
+    canvas = np.broadcast_to(0.3 * image + 0.7 * grey, image.shape).copy()
     for index in np.unique(classes):
         if index > 0:
             where = classes == index

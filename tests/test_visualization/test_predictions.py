@@ -58,7 +58,7 @@ def test_an_image_without_objects_is_drawn(image, tmp_path):
     )
     out = tmp_path / 'none.png'
     plot_detections([Detection(image, none, none)], CLASSES, out)
-    assert pixels(out).shape == (350, 700, 3)
+    assert pixels(out).shape == (400, 800, 3)
 
 
 def test_segmentation_shows_truth_and_prediction(image, tmp_path):
@@ -93,3 +93,15 @@ def test_classification_marks_mistakes(image, tmp_path):
 def test_no_samples_is_an_error(plot, tmp_path):
     with pytest.raises(ValueError, match=f'{plot.__name__} expects at least'):
         plot([], CLASSES, tmp_path / 'x.png')
+
+
+def test_the_surest_detection_is_drawn_on_top(image, tmp_path):
+    sure, unsure = instances([0.9]), instances([0.6])
+    unsure = unsure._replace(labels=np.array([2]))
+    pictures = []
+    for pair in ((sure, unsure), (unsure, sure)):
+        both = Instances(*(np.concatenate(fields) for fields in zip(*pair)))
+        out = tmp_path / 'both.png'
+        plot_detections([Detection(image, instances(), both)], CLASSES, out)
+        pictures.append(pixels(out))
+    np.testing.assert_array_equal(*pictures)
