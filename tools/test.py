@@ -20,12 +20,12 @@ except ImportError as missing:
     print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
     sys.exit(2)
 
-from mmengine.config import DictAction  # noqa: E402
+from mmengine.config import Config, DictAction  # noqa: E402
 from mmengine.registry import RUNNERS  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 from mmattn.engine import evaluation, run_config  # noqa: E402
-from mmattn.engine.launch import prepare_cpu  # noqa: E402
+from mmattn.engine.launch import end_processes, prepare_cpu  # noqa: E402
 from mmattn.engine.usage import run_command  # noqa: E402
 
 
@@ -89,7 +89,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Build the config's Runner and test."""
+    """Turn the command line into a config and test."""
     args = parse_args()
     run_config.forbid_code_in_checkpoints()
     cfg = run_config.read_config(
@@ -113,11 +113,16 @@ def main() -> None:
     if args.tta:
         evaluation.use_tta(cfg)
     prepare_cpu(cfg)
+    test(cfg, args.out)
+    end_processes()
 
+
+def test(cfg: Config, out: str | None) -> None:
+    """Build the config's Runner and test."""
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
-    if args.out is not None and args.out.endswith(evaluation.DUMP_SUFFIXES):
-        evaluation.dump_predictions(runner, args.out)
+    if out is not None and out.endswith(evaluation.DUMP_SUFFIXES):
+        evaluation.dump_predictions(runner, out)
     runner.test()
 
 

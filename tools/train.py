@@ -20,13 +20,13 @@ except ImportError as missing:
     print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
     sys.exit(2)
 
-from mmengine.config import DictAction  # noqa: E402
+from mmengine.config import Config, DictAction  # noqa: E402
 from mmengine.registry import RUNNERS  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 from mmattn.engine import learning_rate, run_config  # noqa: E402
 from mmattn.engine.buffers import BroadcastBuffers  # noqa: E402
-from mmattn.engine.launch import prepare_cpu  # noqa: E402
+from mmattn.engine.launch import end_processes, prepare_cpu  # noqa: E402
 from mmattn.engine.usage import run_command  # noqa: E402
 
 
@@ -94,7 +94,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Build the config's Runner and train."""
+    """Turn the command line into a config and train."""
     args = parse_args()
     run_config.forbid_code_in_checkpoints()
     cfg = run_config.read_config(
@@ -114,7 +114,12 @@ def main() -> None:
     if args.auto_scale_lr:
         learning_rate.enable_lr_scaling(cfg)
     prepare_cpu(cfg)
+    train(cfg)
+    end_processes()
 
+
+def train(cfg: Config) -> None:
+    """Build the config's Runner and train."""
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
     runner.register_hook(learning_rate.LearningRateReport())

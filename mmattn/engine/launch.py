@@ -7,6 +7,7 @@ exists, and takes the wrapper from the config: both are prepared here.
 """
 
 import datetime
+import gc
 import os
 from typing import Any
 
@@ -107,3 +108,16 @@ def init_gloo(launcher: str, timeout: float) -> None:
     torch.distributed.init_process_group(
         backend='gloo', timeout=datetime.timedelta(seconds=timeout)
     )
+
+
+def end_processes() -> None:
+    """Let the processes of a finished run end together.
+
+    One that ends while another still talks to it takes that one down, and
+    the threads of gloo abort a process that ends before they do. They end
+    with the last user of the process group: the caller keeps no model.
+    """
+    if torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()

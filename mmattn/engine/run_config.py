@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -167,8 +168,14 @@ def forbid_code_in_checkpoints() -> None:
     mmengine tries the safe way first and falls back to running what the file
     says. PyTorch before 2.6 cannot read mmengine's own files the safe way.
     """
-    if digit_version(torch.__version__) >= digit_version('2.6.0'):
-        os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
+    if digit_version(torch.__version__) < digit_version('2.6.0'):
+        return
+    os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
+    # Metrics are kept as numpy numbers, of more kinds than mmengine allows.
+    kinds = set(np.dtypes.__all__) - {'ObjectDType'}
+    torch.serialization.add_safe_globals(
+        [getattr(np.dtypes, kind) for kind in sorted(kinds)]
+    )
 
 
 def check_pretrained(cfg: Config) -> None:

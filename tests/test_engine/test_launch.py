@@ -1,6 +1,7 @@
 """Configs prepared for processes without a GPU."""
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmattn.engine import launch
@@ -103,3 +104,12 @@ def test_processes_must_come_from_torchrun(monkeypatch):
         match='got no RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the env',
     ):
         launch.init_gloo('pytorch', 60)
+
+
+def test_group_ends_with_the_run(tmp_path):
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{tmp_path}/meet', rank=0, world_size=1
+    )
+    launch.end_processes()
+    assert not torch.distributed.is_initialized()
+    launch.end_processes()  # nothing to end in a single process

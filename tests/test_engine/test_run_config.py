@@ -1,8 +1,13 @@
 """Command lines that do not fit are told so; those that do are applied."""
 
+import pickle
+
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner.checkpoint import _load_checkpoint
+from mmengine.utils import digit_version
 
 from mmattn.engine import run_config
 from mmattn.engine.usage import UsageError
@@ -142,6 +147,27 @@ def test_checkpoint_must_be_whole(tmp_path):
     assert run_config.checkpoint_file(str(whole)) == str(whole)
     with pytest.raises(UsageError, match='cut.pth.* which is cut short'):
         run_config.checkpoint_file(str(cut))
+
+
+@pytest.mark.skipif(
+    digit_version(torch.__version__) < digit_version('2.6.0'),
+    reason='PyTorch cannot read mmengine files the safe way',
+)
+def test_checkpoints_run_no_code(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')
+    monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD')
+    run_config.forbid_code_in_checkpoints()
+    metrics = tmp_path / 'metrics.pth'
+    torch.save([kind(1) for kind in (np.float32, np.int8, np.bool_)], metrics)
+    assert _load_checkpoint(str(metrics)) == [1, 1, True]
+
+    class Code:
+        def __reduce__(self):
+            return (tmp_path.joinpath, ('x',))
+
+    torch.save(Code(), tmp_path / 'code.pth')
+    with pytest.raises(pickle.UnpicklingError):
+        _load_checkpoint(str(tmp_path / 'code.pth'))
 
 
 def test_pretrained_weights_must_be_there(tmp_path):
