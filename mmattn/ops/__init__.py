@@ -11,6 +11,7 @@ from .implementations import (
     register_implementation,
 )
 from .kernel import kernel_attention, orthogonal_projection
+from .mixed_convolution import mixed_convolution
 from .relative_position import (
     relative_position_bias,
     relative_position_index,
@@ -38,6 +39,7 @@ __all__ = [
     'kernel_attention',
     'list_implementations',
     'merge_windows',
+    'mixed_convolution',
     'orthogonal_projection',
     'pad_map',
     'padded_size',

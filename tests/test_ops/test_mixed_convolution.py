@@ -1,0 +1,78 @@
+"""Depthwise convolutions of several sizes against a loop over tokens."""
+
+import itertools
+
+import pytest
+import torch
+
+from mmattn.ops import mixed_convolution
+
+
+def random_kernels(sides, c):
+    weights = [torch.randn(c, 1, side, side).double() for side in sides]
+    return weights, [torch.randn(c).double() for _ in sides]
+
+
+def by_tokens(x, weights, biases):
+    """Every output by itself, straight from the definition."""
+    B, H, W, _ = x.shape
+    h, c = len(weights), len(weights[0])
+    out = torch.zeros_like(x)
+    for b, row, col, i, j in itertools.product(*map(range, (B, H, W, h, c))):
+        kernel = weights[i][j, 0]
+        half = len(kernel) // 2
+        total = biases[i][j]
+        for dy, dx in itertools.product(range(-half, half + 1), repeat=2):
+            if 0 <= row + dy < H and 0 <= col + dx < W:
+                token = x[b, row + dy, col + dx, i * c + j]
+                total = total + kernel[dy + half, dx + half] * token
+        out[b, row, col, j * h + i] = total
+    return out
+
+
+@pytest.mark.parametrize('sides', [(3, 5, 7), (1, 5), (3,)])
+@pytest.mark.parametrize('size', [(4, 6), (1, 2)])
+def test_equals_a_loop_over_tokens(size, sides):
+    x = torch.randn(2, *size, 2 * len(sides)).double()
+    kernels = random_kernels(sides, 2)
+    got = mixed_convolution(x, *kernels)
+    torch.testing.assert_close(got, by_tokens(x, *kernels))
+
+
+def test_gradients():
+    x = torch.randn(1, 3, 4, 4).double().requires_grad_()
+    weights, biases = random_kernels((3, 5), 2)
+    for parameter in (*weights, *biases):
+        parameter.requires_grad_()
+
+    def function(x, *parameters):
+        return mixed_convolution(x, parameters[:2], parameters[2:])
+
+    assert torch.autograd.gradcheck(function, (x, *weights, *biases))
+
+
+@pytest.mark.parametrize(
+    'shape, sides, c',
+    [
+        ((2, 6, 4), (3, 5), 2),  # no map
+        ((2, 6, 6, 5), (3, 5), 2),  # channels that heads do not divide
+        ((2, 6, 6, 4), (3, 5), 3),  # kernels of other channels
+        ((2, 6, 6, 4), (3, 4), 2),  # a kernel without a centre
+        ((2, 6, 6, 4), (), 2),
+    ],
+)
+def test_kernels_that_do_not_fit(shape, sides, c):
+    with pytest.raises(
+        ValueError, match=r'mixed_convolution expects x \(B, H, W, heads \* c'
+    ):
+        mixed_convolution(
+            torch.randn(shape).double(), *random_kernels(sides, c)
+        )
+
+
+def test_biases_that_do_not_fit():
+    weights, biases = random_kernels((3, 5), 2)
+    with pytest.raises(ValueError, match=r'and a bias \(c,\), got'):
+        mixed_convolution(
+            torch.randn(1, 3, 3, 4).double(), weights, biases[:1]
+        )
