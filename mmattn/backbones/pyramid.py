@@ -3,12 +3,12 @@
 Axes: B batch, H W rows and columns, C channels. Inside, maps are
 ``(B, H, W, C)``; images come in and maps go out as ``(B, C, H, W)``.
 """
+import re
 from collections.abc import Sequence
 from typing import Callable, Optional, Union
 
 import torch
 import torch.nn as nn
-import torch.utils.checkpoint
 from mmengine.model import BaseModule, PretrainedInit
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmattn.registry import WEIGHT_INITIALIZERS
 
 from .arch import drop_path_schedule
+from .recomputation import recomputed
 
 InitCfg = Optional[Union[dict, list]]
 
@@ -44,8 +45,7 @@ class PyramidStage(nn.Module):
         x = self.downsample(x)
         for block in self.blocks:
             if with_cp and torch.is_grad_enabled():
-                x = torch.utils.checkpoint.checkpoint(
-                    block, x, use_reentrant=False)
+                x = recomputed(block, x)
             else:
                 x = block(x)
         return x
@@ -68,6 +68,11 @@ class PyramidBackbone(BaseModule):
         depths (Sequence[int]): Blocks of each stage.
         out_indices (Sequence[int]): Stages whose maps are returned, each
             after a LayerNorm of its own. Defaults to (0, 1, 2, 3).
+        norm_eps (float): Added to the variance in these LayerNorms. Defaults
+            to 1e-5.
+        with_norm_between (bool): Every stage has such a LayerNorm, and the
+            next stage takes its output; otherwise the next stage takes what
+            comes before the norm. Defaults to False.
         drop_path_rate (float): Drop-path rate of the last block; it grows
             linearly from 0. Defaults to 0.
         frozen_stages (int): What is kept as it is and in evaluation mode:
@@ -90,6 +95,8 @@ class PyramidBackbone(BaseModule):
                  channels: Sequence[int],
                  depths: Sequence[int],
                  out_indices: Sequence[int] = (0, 1, 2, 3),
+                 norm_eps: float = 1e-5,
+                 with_norm_between: bool = False,
                  drop_path_rate: float = 0.,
                  frozen_stages: int = -1,
                  norm_eval: bool = False,
@@ -105,6 +112,7 @@ class PyramidBackbone(BaseModule):
                 f'{frozen_stages}')
         self.out_indices = tuple(out_indices)
         self.out_channels = tuple(channels[i] for i in out_indices)
+        self.with_norm_between = with_norm_between
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
@@ -116,12 +124,20 @@ class PyramidBackbone(BaseModule):
                 build_downsample(i) if i > 0 else nn.Identity(),
                 [build_block(i, j, rate) for j, rate in enumerate(rates[i])])
             for i in range(num_stages))
-        for i in self.out_indices:
-            self.add_module(f'norm{i}', nn.LayerNorm(channels[i]))
+        for i in self.norm_indices:
+            self.add_module(f'norm{i}',
+                            nn.LayerNorm(channels[i], eps=norm_eps))
         self.apply(_init_linear)
         for module in self._frozen_modules():
             module.requires_grad_(False)
         self.train()
+
+    @property
+    def norm_indices(self) -> tuple[int, ...]:
+        """Stages that have a LayerNorm behind them."""
+        if self.with_norm_between:
+            return tuple(range(len(self.stages)))
+        return self.out_indices
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map images to one map for each of ``out_indices``.
@@ -136,10 +152,13 @@ class PyramidBackbone(BaseModule):
         x = self.stem(x)
         outs = []
         for i, stage in enumerate(self.stages):
-            x = stage(x, self.with_cp)
-            if i in self.out_indices:
+            x = out = stage(x, self.with_cp)
+            if i in self.norm_indices:
                 out = getattr(self, f'norm{i}')(x)
+            if i in self.out_indices:
                 outs.append(out.permute(0, 3, 1, 2).contiguous())
+            if self.with_norm_between:
+                x = out
         return tuple(outs)
 
     def train(self, mode: bool = True) -> 'PyramidBackbone':
@@ -179,7 +198,8 @@ class PyramidBackbone(BaseModule):
 
         Returns:
             tuple[int, int]: The depth, 0 for the stem, k for the k-th block
-            and the downsampling before it, one more than the last block for
+            and the downsampling before it (and the norm before that, where
+            norms are between the stages), one more than the last block for
             output norms and what is outside the backbone; and the number of
             depths.
         """
@@ -190,10 +210,12 @@ class PyramidBackbone(BaseModule):
         part, *rest = param_name[len(prefix):].split('.')
         if part == 'stem':
             return 0, num_layers
-        if part != 'stages':
-            return num_layers - 1, num_layers
-        stage = int(rest[0])
-        index = int(rest[2]) if rest[1] == 'blocks' else 0
+        stage, index = len(depths), 0
+        if part == 'stages':
+            stage = int(rest[0])
+            index = int(rest[2]) if rest[1] == 'blocks' else 0
+        elif self.with_norm_between and re.fullmatch(r'norm\d+', part):
+            stage = int(part[4:]) + 1
         return sum(depths[:stage]) + index + 1, num_layers
 
     def _frozen_modules(self) -> list[nn.Module]:
@@ -201,7 +223,7 @@ class PyramidBackbone(BaseModule):
             return []
         frozen = [self.stem, *self.stages[:self.frozen_stages]]
         frozen += [
-            getattr(self, f'norm{i}') for i in self.out_indices
+            getattr(self, f'norm{i}') for i in self.norm_indices
             if i < self.frozen_stages
         ]
         return frozen
@@ -230,7 +252,7 @@ class PyramidBackbone(BaseModule):
                 part == 'stages'
                 and int(rest.split('.')[0]) >= len(self.stages)
                 or part[:4] == 'norm' and part[4:].isdigit()
-                and int(part[4:]) not in self.out_indices)
+                and int(part[4:]) not in self.norm_indices)
             if key.startswith(prefix) and unused:
                 del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *args)

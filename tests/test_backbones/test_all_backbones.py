@@ -149,6 +149,8 @@ def test_activation_checkpoints_change_memory_alone(name):
         gradients[model.with_cp] = [p.grad for p in model.parameters()]
     for a, b in zip(gradients[False], gradients[True]):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    for a, b in zip(plain.buffers(), saving.buffers()):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
     assert kept[True] < 0.5 * kept[False]
 
 
