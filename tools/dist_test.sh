@@ -2,7 +2,7 @@
 # Test on several GPUs, or in several processes on a machine without one:
 #     bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [options of tools/test.py]
 # Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
-# PYTHON names the interpreter (default: python).
+# The interpreter is the one that find_python.sh finds; PYTHON names another.
 set -euo pipefail
 
 if [ "$#" -lt 3 ]; then
@@ -12,9 +12,10 @@ if [ "$#" -lt 3 ]; then
     exit 2
 fi
 TOOLS=$(cd "$(dirname "$0")" && pwd)
+INTERPRETER=$(bash "$TOOLS/find_python.sh")
 CONFIG=$1
 CHECKPOINT=$2
 GPUS=$3
 PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" \
-exec "${PYTHON:-python}" "$TOOLS/launch_processes.py" "$GPUS" \
+exec "$INTERPRETER" "$TOOLS/launch_processes.py" "$GPUS" \
     "$TOOLS/test.py" "$CONFIG" "$CHECKPOINT" --launcher pytorch "${@:4}"

@@ -2,7 +2,7 @@
 # Train on several GPUs, or in several processes on a machine without one:
 #     bash tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
 # Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
-# PYTHON names the interpreter (default: python).
+# The interpreter is the one that find_python.sh finds; PYTHON names another.
 set -euo pipefail
 
 if [ "$#" -lt 2 ]; then
@@ -11,8 +11,9 @@ if [ "$#" -lt 2 ]; then
     exit 2
 fi
 TOOLS=$(cd "$(dirname "$0")" && pwd)
+INTERPRETER=$(bash "$TOOLS/find_python.sh")
 CONFIG=$1
 GPUS=$2
 PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" \
-exec "${PYTHON:-python}" "$TOOLS/launch_processes.py" "$GPUS" \
+exec "$INTERPRETER" "$TOOLS/launch_processes.py" "$GPUS" \
     "$TOOLS/train.py" "$CONFIG" --launcher pytorch "${@:3}"

@@ -3,7 +3,7 @@
 #     GPUS=16 bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR \
 #         [options of tools/train.py]
 # GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS come from the environment.
-# PYTHON names the interpreter (default: python).
+# The interpreter is the one that find_python.sh finds; PYTHON names another.
 set -euo pipefail
 
 if [ "$#" -lt 4 ]; then
@@ -17,6 +17,7 @@ if ! command -v srun >/dev/null; then
     exit 2
 fi
 TOOLS=$(cd "$(dirname "$0")" && pwd)
+INTERPRETER=$(bash "$TOOLS/find_python.sh")
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-$((GPUS < 8 ? GPUS : 8))}
 read -ra EXTRA <<<"${SRUN_ARGS:-}"
@@ -30,5 +31,5 @@ exec srun -p "$1" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" \
     --kill-on-bad-exit=1 \
     ${EXTRA[@]+"${EXTRA[@]}"} \
-    "${PYTHON:-python}" -u "$TOOLS/train.py" "$3" --work-dir="$4" \
+    "$INTERPRETER" -u "$TOOLS/train.py" "$3" --work-dir="$4" \
     --launcher=slurm "${@:5}"
