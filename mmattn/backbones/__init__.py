@@ -1,5 +1,7 @@
 """Backbones: images in, a tuple of maps ``(B, C, H, W)`` out."""
 from .attention_pyramid import AttentionPyramid
+from .boat_cswin import BOATCSWin
 from .boat_swin import BOATSwin
+from .cswin import CSWin
 
-__all__ = ['AttentionPyramid', 'BOATSwin']
+__all__ = ['AttentionPyramid', 'BOATCSWin', 'BOATSwin', 'CSWin']

@@ -3,46 +3,18 @@ from collections.abc import Sequence
 from typing import Optional
 
 import torch.nn as nn
-from torch import Tensor
 
 from mmattn.attentions import FeatureSpaceAttention, WindowAttention
-from mmattn.layers import AttentionBlock, PatchEmbed, PatchMerging
+from mmattn.layers import (
+    AttentionBlock,
+    FeatureSpaceBlock,
+    PatchEmbed,
+    PatchMerging,
+)
 from mmattn.registry import MODELS
 
 from .arch import Arch, resolve_arch
 from .pyramid import InitCfg, PyramidBackbone
-
-
-class BOATSwinBlock(AttentionBlock):
-    """Window attention, attention in feature space, then a perceptron.
-
-    The branch in feature space is added without drop path, as published.
-
-    Args:
-        attention (nn.Module): In image space.
-        feature_attention (nn.Module): In feature space.
-        embed_dims (int): Channels C.
-        mlp_ratio (float): Hidden channels of the perceptron, as a multiple of
-            ``embed_dims``. Defaults to 4.
-        drop_path_rate (float): Drop-path rate of the other two branches.
-            Defaults to 0.
-    """
-
-    def __init__(self,
-                 attention: nn.Module,
-                 feature_attention: nn.Module,
-                 embed_dims: int,
-                 mlp_ratio: float = 4.,
-                 drop_path_rate: float = 0.) -> None:
-        super().__init__(attention, embed_dims, mlp_ratio, drop_path_rate)
-        self.feature_norm = nn.LayerNorm(embed_dims)
-        self.feature_attn = feature_attention
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        x = x + self.feature_attn(self.feature_norm(x))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 @MODELS.register_module()
@@ -112,8 +84,9 @@ class BOATSwin(PyramidBackbone):
                 return AttentionBlock(attention, C, mlp_ratio, rate)
             in_feature_space = FeatureSpaceAttention(
                 C, h, **(feature_attention or {}))
-            return BOATSwinBlock(attention, in_feature_space, C, mlp_ratio,
-                                 rate)
+            # As published, without drop path in feature space.
+            return FeatureSpaceBlock(attention, in_feature_space, C,
+                                     mlp_ratio, rate)
 
         super().__init__(
             stem=PatchEmbed(in_channels, channels[0]),

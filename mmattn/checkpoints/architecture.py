@@ -4,8 +4,9 @@ import re
 
 from torch import Tensor
 
-from mmattn.backbones import AttentionPyramid, BOATSwin
+from mmattn.backbones import AttentionPyramid, BOATCSWin, BOATSwin, CSWin
 
+_CROSS_SHAPED = 'stages.0.blocks.0.attn.local_conv.weight'
 _TABLE = 'stages.{}.blocks.0.attn.relative_position_bias_table'
 # What WindowAttention has by default, and so what a named arch leaves out.
 _USUAL_WINDOW = 7
@@ -30,7 +31,8 @@ def family_and_arch(
 
     A window other than 7 tokens belongs to the ``arch`` of AttentionPyramid,
     but is an argument of its own of BOATSwin; left out, the tables are
-    resized to the default window.
+    resized to the default window. The number of heads of CSWin and BOATCSWin
+    is not in their tensors: an arch of theirs has a name or is not told.
 
     Args:
         backbone: Tensors of a backbone, in our names.
@@ -38,9 +40,11 @@ def family_and_arch(
     Returns:
         The class name and the name of an arch, or a dict of its sizes when
         no named arch has them; (None, None) when some stage does not begin
-        with window attention.
+        with window or cross-shaped attention.
     """
     depths = stage_depths(backbone)
+    if _CROSS_SHAPED in backbone:
+        return _cross_shaped(backbone, depths)
     tables = [backbone.get(_TABLE.format(i)) for i in range(len(depths))]
     if not tables or any(table is None for table in tables):
         return None, None
@@ -55,6 +59,22 @@ def family_and_arch(
         sizes['attentions'] = tuple(_windows(table) for table in tables)
     named = (name for name, row in family.arch_zoo.items() if row == sizes)
     return family.__name__, next(named, sizes)
+
+
+def _cross_shaped(
+    backbone: dict[str, Tensor], depths: tuple[int, ...]
+) -> tuple[str, str | None]:
+    in_feature_space = any('.feature_attn.' in key for key in backbone)
+    family = BOATCSWin if in_feature_space else CSWin
+    sizes = dict(
+        embed_dims=backbone['stem.proj.weight'].shape[0], depths=depths
+    )
+    named = (
+        name
+        for name, row in family.arch_zoo.items()
+        if sizes.items() <= row.items()
+    )
+    return family.__name__, next(named, None)
 
 
 def _windows(table: Tensor) -> tuple[dict, dict]:

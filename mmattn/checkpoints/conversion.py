@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .architecture import family_and_arch, stage_depths
+from .cswin import rename_boat_cswin, rename_cswin
 from .naming import Renamed
 from .own import rename_own
 from .swin import rename_boat_swin, rename_openmmlab_swin, rename_swin
@@ -37,6 +38,14 @@ _FORMATS = {
     'openmmlab_swin': _Format(
         (r'patch_embed\.projection\.', r'stages\.0\.blocks\.0\.attn\.w_msa\.'),
         rename_openmmlab_swin,
+    ),
+    'boat_cswin': _Format(
+        (r'stage1_conv_embed\.0\.', r'stage1\.\d+\.content_attn\.'),
+        rename_boat_cswin,
+    ),
+    'cswin': _Format(
+        (r'stage1_conv_embed\.0\.', r'stage1\.0\.attns\.0\.'),
+        rename_cswin,
     ),
 }
 

@@ -1,7 +1,20 @@
 """What blocks are made of. Maps are ``(B, H, W, C)`` inside a backbone."""
 from .attention_block import AttentionBlock
+from .feature_space_block import FeatureSpaceBlock
 from .mlp import MLP
+from .overlapping_patches import (
+    OverlappingPatchEmbed,
+    OverlappingPatchMerging,
+)
 from .patch_embed import PatchEmbed
 from .patch_merging import PatchMerging
 
-__all__ = ['AttentionBlock', 'MLP', 'PatchEmbed', 'PatchMerging']
+__all__ = [
+    'AttentionBlock',
+    'FeatureSpaceBlock',
+    'MLP',
+    'OverlappingPatchEmbed',
+    'OverlappingPatchMerging',
+    'PatchEmbed',
+    'PatchMerging',
+]

@@ -3,6 +3,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .checks import check_images
+
 
 class PatchEmbed(nn.Module):
     """Embed disjoint square patches by a strided convolution and a norm.
@@ -33,11 +35,8 @@ class PatchEmbed(nn.Module):
             ValueError: If the image has other channels or is smaller than a
                 patch.
         """
-        p, channels = self.patch_size, self.proj.in_channels
-        if x.ndim != 4 or x.shape[1] != channels or min(x.shape[2:]) < p:
-            raise ValueError(
-                f'PatchEmbed expects images (B, {channels}, H, W) of at least '
-                f'{p} x {p} pixels, got {tuple(x.shape)}')
+        p = self.patch_size
+        check_images(self, x, self.proj.in_channels, p)
         H, W = x.shape[2:]
         if H % p or W % p:
             x = F.pad(x, (0, -W % p, 0, -H % p))

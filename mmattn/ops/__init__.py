@@ -4,6 +4,7 @@ from .attention import attention
 from .cluster_attention import cluster_attention
 from .clustering import balanced_clusters, cluster_sizes
 from .contrastive import contrastive_loss
+from .cross_shaped_attention import cross_shaped_attention
 from .implementations import (
     Implementation,
     choose_implementation,
@@ -36,6 +37,7 @@ __all__ = [
     'cluster_attention',
     'cluster_sizes',
     'contrastive_loss',
+    'cross_shaped_attention',
     'kernel_attention',
     'list_implementations',
     'merge_windows',

@@ -2,7 +2,7 @@ import pytest
 
 from mmattn.attentions import FeatureSpaceAttention
 from mmattn.backbones import BOATSwin
-from mmattn.backbones.boat_swin import BOATSwinBlock
+from mmattn.layers import FeatureSpaceBlock
 
 
 @pytest.mark.parametrize('arch, parameters', [
@@ -19,7 +19,7 @@ def test_parameters_of_the_published_models(arch, parameters):
 
 def test_feature_space_attention_is_in_the_shifted_blocks():
     model = BOATSwin('tiny')
-    found = [[isinstance(block, BOATSwinBlock) for block in stage.blocks]
+    found = [[isinstance(block, FeatureSpaceBlock) for block in stage.blocks]
              for stage in model.stages]
     assert found == [[False, True], [False, True], [False, True] * 3,
                      [False, False]]

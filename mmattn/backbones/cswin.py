@@ -1,0 +1,125 @@
+"""CSWin Transformer: a pyramid with cross-shaped windows."""
+
+from collections.abc import Sequence
+
+import torch.nn as nn
+
+from mmattn.attentions import CrossShapedWindowAttention
+from mmattn.layers import (
+    AttentionBlock,
+    OverlappingPatchEmbed,
+    OverlappingPatchMerging,
+)
+from mmattn.registry import MODELS
+
+from .arch import Arch, resolve_arch
+from .pyramid import InitCfg, PyramidBackbone
+
+# The last stage attends to the whole map.
+STRIPE_WIDTHS = (1, 2, 7, None)
+
+
+@MODELS.register_module()
+class CSWin(PyramidBackbone):
+    """CSWin Transformer.
+
+    Source: https://arxiv.org/abs/2107.00652, section 3.4 and table 1. An
+    image side of n pixels gives ``(n + 1) // 4`` tokens in the first stage,
+    and each later stage halves the map, rounded up.
+
+    One model serves classification and dense prediction. Upstream has two,
+    of which the classifier takes square images of one size: the same weights
+    give the same results here, and images of any size follow the rule of the
+    backbone for dense prediction (see ``CrossShapedWindowAttention``).
+
+    Args:
+        arch (str | dict): A name of ``arch_zoo`` or a dict with the keys
+            embed_dims (int): channels of the first stage, doubled in each
+            later one;
+            depths (Sequence[int]): blocks of each stage;
+            num_heads (Sequence[int]): attention heads of each stage, even
+            where there are stripes.
+            Defaults to 'tiny'.
+        in_channels (int): Channels of the images. Defaults to 3.
+        out_indices (Sequence[int]): Stages whose maps are returned, at
+            strides 4, 8, 16 and 32. Defaults to (0, 1, 2, 3).
+        stripe_widths (Sequence[int | None]): Columns or rows of a stripe in
+            each stage, in tokens; None attends to the whole map. Models that
+            were published for 384 pixels have (1, 2, 12, None). Defaults to
+            (1, 2, 7, None).
+        mlp_ratio (float): Hidden channels of the perceptrons, as a multiple
+            of the stage's channels. Defaults to 4.
+        drop_path_rate (float): Drop-path rate of the last block; it grows
+            linearly from 0. Defaults to 0.2.
+        frozen_stages (int): -1 freezes nothing, 0 the stem, n also the first
+            n stages. Defaults to -1.
+        norm_eval (bool): Keep batch normalisation in evaluation mode.
+            Defaults to False.
+        with_cp (bool): Compute the blocks again in the backward pass, to
+            save memory. Defaults to False.
+        init_cfg (dict | list[dict], optional): Initialization config.
+            Defaults to None.
+    """
+
+    # fmt: off
+    arch_zoo = {
+        'nano':  dict(embed_dims=24,  depths=(1, 2, 4, 1),  num_heads=(2, 4, 8, 16)),  # noqa: E501
+        'tiny':  dict(embed_dims=64,  depths=(1, 2, 21, 1), num_heads=(2, 4, 8, 16)),  # noqa: E501
+        'small': dict(embed_dims=64,  depths=(2, 4, 32, 2), num_heads=(2, 4, 8, 16)),  # noqa: E501
+        'base':  dict(embed_dims=96,  depths=(2, 4, 32, 2), num_heads=(4, 8, 16, 32)),  # noqa: E501
+        'large': dict(embed_dims=144, depths=(2, 4, 32, 2), num_heads=(6, 12, 24, 24)),  # noqa: E501
+    }
+    # fmt: on
+
+    def __init__(
+        self,
+        arch: Arch = 'tiny',
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        stripe_widths: Sequence[int | None] = STRIPE_WIDTHS,
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.2,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: InitCfg = None,
+    ) -> None:
+        who = type(self).__name__
+        arch = resolve_arch(who, arch, self.arch_zoo)
+        depths, num_heads = arch['depths'], arch['num_heads']
+        check_stripe_widths(who, stripe_widths, len(depths))
+        channels = [arch['embed_dims'] * 2**i for i in range(len(depths))]
+
+        def build_block(stage: int, index: int, rate: float) -> nn.Module:
+            C = channels[stage]
+            attention = CrossShapedWindowAttention(
+                C, num_heads[stage], stripe_widths[stage]
+            )
+            return AttentionBlock(attention, C, mlp_ratio, rate)
+
+        super().__init__(
+            stem=OverlappingPatchEmbed(in_channels, channels[0]),
+            build_block=build_block,
+            build_downsample=lambda i: OverlappingPatchMerging(
+                channels[i - 1], channels[i]
+            ),
+            channels=channels,
+            depths=depths,
+            out_indices=out_indices,
+            drop_path_rate=drop_path_rate,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            with_cp=with_cp,
+            init_cfg=init_cfg,
+        )
+
+
+def check_stripe_widths(
+    who: str, stripe_widths: Sequence[int | None], num_stages: int
+) -> None:
+    """Raise ValueError unless each stage has a stripe width or None."""
+    if len(stripe_widths) != num_stages:
+        raise ValueError(
+            f'{who} expects one entry of stripe_widths for each of '
+            f'{num_stages} stages, got {tuple(stripe_widths)}'
+        )

@@ -1,0 +1,48 @@
+"""The residual block of BOAT: in image space, then in feature space."""
+
+import torch.nn as nn
+from mmcv.cnn.bricks import DropPath
+from torch import Tensor
+
+from .attention_block import AttentionBlock
+
+
+class FeatureSpaceBlock(AttentionBlock):
+    """Attention in image space, in feature space, then a perceptron.
+
+    Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.3. Each is
+    normalised before and added after.
+
+    Args:
+        attention (nn.Module): In image space.
+        feature_attention (nn.Module): In feature space.
+        embed_dims (int): Channels C.
+        mlp_ratio (float): Hidden channels of the perceptron, as a multiple of
+            ``embed_dims``. Defaults to 4.
+        drop_path_rate (float): Drop-path rate of the attention in image space
+            and of the perceptron. Defaults to 0.
+        feature_drop_path_rate (float): Drop-path rate of the attention in
+            feature space: 0 in the published BOAT-Swin, that of the other
+            branches in BOAT-CSWin. Defaults to 0.
+    """
+
+    def __init__(
+        self,
+        attention: nn.Module,
+        feature_attention: nn.Module,
+        embed_dims: int,
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.0,
+        feature_drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__(attention, embed_dims, mlp_ratio, drop_path_rate)
+        self.feature_norm = nn.LayerNorm(embed_dims)
+        self.feature_attn = feature_attention
+        self.feature_drop_path = DropPath(feature_drop_path_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        in_feature_space = self.feature_attn(self.feature_norm(x))
+        x = x + self.feature_drop_path(in_feature_space)
+        return x + self.drop_path(self.mlp(self.norm2(x)))

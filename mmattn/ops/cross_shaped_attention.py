@@ -1,0 +1,159 @@
+"""Attention inside the stripes of a map, two orientations side by side.
+
+Axes: B batch, H W rows and columns of the map, C = h * d channels, h heads,
+d channels of a head, s width of a stripe, n windows, N tokens of a window.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .attention import attention
+from .implementations import choose_implementation, register_implementation
+from .windows import Size, merge_windows, padded_size, split_windows
+
+
+def cross_shaped_attention(
+    qkv: Tensor,
+    num_heads: int,
+    stripe_width: int | None,
+    local_weight: Tensor,
+    local_bias: Tensor | None = None,
+    scale: float | None = None,
+    impl: str = 'auto',
+) -> Tensor:
+    """Let every token attend to its column of tokens and to its row.
+
+    Source: CSWin, https://arxiv.org/abs/2107.00652, sections 3.2 and 3.3. The
+    first half of the heads attends inside vertical stripes (H rows, s
+    columns), the second inside horizontal ones (s rows, W columns). A 3x3
+    depthwise convolution of the values inside each stripe, with zeros around
+    it, is added to the result (locally-enhanced positional encoding).
+
+    A map that the stripes do not divide is padded with zeros on both sides,
+    half of them, rounded down, at the top or the left. The padding takes part
+    as keys and in the convolution, as in the published backbone for dense
+    prediction.
+
+    Args:
+        qkv: Queries, keys and values side by side, ``(B, H, W, 3 * C)``, each
+            of ``h`` heads of ``d`` channels.
+        num_heads: Number of heads h of both orientations, even.
+        stripe_width: Columns or rows s of a stripe; None for attention of all
+            heads, also of an odd number of them, to the whole map.
+        local_weight: Kernels of the convolution, ``(C, 1, 3, 3)``.
+        local_bias: Its bias, ``(C, )``. Defaults to None, no bias.
+        scale: Factor of the products. Defaults to None, ``d ** -0.5``.
+        impl: ``'reference'``, ``'sdpa'`` (PyTorch's fused attention inside
+            the stripes), another registered name, or ``'auto'``. Defaults to
+            ``'auto'``.
+
+    Returns:
+        ``(B, H, W, C)`` in the dtype of ``qkv``.
+
+    Raises:
+        ValueError: If the channels are not three times a multiple of
+            ``num_heads``, the kernels do not fit them, the stripes have no
+            width, or ``num_heads`` is odd and there are stripes.
+    """
+    _check(qkv, num_heads, stripe_width, local_weight)
+    if scale is None:
+        scale = (qkv.shape[-1] // (3 * num_heads)) ** -0.5
+    args = (qkv, num_heads, stripe_width, local_weight, local_bias, scale)
+    row = choose_implementation('cross_shaped_attention', impl, *args)
+    return row.function(*args)
+
+
+def _check(
+    qkv: Tensor,
+    num_heads: int,
+    stripe_width: int | None,
+    local_weight: Tensor,
+) -> None:
+    who = 'cross_shaped_attention'
+    if qkv.ndim != 4 or num_heads < 1 or qkv.shape[-1] % (3 * num_heads):
+        raise ValueError(
+            f'{who} expects qkv (B, H, W, 3 * heads * d), got '
+            f'{tuple(qkv.shape)} with {num_heads=}'
+        )
+    kernels = (qkv.shape[-1] // 3, 1, 3, 3)
+    if local_weight.shape != kernels:
+        raise ValueError(
+            f'{who} expects local_weight {kernels}, got '
+            f'{tuple(local_weight.shape)}'
+        )
+    if stripe_width is not None and (stripe_width < 1 or num_heads % 2):
+        raise ValueError(
+            f'{who} expects stripe_width >= 1 and an even num_heads, got '
+            f'{stripe_width=}, {num_heads=}'
+        )
+
+
+@register_implementation('cross_shaped_attention', 'reference')
+def _reference(*args) -> Tensor:
+    return _in_stripes(*args, impl='reference')
+
+
+@register_implementation(
+    'cross_shaped_attention', 'sdpa', needs='torch.nn.functional', priority=10
+)
+def _sdpa(*args) -> Tensor:
+    return _in_stripes(*args, impl='sdpa')
+
+
+def _in_stripes(
+    qkv: Tensor,
+    num_heads: int,
+    stripe_width: int | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    impl: str,
+) -> Tensor:
+    H, W = qkv.shape[1:3]
+    windows = [(H, W)]
+    if stripe_width is not None:
+        windows = [(H, stripe_width), (stripe_width, W)]
+    parts = len(windows)
+    weights = weight.chunk(parts)
+    biases = [None] * parts if bias is None else bias.chunk(parts)
+    d = qkv.shape[-1] // (3 * num_heads)
+    outs = []
+    for i, window in enumerate(windows):
+        cut, size, (top, left) = _cut(qkv, window)  # (B, n, N, 3 * C)
+        # Each orientation takes its part of the heads.
+        cut = cut.unflatten(-1, (3, parts, -1, d))[..., i, :, :]
+        q, k, v = cut.permute(3, 0, 1, 4, 2, 5)  # each (B, n, h / parts, N, d)
+        out = attention(q, k, v, None, scale, impl)
+        out = out.transpose(2, 3).flatten(-2)  # (B, n, N, C / parts)
+        values = cut[..., 2, :, :].flatten(-2)
+        out = out + _convolve(values, window, weights[i], biases[i])
+        out = merge_windows(out, window, size)
+        outs.append(out[:, top : top + H, left : left + W])
+    return torch.cat(outs, dim=-1)
+
+
+def _cut(x: Tensor, window: Size) -> tuple[Tensor, Size, Size]:
+    """Pad a map evenly on both sides and cut it into windows.
+
+    Returns:
+        The windows ``(B, n, N, C)``, the size of the padded map, and the
+        rows and columns that were added before the first.
+    """
+    H, W = x.shape[1:3]
+    size = padded_size((H, W), window)
+    top, left = (size[0] - H) // 2, (size[1] - W) // 2
+    if size != (H, W):
+        bottom, right = size[0] - H - top, size[1] - W - left
+        x = F.pad(x, (0, 0, left, right, top, bottom))
+    return split_windows(x, window), size, (top, left)
+
+
+def _convolve(
+    v: Tensor, window: Size, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """Convolve ``(B, n, N, C)`` depthwise, each window by itself."""
+    B, n, _, C = v.shape
+    x = v.reshape(B * n, *window, C).permute(0, 3, 1, 2)
+    x = F.conv2d(x, weight, bias, padding=1, groups=C)
+    return x.permute(0, 2, 3, 1).reshape(B, n, -1, C)
