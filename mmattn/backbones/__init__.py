@@ -3,5 +3,6 @@ from .attention_pyramid import AttentionPyramid
 from .boat_cswin import BOATCSWin
 from .boat_swin import BOATSwin
 from .cswin import CSWin
+from .smt import SMT
 
-__all__ = ['AttentionPyramid', 'BOATCSWin', 'BOATSwin', 'CSWin']
+__all__ = ['AttentionPyramid', 'BOATCSWin', 'BOATSwin', 'CSWin', 'SMT']

@@ -4,10 +4,19 @@ import re
 
 from torch import Tensor
 
-from mmattn.backbones import AttentionPyramid, BOATCSWin, BOATSwin, CSWin
+from mmattn.backbones import (
+    SMT,
+    AttentionPyramid,
+    BOATCSWin,
+    BOATSwin,
+    CSWin,
+)
 
 _CROSS_SHAPED = 'stages.0.blocks.0.attn.local_conv.weight'
 _TABLE = 'stages.{}.blocks.0.attn.relative_position_bias_table'
+_BATCH_NORM_IN_STEM = 'stem.batch_norm.weight'
+# First value of the factors of layer scale where no named arch has them.
+_LAYER_SCALE = 1e-4
 # What WindowAttention has by default, and so what a named arch leaves out.
 _USUAL_WINDOW = 7
 
@@ -31,8 +40,9 @@ def family_and_arch(
 
     A window other than 7 tokens belongs to the ``arch`` of AttentionPyramid,
     but is an argument of its own of BOATSwin; left out, the tables are
-    resized to the default window. The number of heads of CSWin and BOATCSWin
-    is not in their tensors: an arch of theirs has a name or is not told.
+    resized to the default window. The number of heads of CSWin, BOATCSWin
+    and SMT is not in their tensors: an arch of theirs has a name (SMT's may
+    differ from it in depths and layer scale) or is not told.
 
     Args:
         backbone: Tensors of a backbone, in our names.
@@ -40,11 +50,13 @@ def family_and_arch(
     Returns:
         The class name and the name of an arch, or a dict of its sizes when
         no named arch has them; (None, None) when some stage does not begin
-        with window or cross-shaped attention.
+        with window or cross-shaped attention and the stem is not SMT's.
     """
     depths = stage_depths(backbone)
     if _CROSS_SHAPED in backbone:
         return _cross_shaped(backbone, depths)
+    if _BATCH_NORM_IN_STEM in backbone:
+        return SMT.__name__, _smt_arch(backbone, depths)
     tables = [backbone.get(_TABLE.format(i)) for i in range(len(depths))]
     if not tables or any(table is None for table in tables):
         return None, None
@@ -75,6 +87,29 @@ def _cross_shaped(
         if sizes.items() <= row.items()
     )
     return family.__name__, next(named, None)
+
+
+def _smt_arch(
+    backbone: dict[str, Tensor], depths: tuple[int, ...]
+) -> str | dict | None:
+    hidden = [
+        backbone[f'stages.{i}.blocks.0.mlp.fc1.weight']
+        for i in range(len(depths))
+    ]
+    widths = dict(
+        embed_dims=backbone['stem.proj.weight'].shape[0],
+        mlp_ratios=tuple(w.shape[0] / w.shape[1] for w in hidden),
+        stem_kernel=backbone['stem.conv.weight'].shape[-1],
+    )
+    rows = SMT.arch_zoo.values()
+    alike = next((r for r in rows if widths.items() <= r.items()), None)
+    if alike is None:
+        return None
+    scaled = 'stages.0.blocks.0.gamma1.weight' in backbone
+    scale = _LAYER_SCALE if scaled else None
+    arch = dict(alike, depths=depths, layer_scale=scale)
+    named = (name for name, row in SMT.arch_zoo.items() if row == arch)
+    return next(named, arch)
 
 
 def _windows(table: Tensor) -> tuple[dict, dict]:

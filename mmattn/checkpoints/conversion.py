@@ -12,6 +12,7 @@ from .architecture import family_and_arch, stage_depths
 from .cswin import rename_boat_cswin, rename_cswin
 from .naming import Renamed
 from .own import rename_own
+from .smt import rename_smt
 from .swin import rename_boat_swin, rename_openmmlab_swin, rename_swin
 
 # A whole model keeps its backbone under one of these.
@@ -47,6 +48,7 @@ _FORMATS = {
         (r'stage1_conv_embed\.0\.', r'stage1\.0\.attns\.0\.'),
         rename_cswin,
     ),
+    'smt': _Format((r'patch_embed1\.conv\.0\.', r'block1\.0\.'), rename_smt),
 }
 
 

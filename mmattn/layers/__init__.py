@@ -1,5 +1,7 @@
 """What blocks are made of. Maps are ``(B, H, W, C)`` inside a backbone."""
 from .attention_block import AttentionBlock
+from .conv_mlp import ConvMLP
+from .conv_stem import ConvStem
 from .feature_space_block import FeatureSpaceBlock
 from .mlp import MLP
 from .overlapping_patches import (
@@ -11,6 +13,8 @@ from .patch_merging import PatchMerging
 
 __all__ = [
     'AttentionBlock',
+    'ConvMLP',
+    'ConvStem',
     'FeatureSpaceBlock',
     'MLP',
     'OverlappingPatchEmbed',
