@@ -5,20 +5,15 @@ Axes: B batch, H W rows and columns, C channels. Inside, maps are
 """
 import re
 from collections.abc import Sequence
-from typing import Callable, Optional, Union
+from typing import Callable
 
 import torch
 import torch.nn as nn
-from mmengine.model import BaseModule, PretrainedInit
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
-
-from mmattn.registry import WEIGHT_INITIALIZERS
 
 from .arch import drop_path_schedule
+from .base import BaseBackbone, InitCfg, init_linear
 from .recomputation import recomputed
-
-InitCfg = Optional[Union[dict, list]]
 
 
 class PyramidStage(nn.Module):
@@ -51,7 +46,7 @@ class PyramidStage(nn.Module):
         return x
 
 
-class PyramidBackbone(BaseModule):
+class PyramidBackbone(BaseBackbone):
     """A backbone of several stages, each at half the resolution before.
 
     A family gives its parts; what all families share is here. Stages behind
@@ -102,19 +97,11 @@ class PyramidBackbone(BaseModule):
                  norm_eval: bool = False,
                  with_cp: bool = False,
                  init_cfg: InitCfg = None) -> None:
-        super().__init__(init_cfg)
-        self._check_out_indices(out_indices, len(depths))
+        super().__init__(
+            len(depths), out_indices, frozen_stages, norm_eval, init_cfg)
         num_stages = max(out_indices) + 1
-        if frozen_stages not in range(-1, len(depths) + 1):
-            raise ValueError(
-                f'{type(self).__name__} expects frozen_stages from -1 '
-                f'(nothing) to {len(depths)} (all stages), got '
-                f'{frozen_stages}')
-        self.out_indices = tuple(out_indices)
         self.out_channels = tuple(channels[i] for i in out_indices)
         self.with_norm_between = with_norm_between
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
         self.with_cp = with_cp
 
         rates = drop_path_schedule(drop_path_rate, depths)
@@ -127,10 +114,8 @@ class PyramidBackbone(BaseModule):
         for i in self.norm_indices:
             self.add_module(f'norm{i}',
                             nn.LayerNorm(channels[i], eps=norm_eps))
-        self.apply(_init_linear)
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
-        self.train()
+        self.apply(init_linear)
+        self.freeze()
 
     @property
     def norm_indices(self) -> tuple[int, ...]:
@@ -160,31 +145,6 @@ class PyramidBackbone(BaseModule):
             if self.with_norm_between:
                 x = out
         return tuple(outs)
-
-    def train(self, mode: bool = True) -> 'PyramidBackbone':
-        """Set the mode, but leave frozen stages in evaluation mode."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        if self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
-
-    def init_weights(self) -> None:
-        """Initialize by ``init_cfg``, a pretrained checkpoint last."""
-        cfgs = self.init_cfg or []
-        cfgs = [cfgs] if isinstance(cfgs, dict) else cfgs
-        kept, fresh = self.init_cfg, not self.is_init
-        self.init_cfg = [cfg for cfg in cfgs if not _is_pretrained(cfg)]
-        super().init_weights()
-        self.init_cfg = kept
-        for cfg in cfgs:
-            # Ours reads published files too, and never unpickles freely.
-            if _is_pretrained(cfg) and fresh:
-                initializer = WEIGHT_INITIALIZERS.get('BackbonePretrained')
-                initializer(**{k: cfg[k] for k in cfg if k != 'type'})(self)
 
     def get_layer_depth(self,
                         param_name: str,
@@ -228,18 +188,6 @@ class PyramidBackbone(BaseModule):
         ]
         return frozen
 
-    def _check_out_indices(self, out_indices: Sequence[int],
-                           num_stages: int) -> None:
-        valid = (
-            isinstance(out_indices, Sequence) and len(out_indices) > 0
-            and list(out_indices) == sorted(set(out_indices))
-            and set(out_indices) <= set(range(num_stages)))
-        if not valid:
-            raise ValueError(
-                f'{type(self).__name__} expects out_indices to be ascending '
-                f'stage indices from 0 to {num_stages - 1}, such as (3, ), '
-                f'got {out_indices!r}')
-
     def _load_from_state_dict(self, state_dict: dict, prefix: str,
                               *args) -> None:
         """Leave out stages and norms that ``out_indices`` has no use for.
@@ -256,14 +204,3 @@ class PyramidBackbone(BaseModule):
             if key.startswith(prefix) and unused:
                 del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def _is_pretrained(cfg: dict) -> bool:
-    return cfg['type'] == 'Pretrained' or cfg['type'] is PretrainedInit

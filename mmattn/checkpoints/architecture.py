@@ -5,6 +5,7 @@ import re
 from torch import Tensor
 
 from mmattn.backbones import (
+    PerspectiveEncoder,
     SMT,
     AttentionPyramid,
     BOATCSWin,
@@ -52,6 +53,8 @@ def family_and_arch(
         no named arch has them; (None, None) when some stage does not begin
         with window or cross-shaped attention and the stem is not SMT's.
     """
+    if 'integrator.norm.weight' in backbone:
+        return PerspectiveEncoder.__name__, _perspective_arch(backbone)
     depths = stage_depths(backbone)
     if _CROSS_SHAPED in backbone:
         return _cross_shaped(backbone, depths)
@@ -110,6 +113,22 @@ def _smt_arch(
     arch = dict(alike, depths=depths, layer_scale=scale)
     named = (name for name, row in SMT.arch_zoo.items() if row == arch)
     return next(named, arch)
+
+
+def _perspective_arch(backbone: dict[str, Tensor]) -> str | None:
+    fc1 = backbone['integrator.layers.0.fc1.weight']
+    sizes = dict(
+        embed_dims=len(backbone['stages.0.conv.fuse.bn.weight']),
+        depths=(0, 0, *stage_depths(backbone)),
+        integrator_dims=fc1.shape[1],
+        integrator_hidden_dims=fc1.shape[0],
+    )
+    named = (
+        name
+        for name, row in PerspectiveEncoder.arch_zoo.items()
+        if sizes.items() <= row.items()
+    )
+    return next(named, None)
 
 
 def _windows(table: Tensor) -> tuple[dict, dict]:

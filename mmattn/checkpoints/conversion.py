@@ -12,6 +12,7 @@ from .architecture import family_and_arch, stage_depths
 from .cswin import rename_boat_cswin, rename_cswin
 from .naming import Renamed
 from .own import rename_own
+from .perspective import rename_perspective
 from .smt import rename_smt
 from .swin import rename_boat_swin, rename_openmmlab_swin, rename_swin
 
@@ -27,7 +28,9 @@ class _Format(NamedTuple):
 _WINDOW_TABLE = r'attn\.relative_position_bias_table'
 # The first format whose marks are all there is the one.
 _FORMATS = {
-    'mmattn': _Format((r'stem\.', r'stages\.0\.blocks\.0\.'), rename_own),
+    'mmattn': _Format(
+        (r'(stem|integrator)\.', r'stages\.\d\.blocks\.0\.'), rename_own
+    ),
     'boat_swin': _Format(
         (r'patch_embed\.proj\.', r'layers\.0\.blocks\.\d+\.attnC\.'),
         rename_boat_swin,
@@ -49,6 +52,10 @@ _FORMATS = {
         rename_cswin,
     ),
     'smt': _Format((r'patch_embed1\.conv\.0\.', r'block1\.0\.'), rename_smt),
+    'perspective_unet': _Format(
+        (r'Encoder1\.layers\.0\.', r'Encoder2\.stages\.0\.0\.'),
+        rename_perspective,
+    ),
 }
 
 
@@ -200,6 +207,8 @@ def _detect(state: dict[str, Tensor]) -> str:
 
 def _add_output_norms(backbone: dict[str, Tensor]) -> list[str]:
     added = []
+    if 'integrator.norm.weight' in backbone:  # its maps have no norms
+        return added
     for stage in range(len(stage_depths(backbone))):
         like = backbone.get(f'stages.{stage}.blocks.0.norm1.weight')
         if like is None or f'norm{stage}.weight' in backbone:

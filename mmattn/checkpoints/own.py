@@ -6,6 +6,8 @@ from torch import Tensor
 
 from .naming import Renamed, rename
 
+_PARTS = r'stem\.|stages\.\d+\.|norm\d+\.|integrator\.|fusions\.\d+\.'
+
 
 def rename_own(state: dict[str, Tensor]) -> Renamed:
     """Keep the names, see :func:`.naming.rename`."""
@@ -13,4 +15,4 @@ def rename_own(state: dict[str, Tensor]) -> Renamed:
 
 
 def _same(key: str) -> str | None:
-    return key if re.match(r'stem\.|stages\.\d+\.|norm\d+\.', key) else None
+    return key if re.match(_PARTS, key) else None

@@ -1,15 +1,14 @@
 """What blocks are made of. Maps are ``(B, H, W, C)`` inside a backbone."""
+
 from .attention_block import AttentionBlock
 from .conv_mlp import ConvMLP
 from .conv_stem import ConvStem
 from .feature_space_block import FeatureSpaceBlock
 from .mlp import MLP
-from .overlapping_patches import (
-    OverlappingPatchEmbed,
-    OverlappingPatchMerging,
-)
+from .overlapping_patches import OverlappingPatchEmbed, OverlappingPatchMerging
 from .patch_embed import PatchEmbed
 from .patch_merging import PatchMerging
+from .two_path_block import TwoPathBlock
 
 __all__ = [
     'AttentionBlock',
@@ -21,4 +20,5 @@ __all__ = [
     'OverlappingPatchMerging',
     'PatchEmbed',
     'PatchMerging',
+    'TwoPathBlock',
 ]

@@ -1,0 +1,292 @@
+"""The encoder of Perspective+ U-Net: two-path convolutions and ENLTBs."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+import torch.nn as nn
+from mmcv.cnn import ConvModule
+from torch import Tensor
+
+from mmattn.attentions import EfficientNonLocalAttention
+from mmattn.layers import AttentionBlock, TwoPathBlock
+from mmattn.registry import MODELS
+
+from .arch import Arch, drop_path_schedule, resolve_arch
+from .base import BaseBackbone, InitCfg, init_linear
+from .recomputation import recomputed
+from .scale_integrator import ScaleIntegrator
+
+# Levels from this one on have a transformer path beside the convolutions.
+_FIRST_DEEP = 2
+
+
+def _applied(block: nn.Module, x: Tensor, with_cp: bool) -> Tensor:
+    if with_cp and torch.is_grad_enabled():
+        return recomputed(block, x)
+    return block(x)
+
+
+class PerspectiveStage(nn.Module):
+    """One level: convolutions and, on deep levels, transformer blocks.
+
+    Args:
+        level (int): From 0, at full resolution.
+        in_channels (int): Channels of the level before, or of the image.
+        channels (int): Channels of this level.
+        rates (Sequence[float]): Drop-path rates of the transformer blocks.
+    """
+
+    def __init__(
+        self,
+        level: int,
+        in_channels: int,
+        channels: int,
+        rates: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.downsample = nn.MaxPool2d(2) if level > 0 else nn.Identity()
+        self.conv = TwoPathBlock(in_channels, channels)
+        self.blocks = nn.ModuleList(
+            AttentionBlock(
+                EfficientNonLocalAttention(channels, seed=index),
+                channels,
+                drop_path_rate=rate,
+            )
+            for index, rate in enumerate(rates)
+        )
+        if level > _FIRST_DEEP:
+            self.path_downsample = ConvModule(
+                in_channels, channels, 2, stride=2, norm_cfg=dict(type='BN')
+            )
+            self.path_adjust = nn.Conv2d(2 * channels, channels, 1)
+
+    def forward(self, x: Tensor, with_cp: bool) -> Tensor:
+        """The convolutions: the map of the level before to this level's."""
+        return _applied(self.conv, self.downsample(x), with_cp)
+
+    def transform(
+        self, x: Tensor, before: Tensor | None, with_cp: bool
+    ) -> Tensor:
+        """The transformer path.
+
+        Args:
+            x (Tensor): The level's map, ``(B, C, H, W)``.
+            before (Tensor, optional): The transformer path's map one level
+                above; None on the first level that has the path.
+            with_cp (bool): Compute the blocks again in the backward pass.
+
+        Returns:
+            Tensor: ``(B, C, H, W)``.
+        """
+        if before is not None:
+            before = self.path_downsample(before)
+            x = self.path_adjust(torch.cat((x, before), dim=1))
+        x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
+        for block in self.blocks:
+            x = _applied(block, x, with_cp)
+        return x.permute(0, 3, 1, 2)
+
+
+class ScaleFusion(nn.Module):
+    """Join what the integrator has for a level with the level's map.
+
+    Args:
+        embed_dims (int): Channels of the integrator.
+        channels (int): Channels of the level.
+    """
+
+    def __init__(self, embed_dims: int, channels: int) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(embed_dims, channels, 1)
+        self.fuse = nn.Conv2d(2 * channels, channels, 1)
+
+    def forward(self, integrated: Tensor, x: Tensor) -> Tensor:
+        """``(B, embed_dims, H, W)`` and ``(B, C, H, W)`` to the latter."""
+        return self.fuse(torch.cat((self.expand(integrated), x), dim=1))
+
+
+@MODELS.register_module()
+class PerspectiveEncoder(BaseBackbone):
+    """Two-path convolutions on five levels, transformers on the deep three.
+
+    Source: Perspective+ U-Net, https://arxiv.org/abs/2406.14052, section 2.
+    Beside the convolutions, transformer blocks of linear attention (ENLTB)
+    run down the three deepest levels; a transformer over the tokens of all
+    three lets them exchange what they know, and each level joins the result
+    with its own map.
+
+    Upstream differences: the published code takes images of 224 x 224 only
+    and lets images of a batch see each other, see ``integration``; dropout of
+    activations is left out.
+
+    Args:
+        arch (str | dict): A name of ``arch_zoo`` or a dict with the keys
+            embed_dims (int): channels of the first level, doubled in each
+            later one;
+            depths (Sequence[int]): transformer blocks of each level, 0 in
+            the first two;
+            integrator_dims, integrator_depth, integrator_heads,
+            integrator_hidden_dims (int): channels, layers, heads and hidden
+            channels of the transformer over the three deepest levels.
+            Defaults to 'base', the published one.
+        in_channels (int): Channels of the images. Defaults to 3.
+        out_indices (Sequence[int]): Levels whose maps are returned, at
+            strides 1, 2, 4, 8 and 16. Defaults to (0, 1, 2, 3, 4).
+        integration (str): ``'spatial'``: a token of the three deepest levels
+            attends to all tokens of its image. ``'no_leak'``: to itself,
+            which is what the published code computes for an image alone, and
+            what published weights need. Defaults to 'spatial'.
+        drop_path_rate (float): Drop-path rate of the last transformer block;
+            it grows linearly from 0. Defaults to 0.1.
+        frozen_stages (int): -1 and 0 freeze nothing, n the first n levels.
+            Defaults to -1.
+        norm_eval (bool): Keep batch normalisation in evaluation mode.
+            Defaults to False.
+        with_cp (bool): Compute the blocks again in the backward pass, to
+            save memory. Defaults to False.
+        init_cfg (dict | list[dict], optional): Initialization config.
+            Defaults to None.
+    """
+
+    # fmt: off
+    arch_zoo = {
+        'nano': dict(embed_dims=8,  depths=(0, 0, 1, 1, 1), integrator_dims=32,  integrator_depth=1, integrator_heads=4, integrator_hidden_dims=64),  # noqa: E501
+        'base': dict(embed_dims=64, depths=(0, 0, 2, 2, 2), integrator_dims=256, integrator_depth=6, integrator_heads=8, integrator_hidden_dims=2048),  # noqa: E501
+    }
+    # fmt: on
+
+    def __init__(
+        self,
+        arch: Arch = 'base',
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3, 4),
+        integration: str = 'spatial',
+        drop_path_rate: float = 0.1,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: InitCfg = None,
+    ) -> None:
+        arch = resolve_arch(type(self).__name__, arch, self.arch_zoo)
+        depths = arch['depths']
+        if len(depths) <= _FIRST_DEEP or any(depths[:_FIRST_DEEP]):
+            raise ValueError(
+                'PerspectiveEncoder expects depths of at least '
+                f'{_FIRST_DEEP + 1} levels, 0 in the first {_FIRST_DEEP}, got '
+                f'{depths}'
+            )
+        super().__init__(
+            len(depths), out_indices, frozen_stages, norm_eval, init_cfg
+        )
+        channels = [arch['embed_dims'] * 2**i for i in range(len(depths))]
+        self.in_channels = in_channels
+        self.out_channels = tuple(channels[i] for i in out_indices)
+        self.with_cp = with_cp
+        # The deep maps depend on each other: all of them or none.
+        last = max(out_indices)
+        num_levels = last + 1 if last < _FIRST_DEEP else len(depths)
+        rates = drop_path_schedule(drop_path_rate, depths)
+        before = [in_channels, *channels]
+        self.stages = nn.ModuleList(
+            PerspectiveStage(i, before[i], channels[i], rates[i])
+            for i in range(num_levels)
+        )
+        self.fusions = nn.ModuleDict()
+        if num_levels > _FIRST_DEEP:
+            self.integrator = ScaleIntegrator(
+                channels[_FIRST_DEEP:],
+                arch['integrator_dims'],
+                arch['integrator_depth'],
+                arch['integrator_heads'],
+                arch['integrator_hidden_dims'],
+                integration,
+            )
+            for i in out_indices:
+                if i >= _FIRST_DEEP:
+                    self.fusions[str(i)] = ScaleFusion(
+                        arch['integrator_dims'], channels[i]
+                    )
+        self.apply(init_linear)
+        self.freeze()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Map images to one map for each of ``out_indices``.
+
+        Args:
+            x (Tensor): ``(B, in_channels, H, W)``, any H and W from 16 up.
+
+        Returns:
+            tuple[Tensor]: ``(B, C_i, H_i, W_i)``.
+
+        Raises:
+            ValueError: If the images have other channels or are smaller.
+        """
+        least = 2 ** (len(self.stages) - 1)
+        if (
+            x.ndim != 4
+            or x.shape[1] != self.in_channels
+            or min(x.shape[2:]) < least
+        ):
+            raise ValueError(
+                f'PerspectiveEncoder expects images (B, {self.in_channels}, '
+                f'H, W) of at least {least} x {least} pixels, got '
+                f'{tuple(x.shape)}'
+            )
+        maps, deep = [], []
+        for i, stage in enumerate(self.stages):
+            x = stage(x, self.with_cp)
+            maps.append(x)
+            if i >= _FIRST_DEEP:
+                before = deep[-1] if deep else None
+                deep.append(stage.transform(x, before, self.with_cp))
+        if deep:
+            integrated = self.integrator(deep, self.with_cp)
+            for key, fusion in self.fusions.items():
+                i = int(key)
+                maps[i] = fusion(integrated[i - _FIRST_DEEP], maps[i])
+        return tuple(maps[i] for i in self.out_indices)
+
+    def get_layer_depth(
+        self, param_name: str, prefix: str = ''
+    ) -> tuple[int, int]:
+        """Depth of a parameter, for layer-wise learning rates.
+
+        Args:
+            param_name (str): Name of the parameter.
+            prefix (str): What stands before the backbone's own names.
+                Defaults to ''.
+
+        Returns:
+            tuple[int, int]: The depth, i for the i-th level from 0, one more
+            than the last for the integrator and what is outside the backbone;
+            and the number of depths.
+        """
+        num_levels = len(self.stages)
+        found = re.match(re.escape(prefix) + r'stages\.(\d+)\.', param_name)
+        depth = int(found[1]) if found else num_levels
+        return depth, num_levels + 1
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        return list(self.stages[: max(self.frozen_stages, 0)])
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args
+    ) -> None:
+        """Leave out the levels that ``out_indices`` has no use for."""
+        for key in list(state_dict):
+            part, _, rest = key[len(prefix) :].partition('.')
+            unused = (
+                (
+                    part == 'stages'
+                    and int(rest.split('.')[0]) >= len(self.stages)
+                )
+                or (
+                    part == 'fusions'
+                    and rest.split('.')[0] not in self.fusions
+                )
+                or (part == 'integrator' and not hasattr(self, 'integrator'))
+            )
+            if key.startswith(prefix) and unused:
+                del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *args)
