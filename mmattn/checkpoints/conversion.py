@@ -69,8 +69,7 @@ class Converted:
             ``fc.bias``); empty when the file has no classifier.
         source: The format that it came in.
         family: Our backbone's registered name without the scope,
-            ``'BOATSwin'`` or ``'AttentionPyramid'``; None when the names
-            do not tell.
+            such as ``'BOATSwin'``; None when the names do not tell.
         arch: The backbone's ``arch``: a name, a dict of sizes that has none,
             or None when the names do not tell.
         unused: Names in the file that went nowhere: other parts of a whole
@@ -103,8 +102,9 @@ def detect_source(state_dict: dict[str, Tensor]) -> str:
             ``encoder.``.
 
     Returns:
-        ``'mmattn'`` (our own), ``'boat_swin'``, ``'swin'`` (official) or
-        ``'openmmlab_swin'`` (mmpretrain, mmdet, mmseg).
+        A name of :func:`source_names`: ``'mmattn'`` (our own),
+        ``'openmmlab_swin'`` (mmpretrain, mmdet, mmseg), or that of the
+        official code of a family, such as ``'boat_cswin'``.
 
     Raises:
         ValueError: If it is none of these; the message names some keys.
@@ -126,7 +126,7 @@ def convert(
 
     Args:
         state_dict: Tensors by name, as :func:`.load_file` returns them. The
-            tensors are shared with the result, not copied.
+            tensors are shared with the result, where they need no change.
         source: A format of :func:`detect_source`, or ``'auto'``.
         strict: Whether a name in the backbone that fits nowhere is an error.
 
