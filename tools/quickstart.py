@@ -103,7 +103,12 @@ TASKS = dict(
     ),
 )
 # Name of a backbone in the file names of configs, and its folder there.
-BACKBONES = {'boat-swin': 'boat_swin', 'swin': 'swin'}
+BACKBONES = {
+    'boat-cswin': 'boat_cswin',
+    'boat-swin': 'boat_swin',
+    'cswin': 'cswin',
+    'swin': 'swin',
+}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
