@@ -35,6 +35,7 @@ MODELS = _child(
     'mmattn.backbones',
     'mmattn.plugins',
     'mmattn.necks',
+    'mmattn.heads',
 )
 HOOKS = _child(root.HOOKS, 'mmattn.engine')
 WEIGHT_INITIALIZERS = _child(root.WEIGHT_INITIALIZERS, 'mmattn.checkpoints')

@@ -5,12 +5,12 @@ import re
 from torch import Tensor
 
 from mmattn.backbones import (
-    PerspectiveEncoder,
     SMT,
     AttentionPyramid,
     BOATCSWin,
     BOATSwin,
     CSWin,
+    PerspectiveEncoder,
 )
 
 _CROSS_SHAPED = 'stages.0.blocks.0.attn.local_conv.weight'

@@ -1,0 +1,25 @@
+# python tools/train.py \
+#     configs/perspective_unet/perspective-unet-nano_1xb8-8e_digits.py
+_base_ = '../boat_swin/upernet_boat-swin-nano_1xb8-8e_digits.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmattn.PerspectiveEncoder',
+        arch='nano',
+        drop_path_rate=0.0,
+    ),
+    decode_head=dict(
+        _delete_=True,
+        type='mmattn.PerspectiveHead',
+        in_channels=[8, 16, 32, 64, 128],
+        channels=8,
+        num_classes=11,
+        dropout_ratio=0.0,
+        loss_decode=[
+            dict(type='CrossEntropyLoss', loss_weight=0.4),
+            dict(type='DiceLoss', loss_weight=0.6),
+        ],
+    ),
+    auxiliary_head=None,
+)
