@@ -107,6 +107,7 @@ BACKBONES = {
     'boat-cswin': 'boat_cswin',
     'boat-swin': 'boat_swin',
     'cswin': 'cswin',
+    'smt': 'smt',
     'swin': 'swin',
 }
 

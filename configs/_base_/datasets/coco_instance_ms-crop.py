@@ -1,35 +1,10 @@
-# COCO 2017 instance segmentation with the multi-scale and crop policy of DETR:
-# half of the images are resized to a short side of 480 to 800, the other half
-# are cropped first.
-_base_ = 'mmdet::_base_/datasets/coco_instance.py'
-
-scales = [(side, 1333) for side in range(480, 801, 32)]
-train_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(
-        type='RandomChoice',
-        transforms=[
-            [dict(type='RandomChoiceResize', scales=scales, keep_ratio=True)],
-            [
-                dict(
-                    type='RandomChoiceResize',
-                    scales=[(400, 1333), (500, 1333), (600, 1333)],
-                    keep_ratio=True,
-                ),
-                dict(
-                    type='RandomCrop',
-                    crop_type='absolute_range',
-                    crop_size=(384, 600),
-                    allow_negative_crop=True,
-                ),
-                dict(
-                    type='RandomChoiceResize', scales=scales, keep_ratio=True
-                ),
-            ],
-        ],
-    ),
-    dict(type='PackDetInputs'),
+# COCO 2017 instance segmentation with the multi-scale and crop policy of DETR.
+_base_ = [
+    'mmdet::_base_/datasets/coco_instance.py',
+    './coco_ms-crop_pipeline.py',
 ]
+
+train_pipeline = _base_.ms_crop_pipeline
+train_pipeline[0]['backend_args'] = _base_.backend_args
+train_pipeline[1]['with_mask'] = True
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

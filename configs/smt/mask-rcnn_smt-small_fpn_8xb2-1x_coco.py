@@ -1,0 +1,24 @@
+# Mask R-CNN on SMT-S, COCO, 12 epochs.
+# Command:   bash tools/dist_train.sh \
+#                configs/smt/mask-rcnn_smt-small_fpn_8xb2-1x_coco.py 8
+# Hardware:  8 GPUs with 2 images each (other numbers: --auto-scale-lr)
+# Expected:  box AP 47.8, mask AP 43.0 (reported by the RMT paper)
+_base_ = '../boat_swin/mask-rcnn_boat-swin-tiny_fpn_8xb2-1x_coco.py'
+
+# The published file or one of tools/convert_checkpoint.py; train from scratch
+# with --cfg-options model.backbone.init_cfg=None
+pretrained = 'checkpoints/smt-small_in1k.pth'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmattn.SMT',
+        arch='small',
+        out_indices=(0, 1, 2, 3),
+        drop_path_rate=0.2,
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)
+
+optim_wrapper = dict(optimizer=dict(lr=2e-4))

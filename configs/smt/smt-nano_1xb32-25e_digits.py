@@ -1,0 +1,15 @@
+# python tools/train.py \
+#     configs/smt/smt-nano_1xb32-25e_digits.py
+_base_ = '../boat_swin/boat-swin-nano_1xb32-25e_digits.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmattn.SMT',
+        arch='nano',
+        out_indices=(3,),
+        drop_path_rate=0.0,
+        # The usual 0.02 is too small a start for 24 channels from scratch.
+        init_cfg=dict(type='Xavier', layer='Linear', distribution='uniform'),
+    )
+)
