@@ -12,6 +12,7 @@ from mmattn.backbones import (
     CSWin,
     PerspectiveEncoder,
 )
+from mmattn.plugins import ENLCA
 
 _CROSS_SHAPED = 'stages.0.blocks.0.attn.local_conv.weight'
 _TABLE = 'stages.{}.blocks.0.attn.relative_position_bias_table'
@@ -50,9 +51,13 @@ def family_and_arch(
 
     Returns:
         The class name and the name of an arch, or a dict of its sizes when
-        no named arch has them; (None, None) when some stage does not begin
+        no named arch has them, for ENLCA a dict of its arguments;
+        (None, None) when some stage does not begin
         with window or cross-shaped attention and the stem is not SMT's.
     """
+    for key, rows in backbone.items():
+        if key.endswith('attn.projection') and '.blocks.' not in key:
+            return ENLCA.__name__, _enlca_sizes(backbone, key, rows)
     if 'integrator.norm.weight' in backbone:
         return PerspectiveEncoder.__name__, _perspective_arch(backbone)
     depths = stage_depths(backbone)
@@ -129,6 +134,17 @@ def _perspective_arch(backbone: dict[str, Tensor]) -> str | None:
         if sizes.items() <= row.items()
     )
     return next(named, None)
+
+
+def _enlca_sizes(
+    backbone: dict[str, Tensor], key: str, rows: Tensor
+) -> dict[str, int]:
+    q = backbone[key.replace('.projection', '.q.weight')]
+    return dict(
+        in_channels=q.shape[1],
+        reduction=q.shape[1] // q.shape[0],
+        num_features=rows.shape[0],
+    )
 
 
 def _windows(table: Tensor) -> tuple[dict, dict]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .architecture import family_and_arch, stage_depths
 from .cswin import rename_boat_cswin, rename_cswin
+from .enlca import rename_enlca
 from .naming import Renamed
 from .own import rename_own
 from .perspective import rename_perspective
@@ -55,6 +56,10 @@ _FORMATS = {
     'perspective_unet': _Format(
         (r'Encoder1\.layers\.0\.', r'Encoder2\.stages\.0\.0\.'),
         rename_perspective,
+    ),
+    'enlca': _Format(
+        (r'(.*\.)?conv_match1\.0\.', r'(.*\.)?attn_fn\.projection_matrix$'),
+        rename_enlca,
     ),
 }
 
@@ -122,7 +127,9 @@ def convert(
     file has no norms of the first three stages' outputs: fresh ones are
     added, so that it starts a detector. Where the file holds a whole model,
     everything outside of its backbone goes to ``head`` (a classifier's
-    ``head.fc``) or ``unused``, and is never a misfit.
+    ``head.fc``) or ``unused``, and is never a misfit. Of an ``'enlca'`` file,
+    ``backbone`` is for ``ENLCA(**c.arch)``; where there are several, each
+    stands under its place in the file.
 
     Args:
         state_dict: Tensors by name, as :func:`.load_file` returns them. The
@@ -159,6 +166,7 @@ def convert(
         if name.startswith('head.fc.')
     }
     unused = [name for name in outside if not name.startswith('head.fc.')]
+    unused += renamed.outside
     added = _add_output_norms(renamed.backbone)
     family, arch = family_and_arch(renamed.backbone)
     return Converted(

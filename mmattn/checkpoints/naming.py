@@ -18,11 +18,14 @@ class Renamed:
         head: Tensors of a classifier's head, in mmpretrain's LinearClsHead
             names.
         misfits: Names that have no place in either.
+        outside: Names of what is around the backbone in a whole model, where
+            no prefix parts it.
     """
 
     backbone: dict[str, Tensor] = field(default_factory=dict)
     head: dict[str, Tensor] = field(default_factory=dict)
     misfits: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
 
 
 def rename(
