@@ -107,6 +107,9 @@ BACKBONES = {
     'boat-cswin': 'boat_cswin',
     'boat-swin': 'boat_swin',
     'cswin': 'cswin',
+    'enltb': 'attention_pyramid',
+    'key-value': 'attention_pyramid',
+    'sliding-window': 'attention_pyramid',
     'smt': 'smt',
     'swin': 'swin',
 }
