@@ -126,7 +126,7 @@ def _in_stripes(
         q, k, v = cut.permute(3, 0, 1, 4, 2, 5)  # each (B, n, h / parts, N, d)
         out = attention(q, k, v, None, scale, impl)
         out = out.transpose(2, 3).flatten(-2)  # (B, n, N, C / parts)
-        values = cut[..., 2, :, :].flatten(-2)
+        values = v.transpose(2, 3).flatten(-2)
         out = out + _convolve(values, window, weights[i], biases[i])
         out = merge_windows(out, window, size)
         outs.append(out[:, top : top + H, left : left + W])
