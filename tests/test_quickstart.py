@@ -103,6 +103,7 @@ def test_every_task_has_a_config_for_every_backbone(quickstart, tmp_path):
             assert 'data/digit_scenes' not in cfg.pretty_text
             for split in ('train', 'val', 'test'):
                 dataset = cfg[f'{split}_dataloader'].dataset
+                dataset = dataset.get('dataset', dataset)
                 assert dataset.data_root.startswith(data)
 
 

@@ -336,8 +336,8 @@ def summarize(
     say(
         f'\n{task.model} on a {backbone} nano backbone: {total:.2f} M '
         f'parameters, {inner:.2f} M of them in the backbone.\n'
-        f'Trained on {len(runner.train_dataloader.dataset)} images for '
-        f'{runner.max_epochs} epochs, evaluated on '
+        f'Trained for {runner.max_epochs} epochs of '
+        f'{len(runner.train_dataloader.dataset)} images, evaluated on '
         f'{len(runner.val_dataloader.dataset)}: {format_time(seconds)} min '
         f'on {where}.\n'
         f'  predictions  {work_dir / "predictions.png"}\n'

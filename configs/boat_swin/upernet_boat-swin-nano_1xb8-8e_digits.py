@@ -8,6 +8,8 @@ _base_ = [
 default_scope = 'mmseg'
 max_epochs = 8
 norm_cfg = dict(type='BN', requires_grad=True)
+# Four pixels of five are background.
+class_weight = [0.2] + [1.0] * 10
 
 model = dict(
     data_preprocessor=dict(size=(128, 128)),
@@ -19,20 +21,26 @@ model = dict(
     ),
     decode_head=dict(
         in_channels=[24, 48, 96, 192],
+        channels=32,
+        num_classes=11,
+        norm_cfg=norm_cfg,
+        loss_decode=dict(class_weight=class_weight),
+    ),
+    auxiliary_head=dict(
+        in_channels=96,
         channels=64,
         num_classes=11,
         norm_cfg=norm_cfg,
-    ),
-    auxiliary_head=dict(
-        in_channels=96, channels=64, num_classes=11, norm_cfg=norm_cfg
+        loss_decode=dict(class_weight=class_weight),
     ),
 )
 
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
 train_cfg = dict(
     type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=150),
     dict(
         type='CosineAnnealingLR',
         by_epoch=True,
