@@ -1,0 +1,138 @@
+"""Measure ENLTB beside a softmax-attention block of the same width.
+
+    python tools/compare_blocks.py [--sides 28 56 112] [--embed-dims 96]
+
+Both blocks are norm, attention, residual, norm, perceptron, residual, on one
+map in float32; one attends through random features, the other through
+PyTorch's fused softmax attention with a projection of the result. Seconds are
+those of a forward and a backward pass, the best of the repeats; bytes are
+what the forward pass keeps for the backward pass.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+if (ROOT / 'mmattn' / '__init__.py').is_file():
+    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+
+from mmattn.attentions import (  # noqa: E402
+    EfficientNonLocalAttention,
+    KeyValueAttention,
+)
+from mmattn.engine.usage import UsageError, run_command  # noqa: E402
+from mmattn.layers import AttentionBlock  # noqa: E402
+
+_HEAD_DIMS = 32
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        '--sides',
+        type=int,
+        nargs='+',
+        default=[28, 56, 112],
+        help='sides of the square maps, in tokens (default: 28 56 112)',
+    )
+    parser.add_argument(
+        '--embed-dims',
+        type=int,
+        default=96,
+        help=f'channels, a multiple of {_HEAD_DIMS} (default: 96)',
+    )
+    parser.add_argument(
+        '--repeats',
+        type=int,
+        default=3,
+        help='passes, of which the fastest counts (default: 3)',
+    )
+    return parser.parse_args()
+
+
+def build_blocks(embed_dims: int) -> dict[str, nn.Module]:
+    """The blocks to compare, by name."""
+    num_heads = embed_dims // _HEAD_DIMS
+    attentions = {
+        'ENLTB': EfficientNonLocalAttention(embed_dims),
+        f'softmax, {num_heads} heads': KeyValueAttention(
+            embed_dims, num_heads
+        ),
+    }
+    return {
+        name: AttentionBlock(attention, embed_dims)
+        for name, attention in attentions.items()
+    }
+
+
+def measure(
+    block: nn.Module, x: torch.Tensor, repeats: int
+) -> tuple[float, int]:
+    """Best seconds of a forward and backward pass, and bytes kept."""
+    kept, best = {}, float('inf')
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        out = block(x)
+    out.sum().backward()
+    for _ in range(repeats):
+        synchronize()
+        start = time.perf_counter()
+        block(x).sum().backward()
+        synchronize()
+        best = min(best, time.perf_counter() - start)
+    return best, sum(kept.values())
+
+
+def synchronize() -> None:
+    """Wait for the GPU, where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    """Print one line for each block and size."""
+    args = parse_args()
+    if args.embed_dims < 1 or args.embed_dims % _HEAD_DIMS:
+        raise UsageError(
+            f'--embed-dims expects a multiple of {_HEAD_DIMS}, got '
+            f'{args.embed_dims}'
+        )
+    if min(args.sides) < 1 or args.repeats < 1:
+        raise UsageError(
+            '--sides and --repeats expect numbers from 1 up, got '
+            f'{args.sides} and {args.repeats}'
+        )
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    print(f'torch {torch.__version__}, {device}, {args.embed_dims} channels')
+    print(
+        f'{"tokens":>10}  {"block":<18}{"seconds":>9}{"MB kept":>9}'
+        f'{"parameters":>12}'
+    )
+    for side in args.sides:
+        x = torch.randn(1, side, side, args.embed_dims, device=device)
+        for name, block in build_blocks(args.embed_dims).items():
+            seconds, kept = measure(block.to(device), x, args.repeats)
+            numbers = sum(p.numel() for p in block.parameters())
+            print(
+                f'{f"{side} x {side}":>10}  {name:<18}{seconds:>9.4f}'
+                f'{kept / 1e6:>9.1f}{numbers:>12,}',
+                flush=True,
+            )
+
+
+if __name__ == '__main__':
+    run_command(main)
