@@ -1,4 +1,5 @@
 """Fixtures that several test modules share."""
+
 import sys
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def golden_case():
 def process_group(tmp_path):
     """A gloo process group of this process alone."""
     dist.init_process_group(
-        'gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+        'gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1
+    )
     yield
     dist.destroy_process_group()
 

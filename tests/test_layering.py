@@ -1,4 +1,5 @@
 """Imports run one way, and ``mmattn.ops`` runs with torch alone."""
+
 import ast
 import subprocess
 import sys
@@ -43,11 +44,13 @@ def imports(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = package[:len(package) - node.level + 1]
+            above = package[: len(package) - node.level + 1]
             start = '.'.join(above) + '.' if node.level else ''
             yield start + (node.module or '')
-            yield from (f'{start}{node.module or ""}.{alias.name}'.replace(
-                '..', '.') for alias in node.names)
+            yield from (
+                f'{start}{node.module or ""}.{alias.name}'.replace('..', '.')
+                for alias in node.names
+            )
 
 
 def part_of(path):
@@ -58,7 +61,8 @@ FILES = sorted(PACKAGE.rglob('*.py'))
 
 
 @pytest.mark.parametrize(
-    'path', FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+    'path', FILES, ids=lambda path: str(path.relative_to(PACKAGE))
+)
 def test_imports_run_one_way(path):
     part = part_of(path)
     allowed = MAY_IMPORT[part] | {part}
@@ -89,10 +93,12 @@ sys.meta_path.insert(0, Blocker())
 
 def run_blocked(names, code):
     code = BLOCKED.format(names=set(names)) + code
-    return subprocess.run([sys.executable, '-c', code],
-                          capture_output=True,
-                          text=True,
-                          cwd=PACKAGE.parent)
+    return subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        cwd=PACKAGE.parent,
+    )
 
 
 def test_ops_run_with_torch_alone():
@@ -101,7 +107,8 @@ def test_ops_run_with_torch_alone():
         'from mmattn.ops import balanced_clusters, window_attention\n'
         'x = torch.rand(2, 9, 14, 24)\n'
         'print(*window_attention(x, 2, 7, shift=3).shape)\n'
-        'print(*balanced_clusters(x.flatten(1, 2)).shape)\n')
+        'print(*balanced_clusters(x.flatten(1, 2)).shape)\n'
+    )
     done = run_blocked([*STACK, 'torchvision', 'triton'], code)
     assert done.returncode == 0, done.stderr
     assert done.stdout == '2 9 14 8\n2 126\n'
@@ -111,7 +118,8 @@ def test_a_backbone_runs_without_hosts_and_compiled_operations():
     code = (
         'import torch\n'
         'from mmattn.backbones import BOATSwin\n'
-        "print(len(BOATSwin('nano')(torch.rand(1, 3, 40, 50))))\n")
+        "print(len(BOATSwin('nano')(torch.rand(1, 3, 40, 50))))\n"
+    )
     done = run_blocked([*HOSTS, 'mmcv.ops', 'torchvision'], code)
     assert done.returncode == 0, done.stderr
     assert done.stdout == '4\n'

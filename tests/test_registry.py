@@ -1,4 +1,5 @@
 """Our names resolve from every host's scope, in fresh processes."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -24,10 +25,9 @@ print(type(MODELS.build(dict(
 
 
 def run(code):
-    done = subprocess.run([sys.executable, '-c', code],
-                          capture_output=True,
-                          text=True,
-                          cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     return done
 
@@ -36,22 +36,32 @@ def run(code):
 def test_builds_from_each_scope_without_custom_imports(scope):
     done = run(BUILD.replace('SCOPE', scope))
     assert done.stdout.splitlines() == [
-        'mmattn.backbones.boat_swin 4', 'WindowAttention'
+        'mmattn.backbones.boat_swin 4',
+        'WindowAttention',
     ]
     assert 'mmattn' not in done.stderr
 
 
-@pytest.mark.parametrize('host, build', [
-    ('mmdet', "dict(type='FCOS', backbone=BACKBONE, "
-     "neck=dict(type='FPN', in_channels=[24, 48, 96, 192], out_channels=16, "
-     "num_outs=5), bbox_head=dict(type='FCOSHead', num_classes=2, "
-     'in_channels=16))'),
-    ('mmseg', "dict(type='EncoderDecoder', backbone=BACKBONE, "
-     "decode_head=dict(type='FCNHead', in_channels=192, in_index=3, "
-     'channels=16, num_classes=2), train_cfg=dict(), '
-     "test_cfg=dict(mode='whole'))"),
-    ('mmpretrain', "dict(type='ImageClassifier', backbone=BACKBONE)"),
-])
+@pytest.mark.parametrize(
+    'host, build',
+    [
+        (
+            'mmdet',
+            "dict(type='FCOS', backbone=BACKBONE, "
+            "neck=dict(type='FPN', in_channels=[24, 48, 96, 192], "
+            'out_channels=16, num_outs=5), '
+            "bbox_head=dict(type='FCOSHead', num_classes=2, in_channels=16))",
+        ),
+        (
+            'mmseg',
+            "dict(type='EncoderDecoder', backbone=BACKBONE, "
+            "decode_head=dict(type='FCNHead', in_channels=192, in_index=3, "
+            'channels=16, num_classes=2), train_cfg=dict(), '
+            "test_cfg=dict(mode='whole'))",
+        ),
+        ('mmpretrain', "dict(type='ImageClassifier', backbone=BACKBONE)"),
+    ],
+)
 def test_builds_inside_each_host(host, build):
     backbone = "dict(type='mmattn.BOATSwin', arch='nano')"
     done = run(
@@ -59,7 +69,8 @@ def test_builds_inside_each_host(host, build):
         'from mmengine.registry import init_default_scope\n'
         f"init_default_scope('{host}')\n"
         f'model = MODELS.build({build.replace("BACKBONE", backbone)})\n'
-        'print(type(model.backbone).__name__)')
+        'print(type(model.backbone).__name__)'
+    )
     assert done.stdout == 'BOATSwin\n'
 
 
@@ -67,6 +78,7 @@ def test_every_registry_of_mmengine_has_our_child():
     from mmengine.registry import Registry, root
 
     import mmattn.registry
+
     roots = [r for r in vars(root).values() if isinstance(r, Registry)]
     assert len(roots) >= 22
     for parent in roots:

@@ -1,5 +1,6 @@
 # python tools/train.py \
-#     configs/key_value_fusion/upernet_swin-nano_key-value-fusion_1xb8-8e_digits.py
+#     configs/key_value_fusion/\
+#         upernet_swin-nano_key-value-fusion_1xb8-8e_digits.py
 _base_ = '../boat_swin/upernet_boat-swin-nano_1xb8-8e_digits.py'
 
 model = dict(

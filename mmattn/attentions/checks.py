@@ -1,4 +1,5 @@
 """Checks of arguments and inputs that all attention layers share."""
+
 import torch.nn as nn
 from torch import Tensor
 
@@ -6,8 +7,10 @@ from torch import Tensor
 def check_heads(layer: nn.Module, embed_dims: int, num_heads: int) -> None:
     """Raise ValueError unless ``num_heads`` divides ``embed_dims``."""
     if num_heads < 1 or embed_dims % num_heads != 0:
-        raise ValueError(f'{type(layer).__name__} expects num_heads to divide '
-                         f'embed_dims, got {embed_dims=}, {num_heads=}')
+        raise ValueError(
+            f'{type(layer).__name__} expects num_heads to divide '
+            f'embed_dims, got {embed_dims=}, {num_heads=}'
+        )
 
 
 def check_map(layer: nn.Module, x: Tensor, embed_dims: int) -> None:
@@ -15,4 +18,5 @@ def check_map(layer: nn.Module, x: Tensor, embed_dims: int) -> None:
     if x.ndim != 4 or x.shape[-1] != embed_dims:
         raise ValueError(
             f'{type(layer).__name__} expects a channels-last map '
-            f'(B, H, W, {embed_dims}), got {tuple(x.shape)}')
+            f'(B, H, W, {embed_dims}), got {tuple(x.shape)}'
+        )

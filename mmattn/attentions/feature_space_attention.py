@@ -1,5 +1,4 @@
 """Attention among tokens that are similar, wherever they lie: BOAT."""
-from typing import Optional
 
 import torch.nn as nn
 from mmengine.model import BaseModule
@@ -48,24 +47,27 @@ class FeatureSpaceAttention(BaseModule):
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
 
-    def __init__(self,
-                 embed_dims: int,
-                 num_heads: int,
-                 cluster_size: int = 49,
-                 overlap: int = 20,
-                 iterations: int = 2,
-                 temperature: float = 100.,
-                 with_shared_clusters: bool = False,
-                 qkv_bias: bool = True,
-                 scale: Optional[float] = None,
-                 impl: str = 'auto',
-                 init_cfg: Optional[dict] = None) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        cluster_size: int = 49,
+        overlap: int = 20,
+        iterations: int = 2,
+        temperature: float = 100.0,
+        with_shared_clusters: bool = False,
+        qkv_bias: bool = True,
+        scale: float | None = None,
+        impl: str = 'auto',
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         check_heads(self, embed_dims, num_heads)
         if not 0 <= overlap <= cluster_size or cluster_size < 1:
             raise ValueError(
                 'FeatureSpaceAttention expects 0 <= overlap <= cluster_size '
-                f'and cluster_size >= 1, got {overlap=}, {cluster_size=}')
+                f'and cluster_size >= 1, got {overlap=}, {cluster_size=}'
+            )
         self.num_heads = num_heads
         self.cluster_size = cluster_size
         self.overlap = overlap
@@ -77,7 +79,8 @@ class FeatureSpaceAttention(BaseModule):
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
         self.proj = nn.Linear(embed_dims, embed_dims)
         self.local_conv = nn.Conv2d(
-            embed_dims, embed_dims, 3, padding=1, groups=embed_dims)
+            embed_dims, embed_dims, 3, padding=1, groups=embed_dims
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
@@ -88,10 +91,17 @@ class FeatureSpaceAttention(BaseModule):
         order = self.cluster(qkv)  # (B * h, N), N = H * W
         q, k, v = qkv.view(B, H * W, 3, h, C // h).permute(2, 0, 3, 1, 4)
         out = cluster_attention(
-            q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), order,
-            self.cluster_size, self.overlap, self.scale, self.impl)
+            q.flatten(0, 1),
+            k.flatten(0, 1),
+            v.flatten(0, 1),
+            order,
+            self.cluster_size,
+            self.overlap,
+            self.scale,
+            self.impl,
+        )
         out = out.view(B, h, H * W, C // h).transpose(1, 2)
-        local = self.local_conv(qkv[..., 2 * C:].permute(0, 3, 1, 2))
+        local = self.local_conv(qkv[..., 2 * C :].permute(0, 3, 1, 2))
         out = out.reshape(B, H, W, C) + local.permute(0, 2, 3, 1)
         return self.proj(out)
 
@@ -104,19 +114,22 @@ class FeatureSpaceAttention(BaseModule):
         Returns:
             Tensor: ``(B * h, N)`` int64, see ``mmattn.ops.balanced_clusters``.
         """
-        q = qkv.detach()[..., :qkv.shape[-1] // 3].flatten(1, 2)  # (B, N, C)
+        q = qkv.detach()[..., : qkv.shape[-1] // 3].flatten(1, 2)  # (B, N, C)
         h = self.num_heads
         if not self.with_shared_clusters:
             q = q.unflatten(-1, (h, -1)).transpose(1, 2)  # (B, h, N, d)
             q = q.flatten(0, 1)
-        order = balanced_clusters(q, self.cluster_size, self.iterations,
-                                  self.temperature)
+        order = balanced_clusters(
+            q, self.cluster_size, self.iterations, self.temperature
+        )
         if self.with_shared_clusters:
             order = order.repeat_interleave(h, dim=0)
         return order
 
     def extra_repr(self) -> str:
         """Show in a printed model what its sub-modules do not."""
-        return (f'num_heads={self.num_heads}, '
-                f'cluster_size={self.cluster_size}, overlap={self.overlap}, '
-                f'scale={self.scale}, impl={self.impl!r}')
+        return (
+            f'num_heads={self.num_heads}, '
+            f'cluster_size={self.cluster_size}, overlap={self.overlap}, '
+            f'scale={self.scale}, impl={self.impl!r}'
+        )

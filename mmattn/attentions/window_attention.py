@@ -1,5 +1,4 @@
 """Attention inside the windows of a map, as in Swin Transformer."""
-from typing import Optional
 
 import torch
 import torch.nn as nn
@@ -40,20 +39,23 @@ class WindowAttention(BaseModule):
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
 
-    def __init__(self,
-                 embed_dims: int,
-                 num_heads: int,
-                 window_size: int = 7,
-                 with_shift: bool = False,
-                 qkv_bias: bool = True,
-                 with_relative_position: bool = True,
-                 impl: str = 'auto',
-                 init_cfg: Optional[dict] = None) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        window_size: int = 7,
+        with_shift: bool = False,
+        qkv_bias: bool = True,
+        with_relative_position: bool = True,
+        impl: str = 'auto',
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         check_heads(self, embed_dims, num_heads)
         if window_size < 1:
-            raise ValueError('WindowAttention expects window_size >= 1, got '
-                             f'{window_size}')
+            raise ValueError(
+                f'WindowAttention expects window_size >= 1, got {window_size}'
+            )
         self.num_heads = num_heads
         self.window_size = window_size
         self.with_shift = with_shift
@@ -62,8 +64,9 @@ class WindowAttention(BaseModule):
         self.proj = nn.Linear(embed_dims, embed_dims)
         if with_relative_position:
             self.relative_position_bias_table = nn.Parameter(
-                torch.zeros((2 * window_size - 1)**2, num_heads))
-            nn.init.trunc_normal_(self.relative_position_bias_table, std=.02)
+                torch.zeros((2 * window_size - 1) ** 2, num_heads)
+            )
+            nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         else:
             self.relative_position_bias_table = None
 
@@ -82,11 +85,13 @@ class WindowAttention(BaseModule):
             shift=self.window_size // 2 if shifted else 0,
             bias=bias,
             padding=self.qkv.bias,  # what a zero token is projected to
-            impl=self.impl)
+            impl=self.impl,
+        )
         return self.proj(out)
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str,
-                              *args) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args
+    ) -> None:
         """Resize the bias table of a checkpoint with another window."""
         key = f'{prefix}relative_position_bias_table'
         ours = self.relative_position_bias_table
@@ -94,11 +99,14 @@ class WindowAttention(BaseModule):
             table = state_dict[key]
             if table.ndim == 2 and len(table) != len(ours):
                 state_dict[key] = resize_relative_position_bias_table(
-                    table, self.window_size)
+                    table, self.window_size
+                )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """Show in a printed model what its sub-modules do not."""
-        return (f'num_heads={self.num_heads}, '
-                f'window_size={self.window_size}, '
-                f'with_shift={self.with_shift}, impl={self.impl!r}')
+        return (
+            f'num_heads={self.num_heads}, '
+            f'window_size={self.window_size}, '
+            f'with_shift={self.with_shift}, impl={self.impl!r}'
+        )

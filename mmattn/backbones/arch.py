@@ -1,8 +1,8 @@
 """Sizes of the backbones: names, dictionaries, drop-path schedules."""
-from collections.abc import Mapping, Sequence
-from typing import Union
 
-Arch = Union[str, dict]
+from collections.abc import Mapping, Sequence
+
+Arch = str | dict
 
 
 def resolve_arch(who: str, arch: Arch, arch_zoo: Mapping[str, dict]) -> dict:
@@ -22,26 +22,34 @@ def resolve_arch(who: str, arch: Arch, arch_zoo: Mapping[str, dict]) -> dict:
     """
     if isinstance(arch, str):
         if arch not in arch_zoo:
-            raise ValueError(f'{who} expects arch to be one of '
-                             f'{sorted(arch_zoo)} or a dict, got {arch!r}')
+            raise ValueError(
+                f'{who} expects arch to be one of '
+                f'{sorted(arch_zoo)} or a dict, got {arch!r}'
+            )
         return dict(arch_zoo[arch])
     keys = set(next(iter(arch_zoo.values())))
     if not isinstance(arch, Mapping) or set(arch) != keys:
         got = sorted(arch) if isinstance(arch, Mapping) else arch
-        raise ValueError(f'{who} expects an arch dict with the keys '
-                         f'{sorted(keys)}, got {got}')
+        raise ValueError(
+            f'{who} expects an arch dict with the keys '
+            f'{sorted(keys)}, got {got}'
+        )
     stages = {
         key: len(value)
         for key, value in arch.items()
         if isinstance(value, Sequence) and not isinstance(value, str)
     }
     if len(set(stages.values())) > 1:
-        raise ValueError(f'{who} expects an arch dict with one entry per '
-                         f'stage, got lengths {stages}')
+        raise ValueError(
+            f'{who} expects an arch dict with one entry per '
+            f'stage, got lengths {stages}'
+        )
     return dict(arch)
 
 
-def drop_path_schedule(rate: float, depths: Sequence[int]) -> list[list[float]]:
+def drop_path_schedule(
+    rate: float, depths: Sequence[int]
+) -> list[list[float]]:
     """Rates that grow linearly from 0 at the first block to ``rate``.
 
     Source: https://arxiv.org/abs/1603.09382, section 3.

@@ -1,6 +1,6 @@
 """BOAT-Swin: Swin Transformer with attention in feature space."""
+
 from collections.abc import Sequence
-from typing import Optional
 
 import torch.nn as nn
 
@@ -53,28 +53,33 @@ class BOATSwin(PyramidBackbone):
             Defaults to None.
     """
 
-    # yapf: disable
+    # fmt: off
     arch_zoo = {
         'nano':  dict(embed_dims=24,  depths=(2, 2, 2, 2),  num_heads=(1, 2, 4, 8)),  # noqa: E501
         'tiny':  dict(embed_dims=96,  depths=(2, 2, 6, 2),  num_heads=(3, 6, 12, 24)),  # noqa: E501
         'small': dict(embed_dims=96,  depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),  # noqa: E501
         'base':  dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),  # noqa: E501
     }
+    # fmt: on
 
-    def __init__(self,
-                 arch: Arch = 'tiny',
-                 in_channels: int = 3,
-                 out_indices: Sequence[int] = (0, 1, 2, 3),
-                 window_size: int = 7,
-                 mlp_ratio: float = 4.,
-                 feature_attention: Optional[dict] = None,
-                 drop_path_rate: float = 0.2,
-                 frozen_stages: int = -1,
-                 norm_eval: bool = False,
-                 with_cp: bool = False,
-                 init_cfg: InitCfg = None) -> None:
+    def __init__(
+        self,
+        arch: Arch = 'tiny',
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        window_size: int = 7,
+        mlp_ratio: float = 4.0,
+        feature_attention: dict | None = None,
+        drop_path_rate: float = 0.2,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: InitCfg = None,
+    ) -> None:
         arch = resolve_arch(type(self).__name__, arch, self.arch_zoo)
-        channels = [arch['embed_dims'] * 2**i for i in range(len(arch['depths']))]
+        channels = [
+            arch['embed_dims'] * 2**i for i in range(len(arch['depths']))
+        ]
 
         def build_block(stage: int, index: int, rate: float) -> nn.Module:
             C, h = channels[stage], arch['num_heads'][stage]
@@ -83,16 +88,19 @@ class BOATSwin(PyramidBackbone):
             if not odd or stage > 2:
                 return AttentionBlock(attention, C, mlp_ratio, rate)
             in_feature_space = FeatureSpaceAttention(
-                C, h, **(feature_attention or {}))
+                C, h, **(feature_attention or {})
+            )
             # As published, without drop path in feature space.
-            return FeatureSpaceBlock(attention, in_feature_space, C,
-                                     mlp_ratio, rate)
+            return FeatureSpaceBlock(
+                attention, in_feature_space, C, mlp_ratio, rate
+            )
 
         super().__init__(
             stem=PatchEmbed(in_channels, channels[0]),
             build_block=build_block,
-            build_downsample=lambda i: PatchMerging(channels[i - 1],
-                                                    channels[i]),
+            build_downsample=lambda i: PatchMerging(
+                channels[i - 1], channels[i]
+            ),
             channels=channels,
             depths=arch['depths'],
             out_indices=out_indices,
@@ -100,4 +108,5 @@ class BOATSwin(PyramidBackbone):
             frozen_stages=frozen_stages,
             norm_eval=norm_eval,
             with_cp=with_cp,
-            init_cfg=init_cfg)
+            init_cfg=init_cfg,
+        )

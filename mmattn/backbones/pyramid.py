@@ -3,9 +3,9 @@
 Axes: B batch, H W rows and columns, C channels. Inside, maps are
 ``(B, H, W, C)``; images come in and maps go out as ``(B, C, H, W)``.
 """
+
 import re
-from collections.abc import Sequence
-from typing import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn as nn
@@ -25,8 +25,9 @@ class PyramidStage(nn.Module):
         blocks (list[nn.Module]): Take and return maps ``(B, H, W, C)``.
     """
 
-    def __init__(self, downsample: nn.Module,
-                 blocks: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, downsample: nn.Module, blocks: Sequence[nn.Module]
+    ) -> None:
         super().__init__()
         self.downsample = downsample
         self.blocks = nn.ModuleList(blocks)
@@ -83,22 +84,25 @@ class PyramidBackbone(BaseBackbone):
             ``mmattn.checkpoints.BackbonePretrained``. Defaults to None.
     """
 
-    def __init__(self,
-                 stem: nn.Module,
-                 build_block: Callable[[int, int, float], nn.Module],
-                 build_downsample: Callable[[int], nn.Module],
-                 channels: Sequence[int],
-                 depths: Sequence[int],
-                 out_indices: Sequence[int] = (0, 1, 2, 3),
-                 norm_eps: float = 1e-5,
-                 with_norm_between: bool = False,
-                 drop_path_rate: float = 0.,
-                 frozen_stages: int = -1,
-                 norm_eval: bool = False,
-                 with_cp: bool = False,
-                 init_cfg: InitCfg = None) -> None:
+    def __init__(
+        self,
+        stem: nn.Module,
+        build_block: Callable[[int, int, float], nn.Module],
+        build_downsample: Callable[[int], nn.Module],
+        channels: Sequence[int],
+        depths: Sequence[int],
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        norm_eps: float = 1e-5,
+        with_norm_between: bool = False,
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: InitCfg = None,
+    ) -> None:
         super().__init__(
-            len(depths), out_indices, frozen_stages, norm_eval, init_cfg)
+            len(depths), out_indices, frozen_stages, norm_eval, init_cfg
+        )
         num_stages = max(out_indices) + 1
         self.out_channels = tuple(channels[i] for i in out_indices)
         self.with_norm_between = with_norm_between
@@ -109,11 +113,14 @@ class PyramidBackbone(BaseBackbone):
         self.stages = nn.ModuleList(
             PyramidStage(
                 build_downsample(i) if i > 0 else nn.Identity(),
-                [build_block(i, j, rate) for j, rate in enumerate(rates[i])])
-            for i in range(num_stages))
+                [build_block(i, j, rate) for j, rate in enumerate(rates[i])],
+            )
+            for i in range(num_stages)
+        )
         for i in self.norm_indices:
-            self.add_module(f'norm{i}',
-                            nn.LayerNorm(channels[i], eps=norm_eps))
+            self.add_module(
+                f'norm{i}', nn.LayerNorm(channels[i], eps=norm_eps)
+            )
         self.apply(init_linear)
         self.freeze()
 
@@ -146,9 +153,9 @@ class PyramidBackbone(BaseBackbone):
                 x = out
         return tuple(outs)
 
-    def get_layer_depth(self,
-                        param_name: str,
-                        prefix: str = '') -> tuple[int, int]:
+    def get_layer_depth(
+        self, param_name: str, prefix: str = ''
+    ) -> tuple[int, int]:
         """Depth of a parameter, for layer-wise learning rates.
 
         Args:
@@ -167,7 +174,7 @@ class PyramidBackbone(BaseBackbone):
         num_layers = sum(depths) + 2
         if not param_name.startswith(prefix):
             return num_layers - 1, num_layers
-        part, *rest = param_name[len(prefix):].split('.')
+        part, *rest = param_name[len(prefix) :].split('.')
         if part == 'stem':
             return 0, num_layers
         stage, index = len(depths), 0
@@ -181,26 +188,30 @@ class PyramidBackbone(BaseBackbone):
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []
-        frozen = [self.stem, *self.stages[:self.frozen_stages]]
+        frozen = [self.stem, *self.stages[: self.frozen_stages]]
         frozen += [
-            getattr(self, f'norm{i}') for i in self.norm_indices
+            getattr(self, f'norm{i}')
+            for i in self.norm_indices
             if i < self.frozen_stages
         ]
         return frozen
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str,
-                              *args) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args
+    ) -> None:
         """Leave out stages and norms that ``out_indices`` has no use for.
 
         So the checkpoint of a whole pyramid loads into a part of it.
         """
         for key in list(state_dict):
-            part, _, rest = key[len(prefix):].partition('.')
+            part, _, rest = key[len(prefix) :].partition('.')
             unused = (
                 part == 'stages'
                 and int(rest.split('.')[0]) >= len(self.stages)
-                or part[:4] == 'norm' and part[4:].isdigit()
-                and int(part[4:]) not in self.norm_indices)
+                or part[:4] == 'norm'
+                and part[4:].isdigit()
+                and int(part[4:]) not in self.norm_indices
+            )
             if key.startswith(prefix) and unused:
                 del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,4 +1,5 @@
 """The residual block that every pyramid is built of."""
+
 import torch.nn as nn
 from mmcv.cnn import LayerScale
 from mmcv.cnn.bricks import DropPath
@@ -29,14 +30,16 @@ class AttentionBlock(nn.Module):
             scale. Defaults to None, no layer scale.
     """
 
-    def __init__(self,
-                 attention: nn.Module,
-                 embed_dims: int,
-                 mlp_ratio: float = 4.,
-                 drop_path_rate: float = 0.,
-                 mlp_type: type[nn.Module] = MLP,
-                 norm_eps: float = 1e-5,
-                 layer_scale: float | None = None) -> None:
+    def __init__(
+        self,
+        attention: nn.Module,
+        embed_dims: int,
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.0,
+        mlp_type: type[nn.Module] = MLP,
+        norm_eps: float = 1e-5,
+        layer_scale: float | None = None,
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dims, eps=norm_eps)
         self.attn = attention
@@ -52,8 +55,7 @@ class AttentionBlock(nn.Module):
         return x + self.drop_path(self.gamma2(self.mlp(self.norm2(x))))
 
     @staticmethod
-    def _build_layer_scale(embed_dims: int,
-                           value: float | None) -> nn.Module:
+    def _build_layer_scale(embed_dims: int, value: float | None) -> nn.Module:
         if value is None:
             return nn.Identity()
         return LayerScale(embed_dims, scale=value)

@@ -1,4 +1,5 @@
 """The two-layer perceptron of a transformer block."""
+
 import torch.nn as nn
 from torch import Tensor
 

@@ -1,4 +1,5 @@
 """The stem that turns an image into a map of patch tokens."""
+
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,14 +19,14 @@ class PatchEmbed(nn.Module):
         patch_size (int): Patch side, in pixels. Defaults to 4.
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 embed_dims: int,
-                 patch_size: int = 4) -> None:
+    def __init__(
+        self, in_channels: int, embed_dims: int, patch_size: int = 4
+    ) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.proj = nn.Conv2d(
-            in_channels, embed_dims, patch_size, stride=patch_size)
+            in_channels, embed_dims, patch_size, stride=patch_size
+        )
         self.norm = nn.LayerNorm(embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:

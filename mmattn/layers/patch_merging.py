@@ -1,4 +1,5 @@
 """Downsampling of Swin Transformer."""
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -27,6 +28,13 @@ class PatchMerging(nn.Module):
         if H % 2 or W % 2:
             x = F.pad(x, (0, 0, 0, W % 2, 0, H % 2))
         # The order of the published weights: down the columns first.
-        x = torch.cat((x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2],
-                       x[:, 1::2, 1::2]), dim=-1)
+        x = torch.cat(
+            (
+                x[:, 0::2, 0::2],
+                x[:, 1::2, 0::2],
+                x[:, 0::2, 1::2],
+                x[:, 1::2, 1::2],
+            ),
+            dim=-1,
+        )
         return self.reduction(self.norm(x))

@@ -1,4 +1,5 @@
 """What every registered attention promises, found in the registry."""
+
 import ast
 import functools
 
@@ -11,8 +12,10 @@ import mmattn.attentions  # noqa: F401
 from mmattn.registry import MODELS
 
 ATTENTIONS = sorted(
-    name for name, cls in MODELS.module_dict.items()
-    if cls.__module__.startswith('mmattn.attentions'))
+    name
+    for name, cls in MODELS.module_dict.items()
+    if cls.__module__.startswith('mmattn.attentions')
+)
 C, HEADS = 12, 4
 
 
@@ -37,7 +40,8 @@ def test_the_registry_holds_attentions():
     height=st.integers(1, 40),
     width=st.integers(1, 40),
     batch=st.integers(1, 3),
-    name=st.sampled_from(ATTENTIONS))
+    name=st.sampled_from(ATTENTIONS),
+)
 def test_any_size(name, height, width, batch):
     x = torch.randn(batch, height, width, C).double()
     out = build(name)(x)
@@ -94,7 +98,8 @@ def test_implementations_agree(name):
     x = torch.randn(2, 9, 14, C).double()
     for impl in names:
         torch.testing.assert_close(
-            build(name, impl=impl)(x), build(name)(x), rtol=1e-12, atol=1e-12)
+            build(name, impl=impl)(x), build(name)(x), rtol=1e-12, atol=1e-12
+        )
 
 
 def test_memory_grows_linearly_with_the_tokens(name, kept_bytes):
@@ -103,7 +108,8 @@ def test_memory_grows_linearly_with_the_tokens(name, kept_bytes):
     sizes = [(28, 28), (28, 56), (56, 56)]
     maps = [torch.randn(1, *size, C).double() for size in sizes]
     once, twice, four_times = (
-        kept_bytes(functools.partial(layer, x)) for x in maps)
+        kept_bytes(functools.partial(layer, x)) for x in maps
+    )
     # Twice as much more for twice as many more tokens; 4 with N x N scores.
     assert 1.9 < (four_times - twice) / (twice - once) < 2.1
 
@@ -124,15 +130,17 @@ def test_sizes_show_in_print(name):
 
 def test_heads_that_do_not_divide_the_channels(name):
     with pytest.raises(
-            ValueError,
-            match=f'{name} expects num_heads to divide embed_dims, got '
-            'embed_dims=12, num_heads=5'):
+        ValueError,
+        match=f'{name} expects num_heads to divide embed_dims, got '
+        'embed_dims=12, num_heads=5',
+    ):
         MODELS.get(name)(embed_dims=12, num_heads=5)
 
 
 @pytest.mark.parametrize('shape', [(2, 49, C), (2, C, 7, 7)])
 def test_what_is_no_map(name, shape):
     with pytest.raises(
-            ValueError,
-            match=rf'{name} expects a channels-last map \(B, H, W, 12\)'):
+        ValueError,
+        match=rf'{name} expects a channels-last map \(B, H, W, 12\)',
+    ):
         build(name)(torch.randn(shape).double())

@@ -33,7 +33,7 @@ def test_distant_tokens_that_are_alike_meet():
     x = torch.randn(1, 20, 20, 8).double() * 0.1
     x[..., 0] += 3
     x[0, 0, 0], x[0, 19, 19] = 0, 0
-    x[0, 0, 0, 1] = x[0, 19, 19, 1] = 5.
+    x[0, 0, 0, 1] = x[0, 19, 19, 1] = 5.0
     x.requires_grad_()
     layer(x)[0, 0, 0].sum().backward()
     reach = x.grad[0].abs().sum(-1)
@@ -41,10 +41,14 @@ def test_distant_tokens_that_are_alike_meet():
     assert (reach == 0).sum() > 200
 
 
-@pytest.mark.parametrize('options', [
-    dict(overlap=50), dict(overlap=-1), dict(cluster_size=0, overlap=0)])
+@pytest.mark.parametrize(
+    'options',
+    [dict(overlap=50), dict(overlap=-1), dict(cluster_size=0, overlap=0)],
+)
 def test_wrong_clusters(options):
     with pytest.raises(
-            ValueError, match='expects 0 <= overlap <= cluster_size and '
-            'cluster_size >= 1, got'):
+        ValueError,
+        match='expects 0 <= overlap <= cluster_size and '
+        'cluster_size >= 1, got',
+    ):
         FeatureSpaceAttention(8, 1, **options)

@@ -28,7 +28,9 @@ def test_a_checkpoint_with_another_window_is_resized():
     torch.testing.assert_close(
         new.relative_position_bias_table,
         resize_relative_position_bias_table(
-            old.relative_position_bias_table, 10))
+            old.relative_position_bias_table, 10
+        ),
+    )
     # The state that was given is the caller's.
     assert len(old.state_dict()['relative_position_bias_table']) == 169
 

@@ -1,4 +1,5 @@
 """What every registered backbone promises, found in the registry."""
+
 import copy
 
 import pytest
@@ -13,8 +14,10 @@ from mmattn.backbones.pyramid import PyramidBackbone
 from mmattn.registry import MODELS
 
 BACKBONES = sorted(
-    name for name, cls in MODELS.module_dict.items()
-    if issubclass(cls, PyramidBackbone))
+    name
+    for name, cls in MODELS.module_dict.items()
+    if issubclass(cls, PyramidBackbone)
+)
 STAGES = (0, 1, 2, 3)
 
 
@@ -45,7 +48,8 @@ def test_the_registry_holds_backbones():
     height=st.integers(32, 150),
     width=st.integers(32, 150),
     batch=st.integers(1, 3),
-    name=st.sampled_from(BACKBONES))
+    name=st.sampled_from(BACKBONES),
+)
 def test_any_size(name, height, width, batch, shared_models):
     model = shared_models[name]
     with torch.no_grad():
@@ -73,9 +77,9 @@ def test_an_image_does_not_depend_on_its_batch(name, size, shared_models):
                 torch.testing.assert_close(a[0], c[2 - i], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize('out_indices', [(3, ), (0, ), (1, 3), STAGES])
+@pytest.mark.parametrize('out_indices', [(3,), (0,), (1, 3), STAGES])
 def test_every_parameter_takes_part_in_the_output(name, out_indices):
-    model = build(name, out_indices=out_indices, drop_path_rate=0.)
+    model = build(name, out_indices=out_indices, drop_path_rate=0.0)
     outs = model(torch.rand(2, 3, 64, 96).double())
     assert len(outs) == len(out_indices)
     sum((out * torch.rand_like(out)).sum() for out in outs).backward()
@@ -109,13 +113,13 @@ def test_frozen_stages(name, frozen_stages):
     model = build(name, frozen_stages=frozen_stages)
     model.train()
     frozen = [] if frozen_stages < 0 else [model.stem]
-    frozen += model.stages[:max(frozen_stages, 0)]
+    frozen += model.stages[: max(frozen_stages, 0)]
     frozen += [getattr(model, f'norm{i}') for i in range(frozen_stages)]
     still = {id(p) for module in frozen for p in module.parameters()}
     for parameter in model.parameters():
         assert parameter.requires_grad == (id(parameter) not in still)
     assert not any(m.training for part in frozen for m in part.modules())
-    for stage in model.stages[max(frozen_stages, 0):]:
+    for stage in model.stages[max(frozen_stages, 0) :]:
         assert stage.training
     if still != {id(p) for p in model.parameters()}:
         outs = model(torch.rand(1, 3, 32, 32).double())
@@ -139,8 +143,8 @@ def bytes_kept(model, x):
 
 
 def test_activation_checkpoints_change_memory_alone(name):
-    plain = build(name, drop_path_rate=0.)
-    saving = build(name, drop_path_rate=0., with_cp=True)
+    plain = build(name, drop_path_rate=0.0)
+    saving = build(name, drop_path_rate=0.0, with_cp=True)
     saving.load_state_dict(plain.state_dict())
     x = torch.rand(2, 3, 64, 64).double()
     kept, gradients = {}, {}
@@ -189,15 +193,18 @@ def test_layer_depth_grows_from_stem_to_norms(name):
         depths.setdefault(depth, []).append(key)
     assert sorted(depths) == list(range(num_blocks + 2))
     assert all('.stem.' in key for key in depths[0])
-    assert all(key.startswith('backbone.norm') for key in depths[num_layers - 1])
+    last = depths[num_layers - 1]
+    assert all(key.startswith('backbone.norm') for key in last)
     assert model.get_layer_depth('head.fc.weight', 'backbone.') == (
-        num_layers - 1, num_layers)
+        num_layers - 1,
+        num_layers,
+    )
     first = model.get_layer_depth('stages.1.downsample.norm.weight')
     assert first == model.get_layer_depth('stages.1.blocks.0.norm1.weight')
 
 
 def test_autocast_is_finite_and_near_full_precision(name, half):
-    model = build(name, drop_path_rate=0.).float()
+    model = build(name, drop_path_rate=0.0).float()
     x = torch.randn(2, 3, 64, 64)
     want = model(x)[0]
     with torch.autocast('cpu', half):
@@ -229,33 +236,36 @@ def test_a_copy_computes_the_same(name, shared_models):
     assert torch.equal(copy.deepcopy(model)(x)[3], model(x)[3])
 
 
-@pytest.mark.parametrize('out_indices', [(4, ), (), (1, 0), (0, 0), 3, (-1, )])
+@pytest.mark.parametrize('out_indices', [(4,), (), (1, 0), (0, 0), 3, (-1,)])
 def test_wrong_out_indices(name, out_indices):
     with pytest.raises(
-            ValueError,
-            match=f'{name} expects out_indices to be ascending stage indices '
-            'from 0 to 3'):
+        ValueError,
+        match=f'{name} expects out_indices to be ascending stage indices '
+        'from 0 to 3',
+    ):
         build(name, out_indices=out_indices)
 
 
 def test_wrong_frozen_stages(name):
     with pytest.raises(
-            ValueError,
-            match=f'{name} expects frozen_stages from -1 .nothing. to 4'):
+        ValueError,
+        match=f'{name} expects frozen_stages from -1 .nothing. to 4',
+    ):
         build(name, frozen_stages=5)
 
 
 def test_unknown_arch_lists_the_known_ones(name):
     with pytest.raises(
-            ValueError,
-            match=f"{name} expects arch to be one of .*nano.*got 'huge'"):
+        ValueError,
+        match=f"{name} expects arch to be one of .*nano.*got 'huge'",
+    ):
         MODELS.get(name)('huge')
 
 
 def test_incomplete_arch_names_the_keys(name):
     with pytest.raises(
-            ValueError,
-            match=f'{name} expects an arch dict with the keys .*depths'):
+        ValueError, match=f'{name} expects an arch dict with the keys .*depths'
+    ):
         MODELS.get(name)(dict(embed_dims=96))
 
 
@@ -270,7 +280,8 @@ def test_heads_that_do_not_divide_the_channels(name):
     cls = MODELS.get(name)
     arch = dict(next(iter(cls.arch_zoo.values())), num_heads=(5, 5, 5, 5))
     with pytest.raises(
-            ValueError, match='expects num_heads to divide embed_dims, got'):
+        ValueError, match='expects num_heads to divide embed_dims, got'
+    ):
         cls(arch)
 
 

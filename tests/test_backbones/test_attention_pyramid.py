@@ -12,7 +12,7 @@ from mmattn.backbones import AttentionPyramid
 
 
 def test_swin_tiny_has_the_parameters_of_swin():
-    model = AttentionPyramid('swin-tiny', out_indices=(3, ))
+    model = AttentionPyramid('swin-tiny', out_indices=(3,))
     head = 1000 * (768 + 1)
     total = head + sum(p.numel() for p in model.parameters())
     assert total == 28_288_354
@@ -27,8 +27,12 @@ KINDS = {
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_ready_made_archs_are_about_the_size_of_swin(kind):
-    total = sum(p.numel() for p in AttentionPyramid(
-        f'{kind}-tiny', out_indices=(3, )).parameters())
+    total = sum(
+        p.numel()
+        for p in AttentionPyramid(
+            f'{kind}-tiny', out_indices=(3,)
+        ).parameters()
+    )
     swin = 28_288_354 - 1000 * (768 + 1)
     assert 0.9 * swin < total < 1.1 * swin
 
@@ -58,7 +62,8 @@ def test_ready_made_archs_take_any_size_and_batch(kind, size, nanos):
         for i, image in enumerate(images):
             for alone, out in zip(model(image[None]), together):
                 torch.testing.assert_close(
-                    alone[0], out[i], rtol=0, atol=1e-12)
+                    alone[0], out[i], rtol=0, atol=1e-12
+                )
     for i, out in enumerate(together):
         sides = [-(-side // (4 * 2**i)) for side in size]
         assert out.shape == (3, 24 * 2**i, *sides)
@@ -66,7 +71,7 @@ def test_ready_made_archs_take_any_size_and_batch(kind, size, nanos):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_ready_made_archs_learn_with_every_parameter(kind):
-    model = AttentionPyramid(f'{kind}-nano', drop_path_rate=0.).double()
+    model = AttentionPyramid(f'{kind}-nano', drop_path_rate=0.0).double()
     outs = model(torch.rand(2, 3, 64, 96).double())
     sum((out * torch.rand_like(out)).sum() for out in outs).backward()
     idle = [key for key, p in model.named_parameters() if p.grad is None]
@@ -89,16 +94,19 @@ def test_keys_and_values_are_as_many_at_every_stage(nanos):
 
 def test_blocks_take_the_attentions_of_their_stage_in_turn():
     feature = dict(
-        type='mmattn.FeatureSpaceAttention', cluster_size=16, overlap=4)
+        type='mmattn.FeatureSpaceAttention', cluster_size=16, overlap=4
+    )
     window = dict(type='WindowAttention', window_size=5)
     arch = dict(
         embed_dims=8,
         depths=(3, 1),
         num_heads=(2, 4),
-        attentions=((window, feature), (feature, )))
+        attentions=((window, feature), (feature,)),
+    )
     model = AttentionPyramid(arch, out_indices=(0, 1))
-    kinds = [[type(block.attn) for block in stage.blocks]
-             for stage in model.stages]
+    kinds = [
+        [type(block.attn) for block in stage.blocks] for stage in model.stages
+    ]
     assert kinds == [
         [WindowAttention, FeatureSpaceAttention, WindowAttention],
         [FeatureSpaceAttention],
@@ -112,11 +120,13 @@ def test_blocks_take_the_attentions_of_their_stage_in_turn():
 def test_unknown_attention_lists_the_known_ones():
     arch = dict(
         embed_dims=8,
-        depths=(1, ),
-        num_heads=(1, ),
-        attentions=((dict(type='mmattn.WindowAtention'), ), ))
+        depths=(1,),
+        num_heads=(1,),
+        attentions=((dict(type='mmattn.WindowAtention'),),),
+    )
     with pytest.raises(
-            ValueError,
-            match="registered attentions, such as .*'WindowAttention'.*got "
-            "'mmattn.WindowAtention'"):
-        AttentionPyramid(arch, out_indices=(0, ))
+        ValueError,
+        match="registered attentions, such as .*'WindowAttention'.*got "
+        "'mmattn.WindowAtention'",
+    ):
+        AttentionPyramid(arch, out_indices=(0,))

@@ -3,6 +3,7 @@
 The numbers come from the published code, the weights from a rule; see
 ``tests/golden/README.md``.
 """
+
 import numpy as np
 import pytest
 import torch
@@ -54,14 +55,14 @@ def test_backbone_equals_published_model(name, impl, golden_case):
     case = golden_case(name)
     converted = convert(to_tensors(case['state']))
     assert converted.family == CASES[name].__name__
-    model = CASES[name](converted.arch, out_indices=(3, )).double().eval()
+    model = CASES[name](converted.arch, out_indices=(3,)).double().eval()
     model.load_state_dict(converted.backbone, strict=True)
     for module in model.modules():
         if hasattr(module, 'impl'):
             module.impl = impl
     maps = record_outputs(model)
     with torch.no_grad():
-        out, = model(torch.from_numpy(case['inputs']['x']))
+        (out,) = model(torch.from_numpy(case['inputs']['x']))
 
     assert set(maps) == set(case['captures'])
     for name, capture in case['captures'].items():
@@ -82,10 +83,12 @@ def test_backbone_equals_published_model(name, impl, golden_case):
 def test_feature_space_attention_equals_published_module(golden_case):
     case = golden_case('content_attention')
     layer = FeatureSpaceAttention(96, 3).double()
-    layer.load_state_dict({
-        key.replace('get_v', 'local_conv'): value
-        for key, value in to_tensors(case['state']).items()
-    })
+    layer.load_state_dict(
+        {
+            key.replace('get_v', 'local_conv'): value
+            for key, value in to_tensors(case['state']).items()
+        }
+    )
     x = torch.from_numpy(case['inputs']['x']).unflatten(1, (28, 28))
     out = layer(x).flatten(1, 2).detach().numpy()
     assert difference(case['captures']['out'], out) <= TOLERANCE
@@ -96,7 +99,8 @@ def test_feature_space_attention_equals_published_module(golden_case):
 def test_window_attention_equals_attention_between_tokens(golden_case):
     case = golden_case('window_attention')
     layer = WindowAttention(
-        96, 3, 7, qkv_bias=False, with_relative_position=False).double()
+        96, 3, 7, qkv_bias=False, with_relative_position=False
+    ).double()
     layer.load_state_dict(to_tensors(case['state']))
     x = torch.from_numpy(case['inputs']['x']).unflatten(1, (7, 7))
     out = layer(x).flatten(1, 2).detach().numpy()
