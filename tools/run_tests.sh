@@ -2,11 +2,12 @@
 # Check lint, format and the tests:
 #     bash tools/run_tests.sh [--slow] [arguments of pytest]
 #     bash tools/run_tests.sh tests/test_ops -k windows
-# Tests marked slow run with --slow only. Makes the environment first where
+# Tests marked slow run with --slow only. As many run at once as there are
+# cores, up to four: -n 0 --pdb debugs one. Makes the environment first where
 # it is missing or stale (setup_env.sh).
 set -euo pipefail
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-  sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
   exit
 fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,9 +15,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=$(bash tools/setup_env.sh)
 PATH="$(dirname "$python"):$PATH"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(($(nproc) < 4 ? $(nproc) : 4))}"
+# The tensors of the tests are small: a core for each test, not for each sum.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+workers=$(($(nproc) < 4 ? $(nproc) : 4))
 
-arguments=(-m 'not slow')
+# A file stays in one process: its tests share what they train.
+arguments=(-m 'not slow' -n "$workers" --dist loadfile)
 for argument; do
   if [[ $argument == --slow ]]; then
     arguments=("${arguments[@]:2}")
