@@ -15,6 +15,9 @@ from mmattn.backbones import (
 from mmattn.plugins import ENLCA
 
 _CROSS_SHAPED = 'stages.0.blocks.0.attn.local_conv.weight'
+# Its stem overlaps; the attentions of an AttentionPyramid, which may have a
+# local convolution too, follow one of 4 x 4.
+_OVERLAPPING_STEM = 7
 _TABLE = 'stages.{}.blocks.0.attn.relative_position_bias_table'
 _BATCH_NORM_IN_STEM = 'stem.batch_norm.weight'
 # First value of the factors of layer scale where no named arch has them.
@@ -61,7 +64,8 @@ def family_and_arch(
     if 'integrator.norm.weight' in backbone:
         return PerspectiveEncoder.__name__, _perspective_arch(backbone)
     depths = stage_depths(backbone)
-    if _CROSS_SHAPED in backbone:
+    stem = backbone.get('stem.proj.weight')
+    if _CROSS_SHAPED in backbone and stem.shape[-1] == _OVERLAPPING_STEM:
         return _cross_shaped(backbone, depths)
     if _BATCH_NORM_IN_STEM in backbone:
         return SMT.__name__, _smt_arch(backbone, depths)
