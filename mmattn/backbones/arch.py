@@ -60,7 +60,15 @@ def drop_path_schedule(
 
     Returns:
         One rate for each block of each stage.
+
+    Raises:
+        ValueError: If ``rate`` is not a probability below 1.
     """
+    if not 0 <= rate < 1:
+        raise ValueError(
+            'drop_path_schedule expects drop_path_rate from 0 to below 1, got '
+            f'{rate}'
+        )
     steps = max(sum(depths) - 1, 1)
     rates = (rate * step / steps for step in range(sum(depths)))
     return [[next(rates) for _ in range(depth)] for depth in depths]

@@ -103,7 +103,7 @@ class PyramidBackbone(BaseBackbone):
         super().__init__(
             len(depths), out_indices, frozen_stages, norm_eval, init_cfg
         )
-        num_stages = max(out_indices) + 1
+        self.num_stages = len(depths)
         self.out_channels = tuple(channels[i] for i in out_indices)
         self.with_norm_between = with_norm_between
         self.with_cp = with_cp
@@ -115,7 +115,7 @@ class PyramidBackbone(BaseBackbone):
                 build_downsample(i) if i > 0 else nn.Identity(),
                 [build_block(i, j, rate) for j, rate in enumerate(rates[i])],
             )
-            for i in range(num_stages)
+            for i in range(max(out_indices) + 1)
         )
         for i in self.norm_indices:
             self.add_module(
@@ -203,15 +203,15 @@ class PyramidBackbone(BaseBackbone):
 
         So the checkpoint of a whole pyramid loads into a part of it.
         """
+        name = re.compile(re.escape(prefix) + r'(stages\.|norm)(\d+)\.')
         for key in list(state_dict):
-            part, _, rest = key[len(prefix) :].partition('.')
-            unused = (
-                part == 'stages'
-                and int(rest.split('.')[0]) >= len(self.stages)
-                or part[:4] == 'norm'
-                and part[4:].isdigit()
-                and int(part[4:]) not in self.norm_indices
-            )
-            if key.startswith(prefix) and unused:
+            found = name.match(key)
+            # What the arch does not have at all is not ours to leave out.
+            if found is None or int(found[2]) >= self.num_stages:
+                continue
+            built = self.norm_indices
+            if found[1] == 'stages.':
+                built = range(len(self.stages))
+            if int(found[2]) not in built:
                 del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -14,6 +14,11 @@ class MLP(nn.Module):
 
     def __init__(self, embed_dims: int, hidden_dims: int) -> None:
         super().__init__()
+        if hidden_dims < 1:
+            raise ValueError(
+                f'MLP expects hidden_dims >= 1, got {hidden_dims}; check '
+                'mlp_ratio'
+            )
         self.fc1 = nn.Linear(embed_dims, hidden_dims)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden_dims, embed_dims)
