@@ -99,6 +99,8 @@ def start(env, script):
         'import test_setup_env as t; from pathlib import Path\n'
         'module = t.load()\n'
         't.fake_commands(module, Path(sys.argv.pop()))\n'
+        # Tests that a shell runs in the background inherit a deaf ear.
+        't.signal.signal(t.signal.SIGINT, t.signal.default_int_handler)\n'
         'sys.exit(module.main())'
     )
     return subprocess.Popen(
