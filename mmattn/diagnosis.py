@@ -29,7 +29,10 @@ from mmattn.stack import (
 
 # onedl-mmcv compiles as C++17: torch >= 2.14 wants C++20.
 MMCV_TORCH_RANGE = ('2.4', '2.14')
-BROKEN = (ImportError, OSError, RuntimeError, AttributeError)
+OPENCV_COMMAND = (
+    'pip uninstall -y opencv-python && pip install --force-reinstall '
+    '--no-deps opencv-python-headless'
+)
 
 
 class Finding(NamedTuple):
@@ -105,7 +108,7 @@ def _probe_import(module: str, stack: str | None) -> Finding:
         return Finding(module, 'not installed', command)
     try:
         return Finding(module, importlib.import_module(module).__version__)
-    except BROKEN as error:
+    except Exception as error:  # whatever the code of a package raises
         value = f'does not import: {error}'
         return Finding(module, value, f'{command} --force-reinstall')
 
@@ -131,7 +134,7 @@ def _describe_device() -> str:
 
 
 def probe_stack(stack: str | None) -> list[Finding]:
-    """The packages of the stack, and the compiled half of mmcv."""
+    """The packages of the stack, imported, and the compiled half of mmcv."""
     installed = find_installed()
     if installed and stack is None:
         names = ' '.join(item.distribution for item in installed)
@@ -163,21 +166,51 @@ def _probe_package(
         if is_older(installed.version, minimum):
             value += f', but mmattn expects >={minimum}'
             return Finding(package, value, command)
-        return Finding(package, value)
+        return _probe_package_import(stack, package, value)
     if is_importable(package):
-        return Finding(package, 'on the path, of unknown version')
+        value = 'on the path, of unknown version'
+        return _probe_package_import(stack, package, value)
     if package in REQUIRED:
         return Finding(package, 'not installed', command)
     return Finding(package, f'not installed; for its configs: {command}')
 
 
+def _probe_package_import(stack: str, package: str, value: str) -> Finding:
+    # A codebase refuses an mmcv that is too new for it only when imported.
+    try:
+        importlib.import_module(package)
+    except Exception as error:  # whatever the code of a package raises
+        value += f', but does not import: {str(error) or repr(error)}'
+        return Finding(package, value, _mend_import(stack, package, error))
+    return Finding(package, value)
+
+
+def _mend_import(stack: str, package: str, error: Exception) -> str:
+    """The command that mends what the error of an import tells."""
+    text = str(error)
+    missing = getattr(error, 'name', None) or ''
+    # opencv-python draws windows; headless does without their libraries.
+    if 'libGL' in text or missing == 'cv2':
+        return OPENCV_COMMAND
+    blamed = next((p for p in DISTRIBUTIONS[stack] if p in text.lower()), None)
+    if isinstance(error, ModuleNotFoundError) and missing and not blamed:
+        return f'pip install {missing.partition(".")[0]}'
+    blamed = blamed or package
+    if blamed == 'mmcv':
+        return _rebuild_mmcv(stack)
+    return f'{install_command(stack, blamed)} --no-deps --force-reinstall'
+
+
 def _probe_mmcv_ops(mmcv: Installed, is_needed: bool) -> Finding:
+    remedy = _rebuild_mmcv(mmcv.stack)
     try:
         import torch
 
         cuda = importlib.import_module('mmcv.ops').get_compiling_cuda_version()
-    except BROKEN as error:
+    except Exception as error:  # whatever the code of a package raises
         value = f'do not import: {error}'
+        if 'libGL' in str(error):
+            remedy = OPENCV_COMMAND
     else:
         if cuda != 'not available':
             return Finding('mmcv.ops', f'compiled for CUDA {cuda}')
@@ -186,7 +219,7 @@ def _probe_mmcv_ops(mmcv: Installed, is_needed: bool) -> Finding:
         value = 'compiled for the CPU, though torch sees a GPU (needs nvcc)'
     if not is_needed:
         return Finding('mmcv.ops', f'{value}; only mmdet and mmseg need them')
-    return Finding('mmcv.ops', value, _rebuild_mmcv(mmcv.stack))
+    return Finding('mmcv.ops', value, remedy)
 
 
 def _rebuild_mmcv(stack: str) -> str:

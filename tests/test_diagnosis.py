@@ -12,9 +12,12 @@ from mmattn.stack import ONEDL, OPENMMLAB, Installed
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Make exactly the given distributions look installed."""
+    """Make exactly the given distributions look installed, and import."""
 
     def pretend(*items):
+        for item in items:
+            module = types.ModuleType(item.package)
+            monkeypatch.setitem(sys.modules, item.package, module)
         monkeypatch.setattr(diagnosis, 'find_installed', lambda: list(items))
         monkeypatch.setattr(diagnosis, 'is_importable', lambda name: False)
 
@@ -118,6 +121,92 @@ def test_mmcv_without_operators(installed, monkeypatch, torch, pair):
     )
     # mmcv compiles only against some versions of torch.
     assert finding.remedy.startswith('pip install torch==2.11.0') is pair
+
+
+@pytest.fixture
+def breaks(monkeypatch):
+    """Make the import of one module raise an error."""
+    import_module = diagnosis.importlib.import_module
+
+    def pretend(broken, error):
+        def fail(module):
+            if module == broken:
+                raise error
+            return import_module(module)
+
+        monkeypatch.setattr(diagnosis.importlib, 'import_module', fail)
+
+    return pretend
+
+
+LIBGL = 'libGL.so.1: cannot open shared object file: No such file or directory'
+
+
+@pytest.mark.parametrize('broken', ['mmcv', 'mmcv.ops', 'mmdet'])
+def test_without_libgl_opencv_is_replaced(installed, breaks, broken):
+    installed(
+        onedl('mmcv', 'onedl-mmcv', '2.3.6'),
+        onedl('mmdet', 'onedl-mmdetection', '3.5.1'),
+    )
+    breaks(broken, ImportError(LIBGL))
+    finding = by_label(diagnosis.probe_stack(ONEDL))[broken]
+    assert finding.value.endswith(f'not import: {LIBGL}')
+    assert finding.remedy == (
+        'pip uninstall -y opencv-python && pip install --force-reinstall '
+        '--no-deps opencv-python-headless'
+    )
+
+
+def test_a_codebase_that_refuses_its_mmcv(
+    installed, tmp_path, monkeypatch, capsys
+):
+    installed(
+        Installed(OPENMMLAB, 'mmengine', 'mmengine', '0.10.7'),
+        Installed(OPENMMLAB, 'mmcv', 'mmcv', '2.2.0'),
+        Installed(OPENMMLAB, 'mmdet', 'mmdet', '3.3.0'),
+    )
+    (tmp_path / 'mmdet.py').write_text(
+        "assert False, 'MMCV==2.2.0 is used but incompatible.'"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'mmdet')
+    finding = by_label(diagnosis.probe_stack(OPENMMLAB))['mmdet']
+    assert finding.value == (
+        'mmdet 3.3.0, but does not import: '
+        'MMCV==2.2.0 is used but incompatible.'
+    )
+    assert finding.remedy.endswith('--force-reinstall mmcv==2.1.0')
+    assert diagnosis.main() == 1
+    assert f' ! mmdet:\n     {finding.remedy}\n' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'error, remedy',
+    [
+        (
+            ModuleNotFoundError("No module named 'ftfy'", name='ftfy'),
+            'pip install ftfy',
+        ),
+        (
+            ImportError("cannot import name 'x' from 'mmengine.config'"),
+            'pip install onedl-mmengine==0.10.12 --no-deps --force-reinstall',
+        ),
+        (
+            AssertionError(),
+            'pip install onedl-mmsegmentation==1.4.2 '
+            '--no-deps --force-reinstall',
+        ),
+    ],
+)
+def test_a_codebase_that_does_not_import(installed, breaks, error, remedy):
+    installed(onedl('mmseg', 'onedl-mmsegmentation', '1.4.2'))
+    breaks('mmseg', error)
+    finding = by_label(diagnosis.probe_stack(ONEDL))['mmseg']
+    assert finding.value == (
+        'onedl-mmsegmentation 1.4.2, but does not import: '
+        f'{str(error) or "AssertionError()"}'
+    )
+    assert finding.remedy == remedy
 
 
 def test_operators_do_not_matter_without_mmdet_and_mmseg(
