@@ -55,6 +55,7 @@ setup(
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
         'Programming Language :: Python :: 3.13',
+        'Programming Language :: Python :: 3.14',
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
     packages=find_packages(include=['mmattn', 'mmattn.*']),
@@ -79,7 +80,7 @@ setup(
         ],
         'openmmlab': [
             'mmengine>=0.10.6',
-            'mmcv>=2.1.0',
+            'mmcv>=2.1.0,<2.2',  # mmdet 3.3 refuses 2.2
             'mmdet>=3.3.0',
             'mmsegmentation>=1.2.2',
             'mmpretrain>=1.2.0',
@@ -91,6 +92,7 @@ setup(
             'pre-commit',
             'pytest',
             'pytest-timeout',
+            'pytest-xdist',
             'ruff',
         ],
     },
