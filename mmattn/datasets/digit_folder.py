@@ -117,7 +117,10 @@ def read_parameters(root: str | Path) -> DigitSceneSpec | None:
     manifest = _read_manifest(Path(root))
     if manifest is None or manifest.get('generator') != _GENERATOR:
         return None
-    return DigitSceneSpec(**manifest['parameters'])
+    try:
+        return DigitSceneSpec(**manifest.get('parameters'))
+    except (TypeError, ValueError):  # a damaged manifest
+        return None
 
 
 def _read_manifest(root: Path) -> dict | None:
@@ -130,31 +133,29 @@ def _read_manifest(root: Path) -> dict | None:
 
 def _find_difference(root: Path, spec: DigitSceneSpec) -> str | None:
     """Say in what ``root`` differs from the data of ``spec``, if at all."""
-    manifest = _read_manifest(root)
-    if manifest is None or 'parameters' not in manifest:
+    manifest = _read_manifest(root) or {}
+    generator = manifest.get('generator')
+    wanted, there = asdict(spec), manifest.get('parameters')
+    if generator is None or not isinstance(there, dict):
         return 'a folder that holds no digit scenes'
-    if manifest.get('generator') != _GENERATOR:
-        return f'digit scenes of another version ({manifest["generator"]})'
-    wanted, there = asdict(spec), manifest['parameters']
+    if generator != _GENERATOR:
+        return f'digit scenes of another version ({generator})'
     if there != wanted:
         other = ', '.join(
-            f'{name}={there.get(name)} instead of {value}'
-            for name, value in wanted.items()
-            if there.get(name) != value
+            f'{name}={there.get(name)} instead of {wanted.get(name)}'
+            for name in wanted | there
+            if there.get(name) != wanted.get(name)
         )
         return f'digit scenes made with {other}'
-    if manifest['sha256'] != _hash_folder(root):
+    if manifest.get('sha256') != _hash_folder(root):
         return 'digit scenes with files changed, missing or added since'
     return None
 
 
 def _clear_place(root: Path) -> Path | None:
     """Delete a digit data set at ``root``; move anything else aside."""
-    is_own = (
-        (_read_manifest(root) or {})
-        .get('generator', '')
-        .startswith(_GENERATOR.rsplit(' ', 1)[0])
-    )
+    generator = (_read_manifest(root) or {}).get('generator')
+    is_own = str(generator).startswith(_GENERATOR.rsplit(' ', 1)[0])
     if is_own and {entry.name for entry in root.iterdir()} <= _OWN_ENTRIES:
         shutil.rmtree(root)
         return None

@@ -185,6 +185,35 @@ def test_a_damaged_data_set_is_not_taken_for_whole(small, damage):
     assert contents(small) == whole
 
 
+@pytest.mark.parametrize(
+    'change, difference, is_own',
+    [
+        ({'generator': None}, 'holds no digit scenes', False),
+        ({'generator': 5}, r'of another version \(5\)', False),
+        ({'parameters': None}, 'holds no digit scenes', True),
+        ({'parameters': [1]}, 'holds no digit scenes', True),
+        ({'parameters': {'sides': 3}}, 'sides=3 instead of None', True),
+        ({'sha256': None}, 'changed, missing or added', True),
+    ],
+)
+def test_a_damaged_manifest_is_other_content(
+    small, change, difference, is_own
+):
+    file = small / 'manifest.json'
+    whole = json.loads(file.read_text())
+    damaged = {k: v for k, v in (whole | change).items() if v is not None}
+    file.write_text(json.dumps(damaged))
+    spec = DigitSceneSpec(0, 1, 1, 64)
+    assert read_parameters(small) == (spec if 'sha256' in change else None)
+    with pytest.raises(FileExistsError, match=difference):
+        make_digit_folder(small, spec)
+    folder = make_digit_folder(small, spec, force=True)
+    # What is not surely a digit data set is moved aside, not deleted.
+    aside = None if is_own else small.with_name('digit_scenes.old-1')
+    assert (folder.is_new, folder.moved) == (True, aside)
+    assert json.loads(file.read_text()) == whole
+
+
 def test_foreign_files_are_kept_even_by_force(tmp_path):
     out = tmp_path / 'holidays'
     out.mkdir()
