@@ -1,8 +1,8 @@
 """The residual block that every pyramid is built of."""
 
 import torch.nn as nn
-from mmcv.cnn import LayerScale
 from mmcv.cnn.bricks import DropPath
+from mmcv.cnn.bricks.scale import LayerScale
 from torch import Tensor
 
 from .mlp import MLP
