@@ -28,6 +28,7 @@ from torch.distributed import run as torchrun  # noqa: E402
 from torch.distributed.elastic.multiprocessing import errors  # noqa: E402
 
 from mmattn.engine import usage  # noqa: E402
+from mmattn.engine.launch import count_cores  # noqa: E402
 
 DEFAULT_PORT = 29500
 
@@ -55,11 +56,7 @@ def share_cores(processes: int) -> None:
     """
     if torch.cuda.device_count() > 0:
         return
-    cores = (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, 'sched_getaffinity')
-        else os.cpu_count() or 1
-    )
+    cores = count_cores()
     threads = str(max(1, cores // processes))
     os.environ.setdefault('OMP_NUM_THREADS', threads)
     os.environ.setdefault('MKL_NUM_THREADS', threads)

@@ -38,7 +38,7 @@ from mmattn.datasets import (  # noqa: E402
     read_parameters,
 )
 from mmattn.engine.console import output_to_file  # noqa: E402
-from mmattn.engine.launch import prepare_cpu  # noqa: E402
+from mmattn.engine.launch import count_cores, prepare_cpu  # noqa: E402
 from mmattn.engine.progress import ProgressReport, format_time  # noqa: E402
 from mmattn.engine.run_config import fill_loaders  # noqa: E402
 from mmattn.engine.usage import UsageError, run_command  # noqa: E402
@@ -285,8 +285,7 @@ def move_data(node: Any, root: str) -> Any:
 def train(cfg: Config, task: Task, work_dir: Path) -> tuple[Runner, float]:
     """Train and evaluate; return the runner and the seconds it took."""
     if 'OMP_NUM_THREADS' not in os.environ:
-        cores = len(os.sched_getaffinity(0))
-        torch.set_num_threads(min(cores, MAX_THREADS))
+        torch.set_num_threads(min(count_cores(), MAX_THREADS))
     labels = {metric.key: metric.label for metric in task.metrics}
     log = work_dir / 'log.txt'
     try:

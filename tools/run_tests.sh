@@ -17,7 +17,8 @@ PATH="$(dirname "$python"):$PATH"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 # The tensors of the tests are small: a core for each test, not for each sum.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-workers=$(($(nproc) < 4 ? $(nproc) : 4))
+cores=$(getconf _NPROCESSORS_ONLN)
+workers=$((cores < 4 ? cores : 4))
 
 # A file stays in one process: its tests share what they train.
 arguments=(-m 'not slow' -n "$workers" --dist loadfile)

@@ -110,6 +110,13 @@ def init_gloo(launcher: str, timeout: float) -> None:
     )
 
 
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, 'sched_getaffinity'):  # Linux; macOS has none
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def end_processes() -> None:
     """Let the processes of a finished run end together.
 

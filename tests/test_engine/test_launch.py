@@ -20,6 +20,18 @@ def gloo(monkeypatch) -> list:
     return calls
 
 
+def test_counts_the_cores_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(
+        launch.os, 'sched_getaffinity', lambda _: {0, 3, 5}, raising=False
+    )
+    assert launch.count_cores() == 3
+    monkeypatch.delattr(launch.os, 'sched_getaffinity')
+    monkeypatch.setattr(launch.os, 'cpu_count', lambda: 7)
+    assert launch.count_cores() == 7
+    monkeypatch.setattr(launch.os, 'cpu_count', lambda: None)
+    assert launch.count_cores() == 1
+
+
 def test_replaces_sync_norms_at_any_depth():
     model = Config(
         dict(
