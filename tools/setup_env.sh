@@ -10,7 +10,10 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 fits='import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))'
 
 candidates=(python3 python3.12 python3.11 python3.10 python3.13 python3.14)
-for python in ${PYTHON:-"${candidates[@]}"}; do
+if [[ -n ${PYTHON:-} ]]; then
+  candidates=("$PYTHON")
+fi
+for python in "${candidates[@]}"; do
   if "$python" -c "$fits" 2>/dev/null; then
     exec "$python" "$here/setup_env.py" "$@"
   fi

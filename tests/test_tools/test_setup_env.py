@@ -347,6 +347,21 @@ def test_an_old_python_is_refused(tmp_path):
     )
 
 
+def test_the_named_python_may_lie_in_a_folder_with_spaces(tmp_path):
+    python = tmp_path / 'a folder' / 'python3'
+    python.parent.mkdir()
+    # Fit, and it prints the script that it is to run.
+    python.write_text('#!/bin/sh\n[ "$1" = -c ] || echo "$1"\n')
+    python.chmod(0o755)
+    result = subprocess.run(
+        ['bash', str(TOOLS / 'setup_env.sh')],
+        env={**os.environ, 'PYTHON': str(python)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout == f'{TOOLS / "setup_env.py"}\n', result.stderr
+
+
 def test_asking_whether_it_is_ready_makes_nothing(setup_env, env, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['setup_env.py', '--if-ready'])
     assert setup_env.main() == 1
