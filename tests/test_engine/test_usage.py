@@ -4,6 +4,7 @@ import pickle
 import sys
 
 import pytest
+import torch
 
 from mmattn.engine import usage
 
@@ -36,14 +37,45 @@ def test_one_of_several_processes_speaks(monkeypatch, capsys):
     assert waited and waited[0] >= 10
 
 
-def test_code_in_a_checkpoint(capsys):
-    def load():
-        raise pickle.UnpicklingError('Weights only load failed')
-
+def message_of(path, capsys):
     with pytest.raises(SystemExit) as ended:
-        usage.run_command(load)
+        usage.run_command(lambda: torch.load(path, weights_only=True))
     assert ended.value.code == 2
-    assert 'the checkpoint wants to run code' in capsys.readouterr().err
+    return capsys.readouterr().err
+
+
+def test_code_in_a_checkpoint(tmp_path, capsys):
+    torch.save({'a': tmp_path}, tmp_path / 'a.pth')
+    message = message_of(tmp_path / 'a.pth', capsys)
+    assert 'the checkpoint wants to run code' in message
+    assert 'WEIGHTS_ONLY' not in message
+
+
+DAMAGED = 'the checkpoint is cut short, damaged or no checkpoint ('
+
+
+def test_a_page_in_place_of_a_checkpoint(tmp_path, capsys):
+    page = tmp_path / 'a.pth'
+    page.write_text('<!DOCTYPE html>\n<html></html>\n')
+    message = message_of(page, capsys)
+    assert DAMAGED in message and message.endswith('; download it again\n')
+    assert 'run code' not in message
+
+
+@pytest.mark.parametrize('part', [0, 0.03, 0.5, 0.99])
+def test_a_legacy_checkpoint_cut_short(part, tmp_path, capsys):
+    path = tmp_path / 'a.pth'
+    torch.save(
+        {'a': torch.zeros(99)}, path, _use_new_zipfile_serialization=False
+    )
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(part * len(whole))])
+    assert DAMAGED in message_of(path, capsys)
+
+
+def test_damage_elsewhere_keeps_its_traceback():
+    with pytest.raises(EOFError):
+        usage.run_command(lambda: pickle.loads(b''))
 
 
 def test_other_errors_keep_their_traceback():
