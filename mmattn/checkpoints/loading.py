@@ -1,5 +1,6 @@
 """Read the tensors of a checkpoint without running what the file says."""
 
+import hashlib
 import os
 import re
 import warnings
@@ -63,8 +64,11 @@ def load_file(path: str | os.PathLike) -> dict[str, Tensor]:
 
 
 def _download(url: str) -> Path:
-    name = Path(urlparse(url).path).name
-    target = Path(torch.hub.get_dir()) / 'checkpoints' / name
+    name = Path(urlparse(url).path)
+    # Many addresses end in one name (model.safetensors, checkpoint.pth).
+    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
+    kept = f'{name.stem}-{digest}{name.suffix}'
+    target = Path(torch.hub.get_dir()) / 'checkpoints' / kept
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -322,10 +322,20 @@ def test_a_download_is_kept(tmp_path, address):
     url, folder = address
     served = saved(folder / 'a.pth', STATE)
     check_equal(load_file(f'{url}/a.pth'))
-    kept = tmp_path / 'cache' / 'hub' / 'checkpoints' / 'a.pth'
+    (kept,) = (tmp_path / 'cache' / 'hub' / 'checkpoints').iterdir()
+    assert kept.name.startswith('a-') and kept.suffix == '.pth'
     assert kept.read_bytes() == served.read_bytes()
     served.unlink()
     check_equal(load_file(f'{url}/a.pth'))
+
+
+def test_downloads_of_one_name_are_told_apart(address):
+    url, folder = address
+    for name, value in (('x', 1.0), ('y', 2.0)):
+        (folder / name).mkdir()
+        torch.save({'a': torch.tensor(value)}, folder / name / 'a.pth')
+    got = [load_file(f'{url}/{name}/a.pth')['a'] for name in ('x', 'y')]
+    assert got == [1.0, 2.0]
 
 
 def test_an_address_without_a_file(tmp_path, address):
