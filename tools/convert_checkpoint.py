@@ -17,6 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 if (ROOT / 'mmattn' / '__init__.py').is_file():
     sys.path.insert(0, str(ROOT))  # a clone runs from its own source
 
+from mmattn.stack import check_stack  # noqa: E402
+
+try:
+    check_stack()
+except ImportError as missing:
+    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
+    sys.exit(2)
+
 from mmattn.checkpoints import (  # noqa: E402
     Converted,
     convert,

@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None) -> None:
         spec = DigitSceneSpec(args.seed, args.train, args.val, args.size)
         folder = make_digit_folder(args.out, spec, force=args.force)
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f'error: {error}')
+        print(f'{Path(__file__).name}: error: {error}', file=sys.stderr)
+        sys.exit(2)
     if folder.moved is not None:
         print(f'Moved what was there to {folder.moved}')
     if not folder.is_new:

@@ -220,7 +220,7 @@ def test_foreign_files_are_kept_even_by_force(tmp_path):
     (out / 'beach.jpg').write_bytes(b'sea')
     args = ('--out', str(out), '--train', '1', '--val', '1', '--size', '64')
     refused = run_tool(*args)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert 'got a folder that holds no digit scenes' in refused.stderr
     assert os.listdir(out) == ['beach.jpg']
     forced = run_tool(*args, '--force')
@@ -288,5 +288,5 @@ def test_read_parameters_of_no_data_set(tmp_path):
 
 def test_tool_explains_a_wrong_number(tmp_path):
     done = run_tool('--out', str(tmp_path / 'x'), '--size', '100')
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert 'multiple of 8, got 100' in done.stderr
