@@ -27,6 +27,7 @@ from mmengine.runner import Runner  # noqa: E402
 from mmattn.engine import evaluation, run_config  # noqa: E402
 from mmattn.engine.launch import end_processes, prepare_cpu  # noqa: E402
 from mmattn.engine.usage import run_command  # noqa: E402
+from mmattn.engine.weights import refuse_foreign_weights  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -121,6 +122,7 @@ def test(cfg: Config, out: str | None) -> None:
     """Build the config's Runner and test."""
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
+    refuse_foreign_weights(runner.model, cfg.load_from, whole_backbone=True)
     if out is not None and out.endswith(evaluation.DUMP_SUFFIXES):
         evaluation.dump_predictions(runner, out)
     runner.test()

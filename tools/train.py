@@ -28,6 +28,7 @@ from mmattn.engine import learning_rate, run_config  # noqa: E402
 from mmattn.engine.buffers import BroadcastBuffers  # noqa: E402
 from mmattn.engine.launch import end_processes, prepare_cpu  # noqa: E402
 from mmattn.engine.usage import run_command  # noqa: E402
+from mmattn.engine.weights import refuse_foreign_weights  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -122,6 +123,7 @@ def train(cfg: Config) -> None:
     """Build the config's Runner and train."""
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
+    refuse_foreign_weights(runner.model, cfg.get('load_from'))
     runner.register_hook(learning_rate.LearningRateReport())
     runner.register_hook(BroadcastBuffers())
     runner.train()

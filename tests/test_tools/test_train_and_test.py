@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmattn.datasets import DigitSceneSpec, make_digit_folder
 
@@ -70,7 +71,9 @@ def error_of(done: subprocess.CompletedProcess) -> str:
     return line
 
 
-@pytest.mark.parametrize('tool', ['train.py', 'test.py'])
+@pytest.mark.parametrize(
+    'tool', ['train.py', 'test.py', 'convert_checkpoint.py']
+)
 def test_tools_explain_a_missing_stack(tool, tmp_path):
     # Metadata of both stacks side by side is as wrong as none at all.
     for name in ('onedl_mmengine', 'mmengine'):
@@ -222,6 +225,18 @@ def test_two_processes_train_and_test_as_one(config, here):
     assert {key: last[key] for key in scores} == scores
     with open(here / f'{name}.pkl', 'rb') as file:
         assert len(pickle.load(file)) == 21
+
+
+def test_weights_of_another_model_are_refused(here):
+    torch.save({'model': {'layers.0.x': torch.ones(1)}}, here / 'other.pth')
+    message = 'a checkpoint of this model is expected, got other.pth, none'
+    for words in (
+        ('test.py', CLASSIFIER, 'other.pth'),
+        ('train.py', CLASSIFIER, '--load-from', 'other.pth'),
+    ):
+        done = python(*words, '--work-dir', 'refused', cwd=here)
+        assert message in error_of(done)
+    assert not list(here.glob('refused/*.pth'))
 
 
 def test_tools_run_from_an_installed_package(here, tmp_path):
