@@ -8,6 +8,7 @@ import difflib
 import importlib.util
 import inspect
 import os
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,9 +167,15 @@ def forbid_code_in_checkpoints() -> None:
     """Read checkpoints as tensors and plain values only, where that works.
 
     mmengine tries the safe way first and falls back to running what the file
-    says. PyTorch before 2.6 cannot read mmengine's own files the safe way.
+    says. PyTorch before 2.6 cannot read mmengine's own files the safe way:
+    there, a warning says so.
     """
     if digit_version(torch.__version__) < digit_version('2.6.0'):
+        warnings.warn(
+            f'torch {torch.__version__} < 2.6: reading a checkpoint can run '
+            'code it holds; use only files you trust',
+            stacklevel=2,
+        )
         return
     os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
     # Metrics are kept as numpy numbers, of more kinds than mmengine allows.

@@ -170,6 +170,14 @@ def test_checkpoints_run_no_code(tmp_path, monkeypatch):
         _load_checkpoint(str(tmp_path / 'code.pth'))
 
 
+def test_old_torch_warns_that_checkpoints_run_code(monkeypatch):
+    monkeypatch.setattr(torch, '__version__', '2.1.2')
+    monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', raising=False)
+    with pytest.warns(UserWarning, match='2.6: reading a checkpoint can run'):
+        run_config.forbid_code_in_checkpoints()
+    assert 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in run_config.os.environ
+
+
 def test_pretrained_weights_must_be_there(tmp_path):
     init_cfg = dict(type='Pretrained', checkpoint='checkpoints/boat.pth')
     cfg = Config(dict(model=dict(heads=[dict(init_cfg=init_cfg)])))
