@@ -32,6 +32,7 @@ from mmattn.checkpoints import (  # noqa: E402
     save_file,
     source_names,
 )
+from mmattn.checkpoints.naming import count_names  # noqa: E402
 from mmattn.engine.usage import UsageError, run_command  # noqa: E402
 
 
@@ -79,8 +80,8 @@ def report(converted: Converted) -> str:
             f'backbone  mmattn.{converted.family}, arch={converted.arch!r}, '
             f'{len(converted.backbone)} tensors, {numbers:,} values',
             f'head      {head or "none"}',
-            f'added     {_listed(converted.added)}',
-            f'unused    {_listed(converted.unused)}',
+            f'added     {count_names(converted.added)}',
+            f'unused    {count_names(converted.unused)}',
         )
     )
 
@@ -102,12 +103,6 @@ def main() -> None:
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(str(error)) from error
     print(f'wrote     {args.out}, {len(state)} tensors')
-
-
-def _listed(names: list[str]) -> str:
-    more = ', ...' if len(names) > 6 else ''
-    listed = f' ({", ".join(names[:6])}{more})' if names else ''
-    return f'{len(names)}{listed}'
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ from torch import Tensor
 from .architecture import family_and_arch, stage_depths
 from .cswin import rename_boat_cswin, rename_cswin
 from .enlca import rename_enlca
-from .naming import Renamed
+from .naming import Renamed, list_names
 from .own import rename_own
 from .perspective import rename_perspective
 from .smt import rename_smt
@@ -153,12 +153,13 @@ def convert(
         raise ValueError(
             f'convert expects the names of the format {source}, got '
             f'{len(renamed.misfits)} that fit nowhere: '
-            f'{_some(renamed.misfits)}; pass strict=False to leave them out'
+            f'{list_names(renamed.misfits)}; '
+            'pass strict=False to leave them out'
         )
     if not renamed.backbone:
         raise ValueError(
             f'convert expects a backbone of the format {source}, got none of '
-            f'its names: {_some(state_dict)}'
+            f'its names: {list_names(state_dict)}'
         )
     head = renamed.head | {
         name.removeprefix('head.'): value
@@ -208,7 +209,8 @@ def _detect(state: dict[str, Tensor]) -> str:
             return name
     raise ValueError(
         'detect_source expects the names of a known format '
-        f'({", ".join(_FORMATS)}), got {len(state)} others: {_some(state)}; '
+        f'({", ".join(_FORMATS)}), got {len(state)} others: '
+        f'{list_names(state)}; '
         'check that it is a checkpoint of one of these models'
     )
 
@@ -225,9 +227,3 @@ def _add_output_norms(backbone: dict[str, Tensor]) -> list[str]:
         backbone[f'norm{stage}.bias'] = torch.zeros_like(like)
         added += [f'norm{stage}.weight', f'norm{stage}.bias']
     return added
-
-
-def _some(names) -> str:
-    names = list(names)
-    more = ', ...' if len(names) > 6 else ''
-    return ', '.join(names[:6]) + more

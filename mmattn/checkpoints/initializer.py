@@ -9,6 +9,7 @@ from mmattn.registry import WEIGHT_INITIALIZERS
 
 from .conversion import convert
 from .loading import load_file
+from .naming import count_names
 
 _TABLE = 'relative_position_bias_table'
 
@@ -85,16 +86,16 @@ class BackbonePretrained:
             raise ValueError(
                 f'{type(self).__name__} expects {self.checkpoint} to fit '
                 f'{type(module).__name__}, got other shapes: '
-                f'{_some(str(error).splitlines()[1:])}; check that arch and '
-                'in_channels are those of the file'
+                f'{count_names(str(error).splitlines()[1:])}; check that arch '
+                'and in_channels are those of the file'
             ) from error
         rest = extra + converted.unused
         rest += [f'head.{name}' for name in converted.head]
         print_log(
             f'{type(module).__name__} loaded {loaded} of {len(before)} '
             f'tensors from {self.checkpoint} (format {converted.source}), '
-            f'resized {len(resized)}, fresh {_some(fresh)}, missing '
-            f'{_some(missing)}, left over {_some(rest)}',
+            f'resized {len(resized)}, fresh {count_names(fresh)}, missing '
+            f'{count_names(missing)}, left over {count_names(rest)}',
             logger='current',
         )
         if hasattr(module, '_params_init_info'):
@@ -120,8 +121,8 @@ class BackbonePretrained:
         raise ValueError(
             f'{type(self).__name__} expects {self.checkpoint} to fit '
             f'{type(module).__name__}, got {loaded} tensors '
-            f'that do, missing {_some(missing)}, without a place '
-            f'{_some(extra)}; {advice}'
+            f'that do, missing {count_names(missing)}, without a place '
+            f'{count_names(extra)}; {advice}'
         )
 
     def _inside(
@@ -136,13 +137,7 @@ class BackbonePretrained:
             raise ValueError(
                 f'{type(self).__name__} expects names that begin with '
                 f'{prefix!r} in {self.checkpoint}, got others: '
-                f'{_some(list(state))}; '
+                f'{count_names(state)}; '
                 'leave prefix out for a bare backbone and for backbone.*'
             )
         return inside
-
-
-def _some(names: list[str]) -> str:
-    more = ', ...' if len(names) > 4 else ''
-    listed = f' ({", ".join(names[:4])}{more})' if names else ''
-    return f'{len(names)}{listed}'

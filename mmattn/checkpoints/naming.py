@@ -1,12 +1,13 @@
-"""From another project's names to ours, key by key."""
+"""From another project's names to ours, key by key; names in messages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 # Computed by the model from its window and the map: never loaded.
 _COMPUTED = ('relative_position_index', 'attn_mask')
+_NUM_SHOWN = 6
 
 
 @dataclass
@@ -50,3 +51,14 @@ def rename(
         else:
             renamed.backbone[name] = value
     return renamed
+
+
+def list_names(names: Collection[str]) -> str:
+    """The first few of ``names``, for a message."""
+    more = ', ...' if len(names) > _NUM_SHOWN else ''
+    return ', '.join(list(names)[:_NUM_SHOWN]) + more
+
+
+def count_names(names: Collection[str]) -> str:
+    """How many ``names`` there are, and the first few, for a message."""
+    return f'{len(names)} ({list_names(names)})' if names else '0'
