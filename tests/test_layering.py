@@ -30,7 +30,6 @@ MAY_IMPORT = {
     'engine': MODULES | {'plugins', 'necks', 'heads'},
     'checkpoints': MODULES | {'plugins', 'necks', 'heads'},
     'visualization': MODULES | {'plugins', 'necks', 'heads'},
-    'testing': MODULES,
     'diagnosis': BASE,
     '__init__': set(),
     '__main__': {'diagnosis', 'stack'},
