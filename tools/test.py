@@ -84,7 +84,10 @@ def parse_args() -> argparse.Namespace:
         default=0,
         help=argparse.SUPPRESS,
     )
-    args = parser.parse_args()
+    try:
+        args = parser.parse_args()
+    except ValueError:  # of mmengine's DictAction
+        parser.error('--cfg-options expects KEY=VALUE, one or several')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 

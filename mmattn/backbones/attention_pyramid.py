@@ -112,6 +112,13 @@ class AttentionPyramid(PyramidBackbone):
 
         def build_block(stage: int, index: int, rate: float) -> nn.Module:
             cfgs = arch['attentions'][stage]
+            if not isinstance(cfgs, Sequence) or not cfgs:
+                raise TypeError(
+                    f'{type(self).__name__} expects attentions to hold one '
+                    'list of configs for each stage, such as [[dict(type='
+                    f"'mmattn.WindowAttention')], ...], got {cfgs!r} for "
+                    f'stage {stage}'
+                )
             attention = build_attention(
                 type(self).__name__,
                 cfgs[index % len(cfgs)],

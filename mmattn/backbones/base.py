@@ -75,15 +75,20 @@ class BaseBackbone(BaseModule):
         """Initialize by ``init_cfg``, a pretrained checkpoint last."""
         cfgs = self.init_cfg or []
         cfgs = [cfgs] if isinstance(cfgs, dict) else cfgs
-        kept, fresh = self.init_cfg, not self.is_init
-        self.init_cfg = [cfg for cfg in cfgs if not _is_pretrained(cfg)]
-        super().init_weights()
-        self.init_cfg = kept
-        for cfg in cfgs:
+        pretrained = [cfg for cfg in cfgs if _is_pretrained(cfg)]
+        others = [cfg for cfg in cfgs if not _is_pretrained(cfg)]
+        if others or not pretrained or self.is_init:
+            kept, fresh = self.init_cfg, not self.is_init
+            self.init_cfg = others
+            super().init_weights()
+            self.init_cfg = kept
+        else:
+            # mmengine would log every parameter as left unchanged.
+            self.is_init = fresh = True
+        for cfg in pretrained if fresh else []:
             # Ours reads published files too, and never unpickles freely.
-            if _is_pretrained(cfg) and fresh:
-                initializer = WEIGHT_INITIALIZERS.get('BackbonePretrained')
-                initializer(**{k: cfg[k] for k in cfg if k != 'type'})(self)
+            initializer = WEIGHT_INITIALIZERS.get('BackbonePretrained')
+            initializer(**{k: cfg[k] for k in cfg if k != 'type'})(self)
 
     def _frozen_modules(self) -> list[nn.Module]:
         """What ``frozen_stages`` keeps as it is."""

@@ -130,3 +130,14 @@ def test_unknown_attention_lists_the_known_ones():
         "'mmattn.WindowAtention'",
     ):
         AttentionPyramid(arch, out_indices=(0,))
+
+
+def test_one_attention_in_place_of_a_list():
+    arch = dict(
+        embed_dims=8,
+        depths=(1,),
+        num_heads=(1,),
+        attentions=(dict(type='mmattn.WindowAttention'),),
+    )
+    with pytest.raises(TypeError, match='one list of configs for each stage'):
+        AttentionPyramid(arch, out_indices=(0,))

@@ -101,6 +101,7 @@ def test_tools_explain_a_missing_stack(tool, tmp_path):
             [IMAGENET, '--cfg-options', 'train_dataloader=None'],
             'got no train_dataloader in ',
         ),
+        ([IMAGENET, '--cfg-options', 'x'], '--cfg-options expects KEY=VALUE'),
     ],
 )
 def test_train_explains_usage_errors(words, message, tmp_path):
