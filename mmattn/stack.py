@@ -5,8 +5,10 @@ metadata is read here, so asking costs milliseconds and imports nothing.
 """
 
 import importlib.util
+import os
 import re
 from importlib import metadata
+from pathlib import Path
 from typing import NamedTuple
 
 ONEDL = 'OneDL'
@@ -150,7 +152,17 @@ def _unsupported_message(installed: list[Installed]) -> str:
         f'  {stack}: {command} && {install_command(stack, *REQUIRED)}'
         for stack, command in TORCH_COMMANDS.items()
     ]
+    ready = _environment_of_the_commands()
+    if ready is not None:
+        lines.append(f'  or activate what is here: source {ready}')
     return '\n'.join(lines)
+
+
+def _environment_of_the_commands() -> Path | None:
+    """Where the environment of quickstart.sh is activated, if it is there."""
+    folder = os.environ.get('MMATTN_ENV') or '~/.cache/mmattn/env'
+    script = Path(folder).expanduser() / 'bin' / 'activate'
+    return script if script.is_file() else None
 
 
 def _is_missing_or_old(package: str, versions: dict[str, str]) -> bool:

@@ -13,7 +13,7 @@ REQUIREMENTS = Path(__file__).parents[1] / 'requirements'
 
 
 @pytest.fixture
-def install(monkeypatch):
+def install(monkeypatch, tmp_path):
     """Make exactly the given distributions look installed."""
 
     def pretend(**versions):
@@ -27,6 +27,7 @@ def install(monkeypatch):
         monkeypatch.setattr(stack.metadata, 'version', version)
         monkeypatch.setattr(stack, 'is_importable', lambda package: False)
 
+    monkeypatch.setenv('MMATTN_ENV', str(tmp_path))
     return pretend
 
 
@@ -60,6 +61,15 @@ def test_no_stack_names_both_commands(install):
         "'setuptools>=80,<82' && pip install --no-build-isolation "
         'mmengine==0.10.7 mmcv==2.1.0'
     )
+
+
+def test_no_stack_names_the_environment_that_is_ready(install, tmp_path):
+    install()
+    (tmp_path / 'bin').mkdir()
+    script = tmp_path / 'bin' / 'activate'
+    script.touch()
+    with pytest.raises(ImportError, match=f'activate what .* source {script}'):
+        stack.check_stack()
 
 
 @pytest.mark.parametrize(
