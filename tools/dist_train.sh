@@ -5,6 +5,11 @@
 # The interpreter is the one that find_python.sh finds; PYTHON names another.
 set -euo pipefail
 
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    sed -n '/^#!/d; s/^# //p; /^set/q' "$0"
+    exit
+fi
+
 if [ "$#" -lt 2 ]; then
     echo "dist_train.sh: error: CONFIG and GPUS are expected, got $# argument(s):" \
         "bash tools/dist_train.sh CONFIG GPUS [options of train.py]" >&2

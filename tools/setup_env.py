@@ -41,6 +41,9 @@ NEEDED_DISK = 10  # GB; torch with its CUDA libraries takes most of it
 
 
 def main() -> int:
+    if unknown := set(sys.argv[1:]) - {'--if-ready'}:
+        print(__doc__, file=sys.stderr)
+        return 0 if unknown <= {'-h', '--help'} else 2
     env = Environment(
         Path(os.environ.get('MMATTN_ENV') or DEFAULT_FOLDER)
         .expanduser()

@@ -6,6 +6,11 @@
 # The interpreter is the one that find_python.sh finds; PYTHON names another.
 set -euo pipefail
 
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    sed -n '/^#!/d; s/^# //p; /^set/q' "$0"
+    exit
+fi
+
 if [ "$#" -lt 4 ]; then
     echo "slurm_train.sh: error: PARTITION, JOB_NAME, CONFIG and WORK_DIR are" \
         "expected, got $# argument(s)" >&2

@@ -386,3 +386,13 @@ def test_help_makes_no_environment(env, script):
     assert result.returncode == 0, result.stderr
     assert f'bash tools/{script} [--' in result.stdout
     assert not env.exists()
+
+
+@pytest.mark.parametrize('word, status', [('--help', 0), ('--if-redy', 2)])
+def test_a_word_it_does_not_know_makes_nothing(
+    setup_env, env, monkeypatch, capsys, word, status
+):
+    monkeypatch.setattr(sys, 'argv', ['setup_env.py', word])
+    assert setup_env.main() == status
+    assert '--if-ready' in capsys.readouterr().err
+    assert not env.exists()

@@ -252,3 +252,13 @@ def test_tools_run_from_an_installed_package(here, tmp_path):
         PYTHONPATH=str(ROOT),
     )
     assert "got 'nope.py', which does not exist" in error_of(done)
+
+
+@pytest.mark.parametrize(
+    'script', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test']
+)
+def test_scripts_tell_how_they_are_called(script, tmp_path):
+    done = run('bash', TOOLS / f'{script}.sh', '--help', cwd=tmp_path)
+    assert done.returncode == 0
+    assert f'bash tools/{script}.sh ' in done.stdout
+    assert '#' not in done.stdout
