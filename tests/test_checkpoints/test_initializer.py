@@ -107,6 +107,26 @@ def test_a_config_of_mmengine(tmp_path, weights):
     check_equal(model, weights)
 
 
+def test_pretrained_weights_come_last_and_once(tmp_path, weights):
+    path = saved(tmp_path / 'a.pth', weights)
+    cfgs = [
+        dict(type='Pretrained', checkpoint=str(path)),
+        dict(type='Xavier', layer='Linear'),
+    ]
+    for init_cfg in (cfgs, cfgs[0]):
+        model = BOATSwin(arch='nano', init_cfg=init_cfg)
+        model.init_weights()
+        check_equal(model, weights)
+        trained = randomised(model)
+        model.init_weights()
+        check_equal(model, trained)
+
+
+def test_no_parameter_is_told_to_be_as_before(tmp_path, weights, log):
+    loaded(saved(tmp_path / 'a.pth', weights))
+    assert not any('before and after' in str(line) for line in log)
+
+
 def test_an_official_classification_file(tmp_path, weights, log):
     state = to_official(weights)
     state['head.weight'] = torch.zeros(1000, 192)
