@@ -114,6 +114,14 @@ def _in_clusters(
     return out.index_select(0, rows.flatten()).view(G, N, d)
 
 
+def near_size(size: int, cluster_size: int, overlap: int) -> int:
+    """Tokens of its sibling that a cluster of ``size`` tokens attends to.
+
+    At most; the sibling may hold one token less.
+    """
+    return round(overlap * size / cluster_size)
+
+
 @cached_per_size
 def _slot_tables(
     num_tokens: int, cluster_size: int, overlap: int, device: torch.device
@@ -131,7 +139,7 @@ def _slot_tables(
         [0]
         if len(sizes) == 1
         else [
-            min(round(overlap * n / cluster_size), sizes[i ^ 1])
+            min(near_size(n, cluster_size, overlap), sizes[i ^ 1])
             for i, n in enumerate(sizes)
         ]
     )
