@@ -86,23 +86,17 @@ class FeatureSpaceAttention(BaseModule):
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
         check_map(self, x, self.qkv.in_features)
         B, H, W, C = x.shape
-        h = self.num_heads
         qkv = self.qkv(x)
-        order = self.cluster(qkv)  # (B * h, N), N = H * W
-        q, k, v = qkv.view(B, H * W, 3, h, C // h).permute(2, 0, 3, 1, 4)
         out = cluster_attention(
-            q.flatten(0, 1),
-            k.flatten(0, 1),
-            v.flatten(0, 1),
-            order,
+            qkv.flatten(1, 2),
+            self.cluster(qkv),
             self.cluster_size,
             self.overlap,
             self.scale,
             self.impl,
         )
-        out = out.view(B, h, H * W, C // h).transpose(1, 2)
         local = self.local_conv(qkv[..., 2 * C :].permute(0, 3, 1, 2))
-        out = out.reshape(B, H, W, C) + local.permute(0, 2, 3, 1)
+        out = out.view(B, H, W, C) + local.permute(0, 2, 3, 1)
         return self.proj(out)
 
     def cluster(self, qkv: Tensor) -> Tensor:
@@ -112,19 +106,18 @@ class FeatureSpaceAttention(BaseModule):
             qkv (Tensor): The projected map, ``(B, H, W, 3 * C)``.
 
         Returns:
-            Tensor: ``(B * h, N)`` int64, see ``mmattn.ops.balanced_clusters``.
+            Tensor: ``(B, h, N)`` int64, see ``mmattn.ops.balanced_clusters``.
         """
         q = qkv.detach()[..., : qkv.shape[-1] // 3].flatten(1, 2)  # (B, N, C)
-        h = self.num_heads
-        if not self.with_shared_clusters:
-            q = q.unflatten(-1, (h, -1)).transpose(1, 2)  # (B, h, N, d)
-            q = q.flatten(0, 1)
+        parts = 1 if self.with_shared_clusters else self.num_heads
+        q = q.unflatten(-1, (parts, -1)).transpose(1, 2)  # (B, parts, N, *)
         order = balanced_clusters(
-            q, self.cluster_size, self.iterations, self.temperature
+            q.flatten(0, 1),
+            self.cluster_size,
+            self.iterations,
+            self.temperature,
         )
-        if self.with_shared_clusters:
-            order = order.repeat_interleave(h, dim=0)
-        return order
+        return order.unflatten(0, (-1, parts)).expand(-1, self.num_heads, -1)
 
     def extra_repr(self) -> str:
         """Show in a printed model what its sub-modules do not."""

@@ -1,7 +1,8 @@
 """Attention inside clusters of tokens and across their last cut.
 
-Axes: G independent problems (images times heads), N tokens, d channels,
-c clusters, m query slots and l key slots of a cluster (the largest's).
+Axes: B batch, N tokens, C = h * d channels, h heads, d channels of a head,
+G = B * h independent problems, c clusters, m query slots and l key slots of a
+cluster (the largest's).
 """
 
 import torch
@@ -14,9 +15,7 @@ from .size_cache import cached_per_size
 
 
 def cluster_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    qkv: Tensor,
     order: Tensor,
     cluster_size: int = 49,
     overlap: int = 20,
@@ -32,11 +31,10 @@ def cluster_attention(
     first tokens and the second takes the first's last: those next to the cut.
 
     Args:
-        q: Queries, ``(G, N, d)`` in raster order.
-        k: Keys, ``(G, N, d)``.
-        v: Values, ``(G, N, d)``.
-        order: ``(G, N)``, of :func:`balanced_clusters` with the same
-            ``cluster_size``.
+        qkv: Queries, keys and values side by side, ``(B, N, 3 * C)`` in
+            raster order, each of ``h`` heads of ``d`` channels.
+        order: ``(B, h, N)``, of :func:`balanced_clusters` with the same
+            ``cluster_size``, for each head of each image.
         cluster_size: Tokens that a cluster holds at least. Defaults to 49.
         overlap: Tokens of the sibling for a cluster of ``cluster_size``, from
             0 to ``cluster_size``. Defaults to 20.
@@ -46,18 +44,18 @@ def cluster_attention(
             ``'auto'``.
 
     Returns:
-        ``(G, N, d)`` in raster order, in the dtype of ``v``.
+        ``(B, N, C)`` in raster order, in the dtype of ``qkv``.
 
     Raises:
         ValueError: If the shapes do not fit, or ``overlap`` or
             ``cluster_size`` is out of range.
     """
-    fits = q.ndim == 3 and q.shape == k.shape == v.shape
-    if not fits or order.shape != q.shape[:2]:
+    fits = qkv.ndim == order.ndim == 3 and order.shape[1] > 0
+    fits = fits and qkv.shape[:2] == (order.shape[0], order.shape[2])
+    if not fits or qkv.shape[2] % (3 * order.shape[1]):
         raise ValueError(
-            'cluster_attention expects q, k, v (G, N, d) and order (G, N), '
-            f'got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)} and '
-            f'{tuple(order.shape)}'
+            'cluster_attention expects qkv (B, N, 3 * heads * d) and order '
+            f'(B, heads, N), got {tuple(qkv.shape)} and {tuple(order.shape)}'
         )
     if not 0 <= overlap <= cluster_size or cluster_size < 1:
         raise ValueError(
@@ -65,8 +63,8 @@ def cluster_attention(
             f'cluster_size >= 1, got {overlap=}, {cluster_size=}'
         )
     if scale is None:
-        scale = q.shape[-1] ** -0.5
-    args = (q, k, v, order, cluster_size, overlap, scale)
+        scale = (qkv.shape[-1] // (3 * order.shape[1])) ** -0.5
+    args = (qkv, order, cluster_size, overlap, scale)
     row = choose_implementation('cluster_attention', impl, *args)
     return row.function(*args)
 
@@ -84,16 +82,18 @@ def _sdpa(*args) -> Tensor:
 
 
 def _in_clusters(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    qkv: Tensor,
     order: Tensor,
     cluster_size: int,
     overlap: int,
     scale: float,
     impl: str,
 ) -> Tensor:
-    G, N, d = q.shape
+    B, h, N = order.shape
+    parts = qkv.unflatten(-1, (3, h, -1)).permute(2, 0, 3, 1, 4)
+    q, k, v = parts.flatten(1, 2)  # each (G, N, d)
+    G, _, d = q.shape
+    order = order.flatten(0, 1)
     own, shared, bias, slots = _slot_tables(N, cluster_size, overlap, q.device)
     # One flat index for all problems: rows of a matrix are copied fastest.
     problem = torch.arange(G, device=q.device)[:, None]
@@ -111,7 +111,8 @@ def _in_clusters(
     raster = torch.empty_like(order).scatter_(1, order, slots.expand(G, N))
     rows = raster + own.numel() * problem
     out = out.reshape(G * own.numel(), d)
-    return out.index_select(0, rows.flatten()).view(G, N, d)
+    out = out.index_select(0, rows.flatten()).view(B, h, N, d)
+    return out.transpose(1, 2).flatten(2)
 
 
 def near_size(size: int, cluster_size: int, overlap: int) -> int:
