@@ -1,0 +1,12 @@
+"""What models cost: parameters and multiply-adds."""
+
+from .cost import Cost, ModuleCost, count_cost
+from .host_model import build_for_counting, count_config
+
+__all__ = [
+    'Cost',
+    'ModuleCost',
+    'build_for_counting',
+    'count_config',
+    'count_cost',
+]

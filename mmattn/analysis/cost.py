@@ -1,0 +1,143 @@
+"""Count the parameters and the multiply-adds of a model, part by part."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+
+@dataclass(frozen=True)
+class ModuleCost:
+    """What one module costs, with all that is inside it.
+
+    Attributes:
+        parameters: Numbers that training changes or could change.
+        multiply_adds: Of one forward pass.
+    """
+
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Cost(ModuleCost):
+    """What a whole model costs.
+
+    Attributes:
+        modules: Cost of each module inside the model, by its dotted name, in
+            the model's order.
+    """
+
+    modules: dict[str, ModuleCost]
+
+
+def count_cost(model: nn.Module, *inputs: Any) -> Cost:
+    """Count one forward pass of a model, in evaluation mode.
+
+    A multiply-add is half of what ``torch.utils.flop_counter`` counts: what
+    papers and OpenMMLab's tools call a FLOP. Counted are matrix products,
+    convolutions of any groups and fused attention (both of its products), as
+    they run, padding included. Left out are sums, products by element,
+    softmax, norms, activations and pooling.
+
+    A module costs what runs between its call and its return. One that is
+    used without a call, such as a list or a head of which a method is taken,
+    costs as much as its parts.
+
+    Args:
+        model: Any module. Its weights, buffers and modes are the same
+            afterwards.
+        *inputs: What ``model`` is called with.
+
+    Returns:
+        The cost of the model and of each of its modules.
+    """
+    counter = FlopCounterMode(
+        display=False, custom_mapping=_missing_formulas()
+    )
+    with (
+        _evaluation(model),
+        _flops_by_module(model, counter) as flops,
+        torch.no_grad(),
+        counter,
+    ):
+        model(*inputs)
+    return Cost(
+        _count_parameters(model),
+        counter.get_total_flops() // 2,
+        {
+            name: ModuleCost(
+                _count_parameters(module), _flops_of(module, flops) // 2
+            )
+            for name, module in model.named_modules()
+            if name
+        },
+    )
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def _flops_by_module(
+    model: nn.Module, counter: FlopCounterMode
+) -> Iterator[Counter[nn.Module]]:
+    """Add up what the counter counts during the calls of each module."""
+    flops: Counter[nn.Module] = Counter()
+
+    def enter(module: nn.Module, args: tuple) -> None:
+        flops[module] -= counter.get_total_flops()
+
+    def leave(module: nn.Module, args: tuple, out: Any) -> None:
+        flops[module] += counter.get_total_flops()
+
+    hooks = [
+        hook
+        for module in model.modules()
+        for hook in (
+            module.register_forward_pre_hook(enter),
+            module.register_forward_hook(leave),
+        )
+    ]
+    try:
+        yield flops
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _flops_of(module: nn.Module, flops: Counter[nn.Module]) -> int:
+    if module in flops:
+        return flops[module]
+    return sum(_flops_of(child, flops) for child in module.children())
+
+
+def _count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _missing_formulas() -> dict[Any, Callable[..., int]]:
+    """Formulas for what PyTorch's counter takes for free."""
+    fused = getattr(
+        torch.ops.aten, '_scaled_dot_product_flash_attention_for_cpu', None
+    )
+    return {} if fused is None else {fused: _count_attention}
+
+
+def _count_attention(
+    query: torch.Size, key: torch.Size, value: torch.Size, *args, **kwargs
+) -> int:
+    return sdpa_flop_count(query, key, value)

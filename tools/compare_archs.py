@@ -1,0 +1,105 @@
+"""Print what the tiny archs of all backbones cost, beside the papers' figures.
+
+    python tools/compare_archs.py
+
+One Markdown table: parameters and multiply-adds (what papers call FLOPs) of
+one image of 224 x 224 pixels, with a head of 1000 classes where the paper has
+one. Nothing is computed, shapes are followed: seconds, whatever the machine.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+if (ROOT / 'mmattn' / '__init__.py').is_file():
+    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+
+from mmattn.stack import check_stack  # noqa: E402
+
+try:
+    check_stack()
+except ImportError as missing:
+    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
+    sys.exit(2)
+
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
+
+from mmattn.analysis import count_cost  # noqa: E402
+from mmattn.registry import MODELS  # noqa: E402
+
+SIZE = 224
+NUM_CLASSES = 1000
+
+
+class Row(NamedTuple):
+    """An arch, and what others say of it, in words; '-' for nothing."""
+
+    backbone: str
+    arch: str
+    reported: str = '-'
+    published_code: str = '-'
+    with_head: bool = True
+
+
+# Reported: the tables of the papers' repositories. Published code: run and
+# counted, by torch.utils.flop_counter too.
+ROWS = (
+    Row('BOATSwin', 'tiny', '-', '30.27 M, 5.20 G'),
+    Row('BOATCSWin', 'tiny', '-', '26.39 M, 5.20 G'),
+    Row('CSWin', 'tiny', '23 M, 4.3 G', '22.32 M, 4.32 G'),
+    Row('SMT', 'tiny', '12 M, 2.4 G', '11.51 M, 2.46 G'),
+    Row('AttentionPyramid', 'swin-tiny', '28 M, 4.5 G', '28.29 M, 4.49 G'),
+    Row('AttentionPyramid', 'sliding-window-tiny'),
+    Row('AttentionPyramid', 'key-value-tiny'),
+    Row('AttentionPyramid', 'enltb-tiny'),
+    Row('PerspectiveEncoder', 'base', with_head=False),
+)
+
+
+class Classifier(nn.Module):
+    """The last map of a backbone, its mean, a linear layer."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(backbone.out_channels[-1], NUM_CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, 3, H, W)`` to ``(B, NUM_CLASSES)``."""
+        return self.head(self.backbone(x)[-1].mean(dim=(2, 3)))
+
+
+def build(row: Row) -> nn.Module:
+    """The model that a row of the table is about."""
+    cls = MODELS.get(f'mmattn.{row.backbone}')
+    if not row.with_head:
+        return cls(row.arch)
+    return Classifier(cls(row.arch, out_indices=(3,)))
+
+
+def main() -> None:
+    """Print the table."""
+    argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
+    print(
+        '| backbone | arch | parameters | FLOPs | reported by the paper | '
+        'published code |\n|---|---|---|---|---|---|'
+    )
+    with FakeTensorMode():  # shapes alone
+        for row in ROWS:
+            cost = count_cost(build(row), torch.rand(1, 3, SIZE, SIZE))
+            print(
+                f'| {row.backbone} | {row.arch} | {cost.parameters:,} | '
+                f'{cost.multiply_adds / 1e9:.3f} G | {row.reported} | '
+                f'{row.published_code} |'
+            )
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,172 @@
+"""Count parameters and multiply-adds (what papers call FLOPs), by module.
+
+    python tools/get_flops.py CONFIG [--shape H W]
+    python tools/get_flops.py --backbone BOATSwin [--arch small] [--shape H W]
+
+Counted are matrix products, convolutions and fused attention of one forward
+pass of one image; of a config, all that leads to a prediction.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if (ROOT / 'mmattn' / '__init__.py').is_file():
+    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+
+from mmattn.stack import check_stack  # noqa: E402
+
+try:
+    check_stack()
+except ImportError as missing:
+    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
+    sys.exit(2)
+
+import torch  # noqa: E402
+from mmengine.config import DictAction  # noqa: E402
+from mmengine.logging import MMLogger  # noqa: E402
+
+from mmattn.analysis import Cost, count_config, count_cost  # noqa: E402
+from mmattn.engine.launch import replace_sync_norms  # noqa: E402
+from mmattn.engine.run_config import read_config  # noqa: E402
+from mmattn.engine.usage import UsageError, run_command  # noqa: E402
+from mmattn.registry import MODELS  # noqa: E402
+
+# As in the tables of the papers.
+SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 2048))
+SHAPE = (224, 224)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        'config', nargs='?', help='config file of mmdet, mmseg or mmpretrain'
+    )
+    what.add_argument(
+        '--backbone',
+        help='name of a backbone of mmattn instead, such as BOATSwin',
+    )
+    parser.add_argument('--arch', help='arch of --backbone (default: its own)')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help='pixels of the image that the network sees (default: 224 224; '
+        'with a config of mmdet 800 1280, of mmseg 512 2048)',
+    )
+    parser.add_argument(
+        '--in-channels',
+        type=int,
+        default=3,
+        help='channels of the image (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--depth',
+        type=int,
+        default=2,
+        help='how deep the table goes into the modules (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override fields of the config',
+    )
+    try:
+        args = parser.parse_args()
+    except ValueError:  # of mmengine's DictAction
+        parser.error('--cfg-options expects KEY=VALUE, one or several')
+    if min(*(args.shape or SHAPE), args.in_channels) < 1 or args.depth < 0:
+        parser.error(
+            '--shape and --in-channels expect numbers from 1 up, --depth from '
+            f'0 up, got {args.shape}, {args.in_channels} and {args.depth}'
+        )
+    if args.arch is not None and args.backbone is None:
+        parser.error('--arch expects --backbone; a config names its own')
+    return args
+
+
+def main() -> None:
+    """Count and print a table."""
+    args = parse_args()
+    torch.manual_seed(0)
+    cfg, shape = None, args.shape or SHAPE
+    if args.config is not None:
+        cfg = read_config(
+            args.config, args.cfg_options, ('model',), 'counting'
+        )
+        replace_sync_norms(cfg.model)
+        # Else each random start is told.
+        MMLogger.get_instance('mmattn', log_level='WARNING')
+        shape = args.shape or SHAPES.get(cfg.get('default_scope'), SHAPE)
+    try:
+        cost = (
+            count_backbone(args.backbone, args.arch, args.in_channels, shape)
+            if cfg is None
+            else count_config(cfg, tuple(shape), args.in_channels)
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f'cannot count {args.config or args.backbone} on '
+            f'{args.in_channels} x {shape[0]} x {shape[1]}: {error}'
+        ) from error
+    print(f'input        {args.in_channels} x {shape[0]} x {shape[1]}')
+    print_cost(cost, args.depth)
+
+
+def count_backbone(
+    name: str, arch: str | None, in_channels: int, shape: Sequence[int]
+) -> Cost:
+    """Count a registered backbone.
+
+    Raises:
+        UsageError: If the name is unknown.
+        ValueError: If the backbone does not take the arch or the image.
+    """
+    cls = MODELS.get(f'mmattn.{name.removeprefix("mmattn.")}')
+    if not hasattr(cls, 'arch_zoo'):
+        known = sorted(
+            key
+            for key, cls in MODELS.module_dict.items()
+            if hasattr(cls, 'arch_zoo')
+        )
+        raise UsageError(
+            f'--backbone expects one of {", ".join(known)}, got {name!r}'
+        )
+    kwargs = {} if arch is None else dict(arch=arch)
+    model = cls(in_channels=in_channels, **kwargs)
+    return count_cost(model, torch.rand(1, in_channels, *shape))
+
+
+def print_cost(cost: Cost, depth: int) -> None:
+    """Print the sums, then a line for each module down to a depth."""
+    print(f'parameters   {cost.parameters:,}')
+    print(f'FLOPs        {cost.multiply_adds / 1e9:.3f} G (multiply-adds)')
+    rows = [
+        (name, part)
+        for name, part in cost.modules.items()
+        if name.count('.') < depth and (part.parameters or part.multiply_adds)
+    ]
+    if not rows:
+        return
+    width = max(len(name) for name, _ in rows)
+    print(f'\n{"module":<{width}}{"parameters":>14}{"GFLOPs":>10}{"%":>7}')
+    for name, part in rows:
+        share = part.multiply_adds / max(cost.multiply_adds, 1)
+        print(
+            f'{name:<{width}}{part.parameters:>14,}'
+            f'{part.multiply_adds / 1e9:>10.3f}{100 * share:>7.1f}'
+        )
+
+
+if __name__ == '__main__':
+    run_command(main)
