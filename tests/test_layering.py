@@ -26,7 +26,7 @@ MAY_IMPORT = {
     'plugins': MODULES,
     'necks': MODULES,
     'heads': MODULES,
-    'analysis': {'registry'},
+    'analysis': {'registry', 'backbones', 'engine'},
     'datasets': {'registry'},
     'engine': MODULES | {'plugins', 'necks', 'heads'},
     'checkpoints': MODULES | {'plugins', 'necks', 'heads'},
