@@ -20,6 +20,7 @@ from .relative_position import (
 )
 from .sine_position import sine_position
 from .sliding import sliding_window_attention
+from .triton_kernels import table  # noqa: F401  adds its rows
 from .window_attention import window_attention
 from .windows import (
     merge_windows,

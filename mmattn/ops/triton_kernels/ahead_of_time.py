@@ -1,0 +1,129 @@
+"""Compile kernels for a GPU that is not there, and read what they take."""
+
+import contextlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import torch
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.runtime import JITFunction, driver
+
+from .cluster_attention import cluster_attention
+
+
+@dataclass(frozen=True)
+class CompiledKernel:
+    """What a kernel takes on the GPU that it was compiled for.
+
+    Attributes:
+        name: Name of the kernel.
+        registers: Of a thread.
+        spilled: Bytes of a thread that found no register, stored or loaded.
+        shared: Bytes of shared memory of a program.
+        warps: Warps of a program.
+    """
+
+    name: str
+    registers: int
+    spilled: int
+    shared: int
+    warps: int
+
+
+class _AbsentDevice:
+    """What Triton asks a driver before it compiles."""
+
+    def __init__(self, capability: int) -> None:
+        self.capability = capability
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget('cuda', self.capability, 32)
+
+    def get_current_device(self) -> str:
+        return f'sm_{self.capability}'  # under which Triton keeps kernels
+
+    def get_current_stream(self, device: str) -> None:
+        return None
+
+
+@contextlib.contextmanager
+def compiling_for(capability: int) -> Iterator[list[CompiledKernel]]:
+    """Compile every kernel that is launched inside, and run none.
+
+    What the operators return holds no result. Tensors lie on the CPU.
+
+    Args:
+        capability: Compute capability of the GPU, 90 for that of a H100.
+
+    Yields:
+        A list, to which every launch adds its kernel.
+    """
+    kernels: list[CompiledKernel] = []
+    run = JITFunction.run
+
+    def compile_only(self, *args, grid, warmup, **kwargs):
+        compiled = run(self, *args, grid=grid, warmup=True, **kwargs)
+        kernels.append(_read(compiled, capability))
+        return compiled
+
+    previous = driver._active
+    driver.set_active(_AbsentDevice(capability))
+    try:
+        with mock.patch.object(JITFunction, 'run', compile_only):
+            yield kernels
+    finally:
+        driver._active = previous
+
+
+def _read(compiled, capability: int) -> CompiledKernel:
+    """Ask Triton's assembler about the kernel's registers."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / 'kernel.ptx'
+        source.write_text(compiled.asm['ptx'])
+        target = re.search(r'\.target (\w+)', compiled.asm['ptx'])[1]
+        report = subprocess.run(
+            [knobs.nvidia.ptxas.path, '-v', f'--gpu-name={target}']
+            + [str(source), '-o', str(source.with_suffix('.cubin'))],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+    spills = re.findall(r'(\d+) bytes spill', report)
+    return CompiledKernel(
+        compiled.metadata.name,
+        int(re.search(r'Used (\d+) registers', report)[1]),
+        sum(map(int, spills)),
+        compiled.metadata.shared,
+        compiled.metadata.num_warps,
+    )
+
+
+def compile_operations(
+    capability: int, dtype: torch.dtype, channels: int
+) -> list[CompiledKernel]:
+    """Compile all kernels, forward and backward, for heads of one width.
+
+    Args:
+        capability: Compute capability of the GPU, 90 for that of a H100.
+        dtype: Of the tensors.
+        channels: Of a head.
+    """
+    with compiling_for(capability) as kernels:
+        for launch in (_launch_cluster_attention,):
+            launch(dtype, channels)
+    return kernels
+
+
+def _launch_cluster_attention(dtype: torch.dtype, channels: int) -> None:
+    tokens = 28 * 28
+    qkv = torch.zeros(1, tokens, 3, 2, channels, dtype=dtype)
+    q, k, v = qkv.requires_grad_().permute(2, 0, 3, 1, 4)
+    order = torch.zeros(1, 2, tokens, dtype=torch.int64)
+    out, _ = cluster_attention(q, k, v, order, 49, 20, channels**-0.5)
+    out.backward(torch.zeros_like(out))

@@ -1,0 +1,293 @@
+"""Attention inside clusters, gathered and scattered by index.
+
+The tokens of a cluster and those of its sibling next to the cut lie side by
+side in the order of the clusters. So a cluster's keys are one range of that
+order: ``near`` more than its own, before them for a second child, behind them
+for a first one. The kernels compute every range from the sizes; no table, no
+gathered copy and no score lies in memory.
+
+The backward pass needs no atomic addition, so its sums always run in one
+order: whoever owns a block of keys adds up what its own cluster and what the
+sibling, where it sees them, contribute.
+
+Axes: B images, h heads, N tokens, d channels of a head.
+"""
+
+import triton
+import triton.language as tl
+
+from .device_functions import LOG2_E, dot, group_bounds
+
+# Another map must not compile a kernel again.
+_SIZES = ('heads', 'num_tokens', 'levels', 'blocks', 'least', 'near', 'nears')
+
+
+@triton.jit
+def _seen_range(cluster, num_tokens, levels, least, near, nears):
+    """Own places of a cluster and the range of places that it attends to."""
+    start, size = group_bounds(cluster, num_tokens, levels)
+    _, sibling = group_bounds(cluster ^ 1, num_tokens, levels)
+    overlap = tl.minimum(tl.where(size > least, nears, near), sibling)
+    first = start - (cluster & 1) * overlap
+    return start, size, first, size + overlap
+
+
+@triton.jit
+def _rows(order, place, valid, stride):
+    """Where the tokens of some places lie in memory, in elements."""
+    return tl.load(order + place, mask=valid, other=0) * stride
+
+
+@triton.jit
+def _tile(x, rows, valid, channels: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Gather ``(rows, BLOCK_D)``, zero where there is none."""
+    d = tl.arange(0, BLOCK_D)
+    mask = valid[:, None] & (d < channels)[None]
+    return tl.load(x + rows[:, None] + d[None], mask=mask, other=0.0)
+
+
+@triton.jit
+def _put(x, rows, valid, tile, channels: tl.constexpr, BLOCK_D: tl.constexpr):
+    d = tl.arange(0, BLOCK_D)
+    mask = valid[:, None] & (d < channels)[None]
+    tl.store(x + rows[:, None] + d[None], tile.to(x.dtype.element_ty), mask)
+
+
+@triton.jit(do_not_specialize=_SIZES)
+def attend(
+    q,
+    k,
+    v,
+    order,  # (B, h, N)
+    out,
+    lse,  # (B, h, N), logarithm to base 2 of the sum of exponentials
+    q_b, q_h, q_n,
+    k_b, k_h, k_n,
+    v_b, v_h, v_n,
+    out_b, out_h, out_n,
+    heads,
+    num_tokens,
+    levels,
+    blocks,
+    least,
+    near,
+    nears,
+    scale,
+    CHANNELS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    pid = tl.program_id(0)
+    block = pid % blocks
+    cluster = pid // blocks % (1 << levels)
+    problem = (pid // blocks >> levels).to(tl.int64)
+    b, h = problem // heads, problem % heads
+    q += b * q_b + h * q_h
+    k += b * k_b + h * k_h
+    v += b * v_b + h * v_h
+    out += b * out_b + h * out_h
+    order += problem * num_tokens
+    lse += problem * num_tokens
+
+    start, size, first, count = _seen_range(
+        cluster, num_tokens, levels, least, near, nears
+    )
+    slot = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    held = slot < size
+    token = _rows(order, start + slot, held, 1)
+    queries = _tile(q, token * q_n, held, CHANNELS, BLOCK_D)
+    peak = tl.full((BLOCK_M,), float('-inf'), tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    mixed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    for j in range(0, count, BLOCK_N):
+        place = j + tl.arange(0, BLOCK_N)
+        seen = place < count
+        source = _rows(order, first + place, seen, 1)
+        keys = _tile(k, source * k_n, seen, CHANNELS, BLOCK_D)
+        values = _tile(v, source * v_n, seen, CHANNELS, BLOCK_D)
+        scores = dot(queries, tl.trans(keys)) * (scale * LOG2_E)
+        scores = tl.where(seen[None], scores, float('-inf'))
+        higher = tl.maximum(peak, tl.max(scores, 1))
+        weights = tl.exp2(scores - higher[:, None])
+        shrink = tl.exp2(peak - higher)
+        total = total * shrink + tl.sum(weights, 1)
+        mixed *= shrink[:, None]
+        mixed += dot(weights.to(values.dtype), values)
+        peak = higher
+    _put(out, token * out_n, held, mixed / total[:, None], CHANNELS, BLOCK_D)
+    tl.store(lse + token, peak + tl.log2(total), mask=held)
+
+
+@triton.jit(do_not_specialize=_SIZES)
+def attend_backward_queries(
+    q, k, v, order, lse, grad, delta, dq,
+    q_b, q_h, q_n,
+    k_b, k_h, k_n,
+    v_b, v_h, v_n,
+    grad_b, grad_h, grad_n,
+    d_b, d_h, d_n,
+    heads,
+    num_tokens,
+    levels,
+    blocks,
+    least,
+    near,
+    nears,
+    scale,
+    CHANNELS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Gradient of a block of queries of a cluster.
+
+    Also stores ``delta``, the mean slope of a query's weights, for the keys.
+    It is taken from the weights, twice computed, and not from the result:
+    that is rounded to its dtype, and need not be kept.
+    """
+    pid = tl.program_id(0)
+    block = pid % blocks
+    cluster = pid // blocks % (1 << levels)
+    problem = (pid // blocks >> levels).to(tl.int64)
+    b, h = problem // heads, problem % heads
+    q += b * q_b + h * q_h
+    k += b * k_b + h * k_h
+    v += b * v_b + h * v_h
+    grad += b * grad_b + h * grad_h
+    dq += b * d_b + h * d_h
+    order += problem * num_tokens
+    lse += problem * num_tokens
+    delta += problem * num_tokens
+
+    start, size, first, count = _seen_range(
+        cluster, num_tokens, levels, least, near, nears
+    )
+    slot = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    held = slot < size
+    token = _rows(order, start + slot, held, 1)
+    queries = _tile(q, token * q_n, held, CHANNELS, BLOCK_D)
+    grads = _tile(grad, token * grad_n, held, CHANNELS, BLOCK_D)
+    norm = tl.load(lse + token, mask=held, other=0.0)
+    mean = tl.zeros((BLOCK_M,), tl.float32)
+    for j in range(0, count, BLOCK_N):
+        place = j + tl.arange(0, BLOCK_N)
+        seen = place < count
+        source = _rows(order, first + place, seen, 1)
+        keys = _tile(k, source * k_n, seen, CHANNELS, BLOCK_D)
+        values = _tile(v, source * v_n, seen, CHANNELS, BLOCK_D)
+        scores = dot(queries, tl.trans(keys)) * (scale * LOG2_E)
+        weights = tl.exp2(scores - norm[:, None])
+        weights = tl.where(seen[None], weights, 0.0)
+        mean += tl.sum(weights * dot(grads, tl.trans(values)), 1)
+    tl.store(delta + token, mean, mask=held)
+    total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    for j in range(0, count, BLOCK_N):
+        place = j + tl.arange(0, BLOCK_N)
+        seen = place < count
+        source = _rows(order, first + place, seen, 1)
+        keys = _tile(k, source * k_n, seen, CHANNELS, BLOCK_D)
+        values = _tile(v, source * v_n, seen, CHANNELS, BLOCK_D)
+        scores = dot(queries, tl.trans(keys)) * (scale * LOG2_E)
+        weights = tl.exp2(scores - norm[:, None])
+        weights = tl.where(seen[None], weights, 0.0)
+        slope = weights * (dot(grads, tl.trans(values)) - mean[:, None])
+        total += dot(slope.to(keys.dtype), keys)
+    _put(dq, token * d_n, held, total * scale, CHANNELS, BLOCK_D)
+
+
+@triton.jit
+def _add_queries(
+    dk, dv, keys, values, sees,
+    q, grad, order, lse, delta,
+    q_n, grad_n,
+    start, size, scale,
+    CHANNELS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Add what ``size`` queries give to a block of keys and their values."""
+    for i in range(0, size, BLOCK_N):
+        slot = i + tl.arange(0, BLOCK_N)
+        held = slot < size
+        token = _rows(order, start + slot, held, 1)
+        queries = _tile(q, token * q_n, held, CHANNELS, BLOCK_D)
+        grads = _tile(grad, token * grad_n, held, CHANNELS, BLOCK_D)
+        norm = tl.load(lse + token, mask=held, other=0.0)
+        mean = tl.load(delta + token, mask=held, other=0.0)
+        scores = dot(keys, tl.trans(queries)) * (scale * LOG2_E)
+        weights = tl.exp2(scores - norm[None])  # key by query
+        weights = tl.where(sees[:, None] & held[None], weights, 0.0)
+        dv += dot(weights.to(grads.dtype), grads)
+        slope = weights * (dot(values, tl.trans(grads)) - mean[None])
+        dk += dot(slope.to(queries.dtype), queries)
+    return dk, dv
+
+
+@triton.jit(do_not_specialize=_SIZES)
+def attend_backward_keys(
+    q, k, v, order, lse, grad, delta, dk, dv,
+    q_b, q_h, q_n,
+    k_b, k_h, k_n,
+    v_b, v_h, v_n,
+    grad_b, grad_h, grad_n,
+    d_b, d_h, d_n,
+    heads,
+    num_tokens,
+    levels,
+    blocks,
+    least,
+    near,
+    nears,
+    scale,
+    CHANNELS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Gradients of a block of keys of a cluster and of their values."""
+    pid = tl.program_id(0)
+    block = pid % blocks
+    cluster = pid // blocks % (1 << levels)
+    problem = (pid // blocks >> levels).to(tl.int64)
+    b, h = problem // heads, problem % heads
+    q += b * q_b + h * q_h
+    k += b * k_b + h * k_h
+    v += b * v_b + h * v_h
+    grad += b * grad_b + h * grad_h
+    dk += b * d_b + h * d_h
+    dv += b * d_b + h * d_h
+    order += problem * num_tokens
+    lse += problem * num_tokens
+    delta += problem * num_tokens
+
+    start, size, first, count = _seen_range(
+        cluster, num_tokens, levels, least, near, nears
+    )
+    slot = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    held = slot < size
+    token = _rows(order, start + slot, held, 1)
+    keys = _tile(k, token * k_n, held, CHANNELS, BLOCK_D)
+    values = _tile(v, token * v_n, held, CHANNELS, BLOCK_D)
+    key_total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    value_total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    key_total, value_total = _add_queries(
+        key_total, value_total, keys, values, held,
+        q, grad, order, lse, delta, q_n, grad_n,
+        start, size, scale, CHANNELS, BLOCK_N, BLOCK_D,
+    )  # fmt: skip
+    if levels > 0:
+        other, others, first, count = _seen_range(
+            cluster ^ 1, num_tokens, levels, least, near, nears
+        )
+        place = start + slot
+        sees = held & (place >= first) & (place < first + count)
+        # No query of the sibling need be read where it sees no key of ours.
+        others = tl.where(tl.max(sees.to(tl.int32), 0) > 0, others, 0)
+        key_total, value_total = _add_queries(
+            key_total, value_total, keys, values, sees,
+            q, grad, order, lse, delta, q_n, grad_n,
+            other, others, scale, CHANNELS, BLOCK_N, BLOCK_D,
+        )  # fmt: skip
+    _put(dk, token * d_n, held, key_total * scale, CHANNELS, BLOCK_D)
+    _put(dv, token * d_n, held, value_total, CHANNELS, BLOCK_D)

@@ -1,0 +1,92 @@
+"""The rows of the kernels in the table of implementations.
+
+On a machine without a GPU the kernels run through Triton's interpreter if
+``TRITON_INTERPRET=1`` is set before the first import: slowly, for tests.
+"""
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from ..implementations import register_implementation
+
+# Below the definition, so that 'auto' does not take them: no kernel has been
+# measured on a GPU yet. What is the fastest of its operation there shall rank
+# above PyTorch's fused attention (10).
+_PRIORITY = -1
+_NEEDS = 'Triton; a CUDA device; torch 2.4; float32, bfloat16 or float16'
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_MOST_CHANNELS = 128
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ImportError:
+        return False
+
+
+# Looked up once: a compiler that reads a call cannot follow the search.
+_HAS_TRITON = _is_installed('triton')
+_HAS_CUSTOM_OPERATORS = hasattr(torch.library, 'custom_op')
+_IS_INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
+
+
+def missing() -> str | None:
+    """Why no kernel can run on this machine, or None."""
+    if not _HAS_TRITON:
+        return "it needs the package 'triton', which is not installed"
+    if not _HAS_CUSTOM_OPERATORS:
+        return (
+            'it needs custom operators, of torch 2.4 or newer, got torch '
+            f'{torch.__version__}'
+        )
+    return None
+
+
+def _refuses_tensor(x: Tensor) -> str | None:
+    if not _IS_INTERPRETED and not x.is_cuda:
+        return f'it takes tensors on a CUDA device, got one on {x.device}'
+    if x.dtype not in _DTYPES:
+        return f'it takes float32, bfloat16 or float16, got {x.dtype}'
+    return None
+
+
+def _refuses_channels(channels: int) -> str | None:
+    if channels > _MOST_CHANNELS:
+        return (
+            f'it takes at most {_MOST_CHANNELS} channels of a head, got '
+            f'{channels}'
+        )
+    return None
+
+
+def _refuses_cluster_attention(
+    q: Tensor, k: Tensor, v: Tensor, *args
+) -> str | None:
+    if not q.dtype == k.dtype == v.dtype:
+        return (
+            'it takes q, k and v of one dtype, got '
+            f'{q.dtype}, {k.dtype} and {v.dtype}'
+        )
+    return _refuses_tensor(q) or _refuses_channels(q.shape[-1])
+
+
+@register_implementation(
+    'cluster_attention',
+    'triton',
+    needs=_NEEDS,
+    priority=_PRIORITY,
+    missing=missing,
+    refuses=_refuses_cluster_attention,
+)
+def _cluster_attention(
+    q: Tensor, k: Tensor, v: Tensor, order: Tensor, *args
+) -> Tensor:
+    from .cluster_attention import cluster_attention
+
+    # The kernel takes images and heads apart, to follow their strides.
+    one_head = (x.unsqueeze(1) for x in (q, k, v, order))
+    return cluster_attention(*one_head, *args)[0].squeeze(1)

@@ -1,0 +1,94 @@
+import pytest
+import torch
+
+from mmattn.ops import cluster_attention, list_implementations
+from mmattn.ops.triton_kernels import table
+
+
+def attend(dtype=torch.float32, channels=8, **kwargs):
+    q, k, v = torch.zeros(3, 1, 9, channels, dtype=dtype)
+    order = torch.arange(9)[None]
+    return cluster_attention(q, k, v, order, impl='triton', **kwargs)
+
+
+@pytest.fixture
+def on_this_machine(monkeypatch):
+    """Pretend that Triton is there and interprets nothing."""
+    monkeypatch.setattr(table, '_HAS_TRITON', True)
+    monkeypatch.setattr(table, '_HAS_CUSTOM_OPERATORS', True)
+    monkeypatch.setattr(table, '_IS_INTERPRETED', False)
+    return monkeypatch
+
+
+def test_auto_never_takes_a_kernel_that_was_not_measured():
+    best = {}
+    for row in list_implementations():
+        best.setdefault(row.operation, row.name)
+    kernels = {
+        row.operation for row in list_implementations() if row.name == 'triton'
+    }
+    assert kernels >= {'cluster_attention'}
+    assert 'triton' not in best.values()
+
+
+def test_without_triton(on_this_machine):
+    on_this_machine.setattr(table, '_HAS_TRITON', False)
+    with pytest.raises(RuntimeError) as error:
+        attend()
+    assert str(error.value) == (
+        "cluster_attention cannot run impl 'triton': it needs the package "
+        "'triton', which is not installed"
+    )
+
+
+def test_without_custom_operators(on_this_machine):
+    on_this_machine.setattr(table, '_HAS_CUSTOM_OPERATORS', False)
+    with pytest.raises(RuntimeError) as error:
+        attend()
+    assert str(error.value) == (
+        "cluster_attention cannot run impl 'triton': it needs custom "
+        f'operators, of torch 2.4 or newer, got torch {torch.__version__}'
+    )
+
+
+def test_on_the_cpu(on_this_machine):
+    with pytest.raises(RuntimeError) as error:
+        attend()
+    assert str(error.value) == (
+        "cluster_attention cannot run impl 'triton': it takes tensors on a "
+        'CUDA device, got one on cpu'
+    )
+
+
+@pytest.mark.parametrize(
+    'options, reason',
+    [
+        (
+            {'dtype': torch.float64},
+            'it takes float32, bfloat16 or float16, got torch.float64',
+        ),
+        (
+            {'channels': 129},
+            'it takes at most 128 channels of a head, got 129',
+        ),
+    ],
+)
+def test_what_kernels_do_not_take(on_this_machine, options, reason):
+    on_this_machine.setattr(table, '_IS_INTERPRETED', True)
+    with pytest.raises(RuntimeError) as error:
+        attend(**options)
+    assert str(error.value) == (
+        f"cluster_attention cannot run impl 'triton': {reason}"
+    )
+
+
+def test_more_than_one_dtype(on_this_machine):
+    on_this_machine.setattr(table, '_IS_INTERPRETED', True)
+    q, k, v = torch.zeros(3, 1, 9, 8)
+    order = torch.arange(9)[None]
+    with pytest.raises(RuntimeError) as error:
+        cluster_attention(q, k.half(), v, order, impl='triton')
+    assert str(error.value) == (
+        "cluster_attention cannot run impl 'triton': it takes q, k and v of "
+        'one dtype, got torch.float32, torch.float16 and torch.float32'
+    )
