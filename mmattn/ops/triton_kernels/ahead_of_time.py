@@ -121,9 +121,9 @@ def compile_operations(
 
 
 def _launch_cluster_attention(dtype: torch.dtype, channels: int) -> None:
-    tokens = 28 * 28
-    qkv = torch.zeros(1, tokens, 3, 2, channels, dtype=dtype)
-    q, k, v = qkv.requires_grad_().permute(2, 0, 3, 1, 4)
-    order = torch.zeros(1, 2, tokens, dtype=torch.int64)
-    out, _ = cluster_attention(q, k, v, order, 49, 20, channels**-0.5)
+    tokens, heads = 28 * 28, 2
+    qkv = torch.zeros(1, tokens, 3 * heads * channels, dtype=dtype)
+    order = torch.zeros(1, heads, tokens, dtype=torch.int64)
+    qkv.requires_grad_()
+    out, _ = cluster_attention(qkv, order, 49, 20, channels**-0.5)
     out.backward(torch.zeros_like(out))

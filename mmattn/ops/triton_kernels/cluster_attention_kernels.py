@@ -10,7 +10,7 @@ The backward pass needs no atomic addition, so its sums always run in one
 order: whoever owns a block of keys adds up what its own cluster and what the
 sibling, where it sees them, contribute.
 
-Axes: B images, h heads, N tokens, d channels of a head.
+Axes: B images, h heads, N tokens, C = h * d channels, d channels of a head.
 """
 
 import triton
@@ -55,16 +55,14 @@ def _put(x, rows, valid, tile, channels: tl.constexpr, BLOCK_D: tl.constexpr):
 
 @triton.jit(do_not_specialize=_SIZES)
 def attend(
-    q,
-    k,
-    v,
+    qkv,  # (B, N, 3 * C)
     order,  # (B, h, N)
-    out,
+    out,  # (B, N, C)
     lse,  # (B, h, N), logarithm to base 2 of the sum of exponentials
-    q_b, q_h, q_n,
-    k_b, k_h, k_n,
-    v_b, v_h, v_n,
-    out_b, out_h, out_n,
+    qkv_b,
+    qkv_n,
+    out_b,
+    out_n,
     heads,
     num_tokens,
     levels,
@@ -83,10 +81,10 @@ def attend(
     cluster = pid // blocks % (1 << levels)
     problem = (pid // blocks >> levels).to(tl.int64)
     b, h = problem // heads, problem % heads
-    q += b * q_b + h * q_h
-    k += b * k_b + h * k_h
-    v += b * v_b + h * v_h
-    out += b * out_b + h * out_h
+    q = qkv + b * qkv_b + h * CHANNELS
+    k = q + heads * CHANNELS
+    v = k + heads * CHANNELS
+    out += b * out_b + h * CHANNELS
     order += problem * num_tokens
     lse += problem * num_tokens
 
@@ -96,7 +94,7 @@ def attend(
     slot = block * BLOCK_M + tl.arange(0, BLOCK_M)
     held = slot < size
     token = _rows(order, start + slot, held, 1)
-    queries = _tile(q, token * q_n, held, CHANNELS, BLOCK_D)
+    queries = _tile(q, token * qkv_n, held, CHANNELS, BLOCK_D)
     peak = tl.full((BLOCK_M,), float('-inf'), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     mixed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
@@ -104,8 +102,8 @@ def attend(
         place = j + tl.arange(0, BLOCK_N)
         seen = place < count
         source = _rows(order, first + place, seen, 1)
-        keys = _tile(k, source * k_n, seen, CHANNELS, BLOCK_D)
-        values = _tile(v, source * v_n, seen, CHANNELS, BLOCK_D)
+        keys = _tile(k, source * qkv_n, seen, CHANNELS, BLOCK_D)
+        values = _tile(v, source * qkv_n, seen, CHANNELS, BLOCK_D)
         scores = dot(queries, tl.trans(keys)) * (scale * LOG2_E)
         scores = tl.where(seen[None], scores, float('-inf'))
         higher = tl.maximum(peak, tl.max(scores, 1))
@@ -121,12 +119,18 @@ def attend(
 
 @triton.jit(do_not_specialize=_SIZES)
 def attend_backward_queries(
-    q, k, v, order, lse, grad, delta, dq,
-    q_b, q_h, q_n,
-    k_b, k_h, k_n,
-    v_b, v_h, v_n,
-    grad_b, grad_h, grad_n,
-    d_b, d_h, d_n,
+    qkv,
+    order,
+    lse,
+    grad,  # (B, N, C), of the result
+    delta,  # (B, h, N)
+    dqkv,  # (B, N, 3 * C)
+    qkv_b,
+    qkv_n,
+    grad_b,
+    grad_n,
+    d_b,
+    d_n,
     heads,
     num_tokens,
     levels,
@@ -151,11 +155,11 @@ def attend_backward_queries(
     cluster = pid // blocks % (1 << levels)
     problem = (pid // blocks >> levels).to(tl.int64)
     b, h = problem // heads, problem % heads
-    q += b * q_b + h * q_h
-    k += b * k_b + h * k_h
-    v += b * v_b + h * v_h
-    grad += b * grad_b + h * grad_h
-    dq += b * d_b + h * d_h
+    q = qkv + b * qkv_b + h * CHANNELS
+    k = q + heads * CHANNELS
+    v = k + heads * CHANNELS
+    grad += b * grad_b + h * CHANNELS
+    dq = dqkv + b * d_b + h * CHANNELS
     order += problem * num_tokens
     lse += problem * num_tokens
     delta += problem * num_tokens
@@ -166,7 +170,7 @@ def attend_backward_queries(
     slot = block * BLOCK_M + tl.arange(0, BLOCK_M)
     held = slot < size
     token = _rows(order, start + slot, held, 1)
-    queries = _tile(q, token * q_n, held, CHANNELS, BLOCK_D)
+    queries = _tile(q, token * qkv_n, held, CHANNELS, BLOCK_D)
     grads = _tile(grad, token * grad_n, held, CHANNELS, BLOCK_D)
     norm = tl.load(lse + token, mask=held, other=0.0)
     mean = tl.zeros((BLOCK_M,), tl.float32)
@@ -174,8 +178,8 @@ def attend_backward_queries(
         place = j + tl.arange(0, BLOCK_N)
         seen = place < count
         source = _rows(order, first + place, seen, 1)
-        keys = _tile(k, source * k_n, seen, CHANNELS, BLOCK_D)
-        values = _tile(v, source * v_n, seen, CHANNELS, BLOCK_D)
+        keys = _tile(k, source * qkv_n, seen, CHANNELS, BLOCK_D)
+        values = _tile(v, source * qkv_n, seen, CHANNELS, BLOCK_D)
         scores = dot(queries, tl.trans(keys)) * (scale * LOG2_E)
         weights = tl.exp2(scores - norm[:, None])
         weights = tl.where(seen[None], weights, 0.0)
@@ -186,8 +190,8 @@ def attend_backward_queries(
         place = j + tl.arange(0, BLOCK_N)
         seen = place < count
         source = _rows(order, first + place, seen, 1)
-        keys = _tile(k, source * k_n, seen, CHANNELS, BLOCK_D)
-        values = _tile(v, source * v_n, seen, CHANNELS, BLOCK_D)
+        keys = _tile(k, source * qkv_n, seen, CHANNELS, BLOCK_D)
+        values = _tile(v, source * qkv_n, seen, CHANNELS, BLOCK_D)
         scores = dot(queries, tl.trans(keys)) * (scale * LOG2_E)
         weights = tl.exp2(scores - norm[:, None])
         weights = tl.where(seen[None], weights, 0.0)
@@ -200,7 +204,7 @@ def attend_backward_queries(
 def _add_queries(
     dk, dv, keys, values, sees,
     q, grad, order, lse, delta,
-    q_n, grad_n,
+    qkv_n, grad_n,
     start, size, scale,
     CHANNELS: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -211,7 +215,7 @@ def _add_queries(
         slot = i + tl.arange(0, BLOCK_N)
         held = slot < size
         token = _rows(order, start + slot, held, 1)
-        queries = _tile(q, token * q_n, held, CHANNELS, BLOCK_D)
+        queries = _tile(q, token * qkv_n, held, CHANNELS, BLOCK_D)
         grads = _tile(grad, token * grad_n, held, CHANNELS, BLOCK_D)
         norm = tl.load(lse + token, mask=held, other=0.0)
         mean = tl.load(delta + token, mask=held, other=0.0)
@@ -226,12 +230,18 @@ def _add_queries(
 
 @triton.jit(do_not_specialize=_SIZES)
 def attend_backward_keys(
-    q, k, v, order, lse, grad, delta, dk, dv,
-    q_b, q_h, q_n,
-    k_b, k_h, k_n,
-    v_b, v_h, v_n,
-    grad_b, grad_h, grad_n,
-    d_b, d_h, d_n,
+    qkv,
+    order,
+    lse,
+    grad,
+    delta,
+    dqkv,
+    qkv_b,
+    qkv_n,
+    grad_b,
+    grad_n,
+    d_b,
+    d_n,
     heads,
     num_tokens,
     levels,
@@ -251,12 +261,12 @@ def attend_backward_keys(
     cluster = pid // blocks % (1 << levels)
     problem = (pid // blocks >> levels).to(tl.int64)
     b, h = problem // heads, problem % heads
-    q += b * q_b + h * q_h
-    k += b * k_b + h * k_h
-    v += b * v_b + h * v_h
-    grad += b * grad_b + h * grad_h
-    dk += b * d_b + h * d_h
-    dv += b * d_b + h * d_h
+    q = qkv + b * qkv_b + h * CHANNELS
+    k = q + heads * CHANNELS
+    v = k + heads * CHANNELS
+    grad += b * grad_b + h * CHANNELS
+    dk = dqkv + b * d_b + (heads + h) * CHANNELS
+    dv = dk + heads * CHANNELS
     order += problem * num_tokens
     lse += problem * num_tokens
     delta += problem * num_tokens
@@ -267,13 +277,13 @@ def attend_backward_keys(
     slot = block * BLOCK_M + tl.arange(0, BLOCK_M)
     held = slot < size
     token = _rows(order, start + slot, held, 1)
-    keys = _tile(k, token * k_n, held, CHANNELS, BLOCK_D)
-    values = _tile(v, token * v_n, held, CHANNELS, BLOCK_D)
+    keys = _tile(k, token * qkv_n, held, CHANNELS, BLOCK_D)
+    values = _tile(v, token * qkv_n, held, CHANNELS, BLOCK_D)
     key_total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     value_total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     key_total, value_total = _add_queries(
         key_total, value_total, keys, values, held,
-        q, grad, order, lse, delta, q_n, grad_n,
+        q, grad, order, lse, delta, qkv_n, grad_n,
         start, size, scale, CHANNELS, BLOCK_N, BLOCK_D,
     )  # fmt: skip
     if levels > 0:
@@ -286,7 +296,7 @@ def attend_backward_keys(
         others = tl.where(tl.max(sees.to(tl.int32), 0) > 0, others, 0)
         key_total, value_total = _add_queries(
             key_total, value_total, keys, values, sees,
-            q, grad, order, lse, delta, q_n, grad_n,
+            q, grad, order, lse, delta, qkv_n, grad_n,
             other, others, scale, CHANNELS, BLOCK_N, BLOCK_D,
         )  # fmt: skip
     _put(dk, token * d_n, held, key_total * scale, CHANNELS, BLOCK_D)

@@ -64,14 +64,10 @@ def _refuses_channels(channels: int) -> str | None:
 
 
 def _refuses_cluster_attention(
-    q: Tensor, k: Tensor, v: Tensor, *args
+    qkv: Tensor, order: Tensor, *args
 ) -> str | None:
-    if not q.dtype == k.dtype == v.dtype:
-        return (
-            'it takes q, k and v of one dtype, got '
-            f'{q.dtype}, {k.dtype} and {v.dtype}'
-        )
-    return _refuses_tensor(q) or _refuses_channels(q.shape[-1])
+    channels = qkv.shape[-1] // (3 * order.shape[1])
+    return _refuses_tensor(qkv) or _refuses_channels(channels)
 
 
 @register_implementation(
@@ -82,11 +78,7 @@ def _refuses_cluster_attention(
     missing=missing,
     refuses=_refuses_cluster_attention,
 )
-def _cluster_attention(
-    q: Tensor, k: Tensor, v: Tensor, order: Tensor, *args
-) -> Tensor:
+def _cluster_attention(*args) -> Tensor:
     from .cluster_attention import cluster_attention
 
-    # The kernel takes images and heads apart, to follow their strides.
-    one_head = (x.unsqueeze(1) for x in (q, k, v, order))
-    return cluster_attention(*one_head, *args)[0].squeeze(1)
+    return cluster_attention(*args)[0]

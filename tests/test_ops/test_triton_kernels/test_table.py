@@ -5,10 +5,10 @@ from mmattn.ops import cluster_attention, list_implementations
 from mmattn.ops.triton_kernels import table
 
 
-def attend(dtype=torch.float32, channels=8, **kwargs):
-    q, k, v = torch.zeros(3, 1, 9, channels, dtype=dtype)
-    order = torch.arange(9)[None]
-    return cluster_attention(q, k, v, order, impl='triton', **kwargs)
+def attend(dtype=torch.float32, channels=8):
+    qkv = torch.zeros(1, 9, 3 * channels, dtype=dtype)
+    order = torch.arange(9)[None, None]
+    return cluster_attention(qkv, order, impl='triton')
 
 
 @pytest.fixture
@@ -79,16 +79,4 @@ def test_what_kernels_do_not_take(on_this_machine, options, reason):
         attend(**options)
     assert str(error.value) == (
         f"cluster_attention cannot run impl 'triton': {reason}"
-    )
-
-
-def test_more_than_one_dtype(on_this_machine):
-    on_this_machine.setattr(table, '_IS_INTERPRETED', True)
-    q, k, v = torch.zeros(3, 1, 9, 8)
-    order = torch.arange(9)[None]
-    with pytest.raises(RuntimeError) as error:
-        cluster_attention(q, k.half(), v, order, impl='triton')
-    assert str(error.value) == (
-        "cluster_attention cannot run impl 'triton': it takes q, k and v of "
-        'one dtype, got torch.float32, torch.float16 and torch.float32'
     )
