@@ -1,10 +1,12 @@
 """Build mmattn, with configs, tools and model index where MIM finds them."""
 
+import os
 import re
 import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
@@ -14,8 +16,8 @@ MIM_FILES = ('configs', 'tools', 'model-index.yml')
 class BuildWithMim(build_py):
     """Put the MIM files under ``mmattn/.mim`` of what is built.
 
-    A build copies them into the build folder and leaves the checkout alone;
-    an editable install links them in the checkout, where git ignores them.
+    A build copies them into the build folder and leaves the checkout alone,
+    where git keeps links; an editable install makes the same ones anew.
     """
 
     def run(self) -> None:
@@ -23,16 +25,36 @@ class BuildWithMim(build_py):
         folder = ROOT if self.editable_mode else Path(self.build_lib)
         mim = folder / 'mmattn' / '.mim'
         shutil.rmtree(mim, ignore_errors=True)
+        if not self.editable_mode:
+            copy_mim_files(mim)
+            return
         mim.mkdir(parents=True)
         for name in MIM_FILES:
-            source, target = ROOT / name, mim / name
-            if self.editable_mode:
-                target.symlink_to(source)
-            elif source.is_dir():
-                ignore = shutil.ignore_patterns('__pycache__', '*.py[cod]')
-                shutil.copytree(source, target, ignore=ignore)
-            else:
-                shutil.copy2(source, target)
+            (mim / name).symlink_to(os.path.relpath(ROOT / name, mim))
+
+
+class WheelWithMim(bdist_wheel):
+    """Put the MIM files beside the metadata too, for onedl-mim 0.5.
+
+    It takes the folder of the first installed file, in the order of pip's
+    sorted list, for the package. A distribution that is called like its
+    package has its metadata there: `mmattn-` sorts before `mmattn/`.
+    """
+
+    def egg2dist(self, egginfo_path: str, distinfo_path: str) -> None:
+        super().egg2dist(egginfo_path, distinfo_path)
+        copy_mim_files(Path(distinfo_path) / '.mim')
+
+
+def copy_mim_files(folder: Path) -> None:
+    ignore = shutil.ignore_patterns('__pycache__', '*.py[cod]')
+    folder.mkdir(parents=True)
+    for name in MIM_FILES:
+        source, target = ROOT / name, folder / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=ignore)
+        else:
+            shutil.copy2(source, target)
 
 
 def read_version() -> str:
@@ -66,6 +88,7 @@ setup(
         'matplotlib',
         'numpy',
         'pillow',
+        'pyyaml',
         'safetensors',
         'scikit-learn',
         'torch>=2.1',
@@ -96,6 +119,6 @@ setup(
             'ruff',
         ],
     },
-    cmdclass={'build_py': BuildWithMim},
+    cmdclass={'bdist_wheel': WheelWithMim, 'build_py': BuildWithMim},
     zip_safe=False,
 )

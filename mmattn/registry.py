@@ -11,11 +11,7 @@ from mmattn.stack import check_stack
 check_stack()
 
 from mmengine import registry as root  # noqa: E402
-from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
-
-# mmengine resolves `_base_ = 'mmattn::...'` for the packages listed here.
-MODULE2PACKAGE.setdefault('mmattn', 'mmattn')
 
 
 def _child(parent: Registry, *locations: str) -> Registry:

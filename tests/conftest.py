@@ -1,5 +1,7 @@
 """Fixtures that several test modules share."""
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,6 +10,11 @@ import torch
 import torch.distributed as dist
 
 TESTS = Path(__file__).parent
+PACKAGED = ('configs', 'mmattn', 'requirements', 'tools')
+BUILD = (
+    'import sys; from setuptools import build_meta; '
+    'print(getattr(build_meta, "build_" + sys.argv[1])(sys.argv[2]))'
+)
 sys.path.insert(0, str(TESTS / 'golden'))
 
 
@@ -68,3 +75,74 @@ def kept_bytes():
         return sum(kept.values())
 
     return count
+
+
+@pytest.fixture(scope='session')
+def few_digits(tmp_path_factory):
+    """Digit scenes of 16 and 8 small images: ``.../data/digit_scenes``."""
+    from mmattn.datasets import DigitSceneSpec, digit_folder, make_digit_folder
+    from mmattn.datasets.digit_glyphs import load_digit_pools
+
+    root = tmp_path_factory.mktemp('digits') / 'data' / 'digit_scenes'
+
+    def load_few(seed):
+        return tuple(
+            type(pool)(*(field[:70] for field in pool))
+            for pool in load_digit_pools(seed)
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digit_folder, 'load_digit_pools', load_few)
+        make_digit_folder(root, DigitSceneSpec(0, 16, 8, 64))
+    return root
+
+
+@pytest.fixture(scope='session')
+def build_distribution():
+    """Build as pip does, in an environment that has setuptools already."""
+
+    def build(kind, checkout, target):
+        target.mkdir(exist_ok=True)
+        result = subprocess.run(
+            [sys.executable, '-c', BUILD, kind, str(target)],
+            cwd=checkout,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        return target / result.stdout.splitlines()[-1]
+
+    return build
+
+
+@pytest.fixture(scope='session')
+def checkout(tmp_path_factory):
+    """A copy of the checkout, so that builds leave this one alone."""
+    root = TESTS.parent
+    copy = tmp_path_factory.mktemp('packaging') / 'checkout'
+    ignore = shutil.ignore_patterns('__pycache__', '.mim')
+    for name in PACKAGED:
+        shutil.copytree(root / name, copy / name, ignore=ignore)
+    for file in root.iterdir():
+        if file.is_file():
+            shutil.copy2(file, copy / file.name)
+    return copy
+
+
+@pytest.fixture(scope='session')
+def wheel(checkout, build_distribution):
+    """The wheel of this checkout."""
+    return build_distribution('wheel', checkout, checkout.parent / 'wheel')
+
+
+@pytest.fixture(scope='session')
+def installed(wheel):
+    """A folder for the module path into which pip installed the wheel."""
+    target = wheel.parent.parent / 'site'
+    install = ['-m', 'pip', 'install', '--no-deps', '--quiet']
+    subprocess.run(
+        [sys.executable, *install, '--target', str(target), str(wheel)],
+        check=True,
+        cwd=wheel.parent,
+    )
+    return target

@@ -9,49 +9,15 @@ import zipfile
 from email.parser import Parser
 from pathlib import Path
 
-import pytest
-
 import mmattn
 from mmattn.stack import DISTRIBUTIONS, ONEDL
 
 ROOT = Path(__file__).parents[1]
-PACKAGED = ('configs', 'mmattn', 'requirements', 'tools')
-DISTRIBUTION_OF = {'PIL': 'pillow', 'sklearn': 'scikit-learn'}
-BUILD = (
-    'import sys; from setuptools import build_meta; '
-    'print(getattr(build_meta, "build_" + sys.argv[1])(sys.argv[2]))'
-)
-
-
-def build(kind, checkout, target):
-    """Build as pip does, in an environment that has setuptools already."""
-    target.mkdir(exist_ok=True)
-    result = subprocess.run(
-        [sys.executable, '-c', BUILD, kind, str(target)],
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    return target / result.stdout.splitlines()[-1]
-
-
-@pytest.fixture(scope='module')
-def checkout(tmp_path_factory):
-    """A copy of the checkout, so that builds leave this one alone."""
-    copy = tmp_path_factory.mktemp('packaging') / 'checkout'
-    ignore = shutil.ignore_patterns('__pycache__', '.mim')
-    for name in PACKAGED:
-        shutil.copytree(ROOT / name, copy / name, ignore=ignore)
-    for file in ROOT.iterdir():
-        if file.is_file():
-            shutil.copy2(file, copy / file.name)
-    return copy
-
-
-@pytest.fixture(scope='module')
-def wheel(checkout):
-    return build('wheel', checkout, checkout.parent / 'wheel')
+DISTRIBUTION_OF = {
+    'PIL': 'pillow',
+    'sklearn': 'scikit-learn',
+    'yaml': 'pyyaml',
+}
 
 
 def files_below(folder):
@@ -101,11 +67,13 @@ def test_building_leaves_no_mim_folder_in_the_checkout(wheel, checkout):
     assert not (checkout / 'mmattn' / '.mim').exists()
 
 
-def test_wheel_from_the_sdist_is_the_same(wheel, checkout, tmp_path):
-    sdist = build('sdist', checkout, tmp_path / 'sdist')
+def test_wheel_from_the_sdist_is_the_same(
+    wheel, checkout, build_distribution, tmp_path
+):
+    sdist = build_distribution('sdist', checkout, tmp_path / 'sdist')
     shutil.unpack_archive(sdist, tmp_path)
     unpacked = tmp_path / sdist.name.removesuffix('.tar.gz')
-    second = build('wheel', unpacked, tmp_path / 'wheel')
+    second = build_distribution('wheel', unpacked, tmp_path / 'wheel')
     assert names_in(second) == names_in(wheel)
 
 
@@ -141,16 +109,9 @@ def test_metadata_requires_neither_stack(wheel):
     assert not any('onedl' in name for name in by_extra['openmmlab'])
 
 
-def test_installed_wheel_runs_outside_the_checkout(wheel, tmp_path):
-    target = tmp_path / 'site'
-    install = ['-m', 'pip', 'install', '--no-deps', '--quiet']
-    subprocess.run(
-        [sys.executable, *install, '--target', str(target), str(wheel)],
-        check=True,
-        cwd=tmp_path,
-    )
+def test_installed_wheel_runs_outside_the_checkout(installed, tmp_path):
     code = (
-        f'import sys; sys.path.insert(0, {str(target)!r})\n'
+        f'import sys; sys.path.insert(0, {str(installed)!r})\n'
         'import mmattn.diagnosis, mmattn.registry\n'
         'sys.exit(mmattn.diagnosis.main())'
     )
@@ -161,16 +122,26 @@ def test_installed_wheel_runs_outside_the_checkout(wheel, tmp_path):
         text=True,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert f'path    {target}/mmattn\n' in result.stdout
+    assert f'path    {installed}/mmattn\n' in result.stdout
 
 
-def test_editable_install_links_the_mim_extension(checkout, tmp_path):
+def test_editable_install_makes_the_links_that_git_keeps(
+    checkout, build_distribution, tmp_path
+):
     copy = tmp_path / 'checkout'
     shutil.copytree(checkout, copy)
-    build('editable', copy, tmp_path / 'wheel')
-    mim = copy / 'mmattn' / '.mim'
-    assert {link.name: link.resolve() for link in mim.iterdir()} == {
-        name: copy / name for name in ('configs', 'tools', 'model-index.yml')
+    build_distribution('editable', copy, tmp_path / 'wheel')
+    made, kept = (root / 'mmattn' / '.mim' for root in (copy, ROOT))
+    assert {link.name: link.readlink() for link in made.iterdir()} == {
+        link.name: link.readlink() for link in kept.iterdir()
     }
-    ignored = (copy / '.gitignore').read_text().splitlines()
-    assert '/mmattn/.mim/' in ignored  # so git does not see them
+    for name in ('configs', 'tools', 'model-index.yml'):
+        assert (made / name).resolve() == copy / name
+
+
+def test_wheel_holds_the_mim_files_where_mim_looks(wheel):
+    """onedl-mim takes the folder of the first installed file."""
+    names = sorted(names_in(wheel))  # pip sorts what it installed
+    folder = names[0].split('/')[0]
+    for name in ('model-index.yml', 'tools/train.py', 'tools/test.py'):
+        assert f'{folder}/.mim/{name}' in names

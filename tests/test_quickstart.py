@@ -10,26 +10,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from mmattn.datasets import DigitSceneSpec, digit_folder, make_digit_folder
-from mmattn.datasets.digit_glyphs import load_digit_pools
-
 TOOL = Path(__file__).resolve().parents[1] / 'tools' / 'quickstart.py'
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp('data') / 'digit_scenes'
-
-    def load_few(seed):
-        return tuple(
-            type(pool)(*(field[:70] for field in pool))
-            for pool in load_digit_pools(seed)
-        )
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digit_folder, 'load_digit_pools', load_few)
-        make_digit_folder(root, DigitSceneSpec(0, 16, 8, 64))
-    return root
 
 
 @pytest.fixture(scope='module')
@@ -52,10 +33,10 @@ LAST_LINES = dict(
 )
 
 
-def test_all_tasks_end_with_pictures_and_a_result(data, tmp_path):
+def test_all_tasks_end_with_pictures_and_a_result(few_digits, tmp_path):
     command = [sys.executable, str(TOOL), '--task', 'all', '--epochs', '1']
     done = subprocess.run(
-        [*command, '--data-root', str(data)],
+        [*command, '--data-root', str(few_digits)],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -130,8 +111,10 @@ def test_a_foreign_data_root_is_not_overwritten(quickstart, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['a.jpg']
 
 
-def test_digit_scenes_of_another_size_are_taken(quickstart, data, capsys):
-    quickstart.prepare_data(str(data))
+def test_digit_scenes_of_another_size_are_taken(
+    quickstart, few_digits, capsys
+):
+    quickstart.prepare_data(str(few_digits))
     assert 'already there' in capsys.readouterr().out
 
 

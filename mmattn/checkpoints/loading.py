@@ -6,10 +6,13 @@ import re
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
 from torch import Tensor
+
+from mmattn.zoo import SCHEME, check_digest, find_weights
 
 from .stand_ins import stand_ins
 
@@ -34,7 +37,8 @@ def load_file(path: str | os.PathLike) -> dict[str, Tensor]:
 
     Args:
         path: A file, or an http(s) address, whose file is kept in
-            ``torch.hub``'s checkpoint folder and downloaded once.
+            ``torch.hub``'s checkpoint folder and downloaded once, or
+            ``mmattn://NAME`` for the weights of a model of the zoo.
 
     Returns:
         At least one tensor; what is no tensor is left out.
@@ -43,9 +47,37 @@ def load_file(path: str | os.PathLike) -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ConnectionError: If a download fails.
         ValueError: If the file is empty, cut short, no checkpoint, has no
-            tensors, or needs to run code to be read.
+            tensors, needs to run code to be read, or is not the one whose
+            digest its name tells.
         ImportError: If a .safetensors file meets no safetensors package.
     """
+    path = _find_file(path)
+    safe = path.suffix == '.safetensors'
+    state = _read_safetensors(path) if safe else _read_pickled(path)
+    return _strip_artefacts(_tensors(path, state))
+
+
+def load_published(name: str, map_location: Any = None) -> dict:
+    """Read the whole file of a published model, safely.
+
+    Args:
+        name: Of the model, or ``mmattn://NAME``.
+        map_location: As in ``torch.load``. Defaults to None: as saved.
+
+    Returns:
+        What the file holds: ``state_dict`` and ``meta``.
+
+    Raises:
+        ValueError: If no zoo has the model, or as :func:`load_file` does.
+    """
+    path = _find_file(find_weights(name))
+    return _read_pickled(path, map_location)
+
+
+def _find_file(path: str | os.PathLike) -> Path:
+    """The file on this machine; one that says what it is is checked."""
+    if str(path).startswith(SCHEME):
+        path = find_weights(str(path))
     if str(path).startswith(('http://', 'https://')):
         path = _download(str(path))
     path = Path(path).expanduser()
@@ -58,9 +90,9 @@ def load_file(path: str | os.PathLike) -> dict[str, Tensor]:
         )
     if path.stat().st_size == 0:
         _refuse(path, 'is empty', 'download or copy it again')
-    safe = path.suffix == '.safetensors'
-    state = _read_safetensors(path) if safe else _read_pickled(path)
-    return _strip_artefacts(_tensors(path, state))
+    if path.parent != _download_folder():  # names there are of other making
+        check_digest(path)
+    return path
 
 
 def _download(url: str) -> Path:
@@ -68,7 +100,7 @@ def _download(url: str) -> Path:
     # Many addresses end in one name (model.safetensors, checkpoint.pth).
     digest = hashlib.sha256(url.encode()).hexdigest()[:8]
     kept = f'{name.stem}-{digest}{name.suffix}'
-    target = Path(torch.hub.get_dir()) / 'checkpoints' / kept
+    target = _download_folder() / kept
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -81,7 +113,16 @@ def _download(url: str) -> Path:
                 f'which answers: {error}; check the address and the network, '
                 'or download the file by other means and give its path'
             ) from error
+    try:
+        check_digest(target, name.name)
+    except ValueError:
+        target.unlink()  # so that it can be got again
+        raise
     return target
+
+
+def _download_folder() -> Path:
+    return Path(torch.hub.get_dir()) / 'checkpoints'
 
 
 def _refuse(path: Path, what: str, advice: str) -> None:
@@ -91,7 +132,7 @@ def _refuse(path: Path, what: str, advice: str) -> None:
     )
 
 
-def _read_pickled(path: Path) -> object:
+def _read_pickled(path: Path, map_location: Any = 'cpu') -> Any:
     with path.open('rb') as file:
         head = file.read(64)
     if head.startswith(b'PK\x03\x04'):
@@ -108,7 +149,9 @@ def _read_pickled(path: Path) -> object:
             # Said of another pickle protocol, just before it succeeds or
             # fails for good.
             warnings.filterwarnings('ignore', 'Detected pickle protocol')
-            return torch.load(path, map_location='cpu', weights_only=True)
+            return torch.load(
+                path, map_location=map_location, weights_only=True
+            )
     except Exception as error:  # what a broken pickle raises has no base
         _explain(path, error)
 
