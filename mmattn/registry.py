@@ -6,6 +6,8 @@ the packages named in ``locations`` at the first look-up: a config needs no
 so this module stays cheap and the packages guard what they need from a host.
 """
 
+from importlib import import_module
+
 from mmattn.stack import check_stack
 
 check_stack()
@@ -14,10 +16,28 @@ from mmengine import registry as root  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
 
 
-def _child(parent: Registry, *locations: str) -> Registry:
+class ModelRegistry(Registry):
+    """Registry of models that meets mmseg only where a name needs it.
+
+    The decode heads import mmseg, which takes seconds that a detector has no
+    use for: they are no location, but imported for a name found nowhere else.
+    """
+
+    def get(self, key: str) -> type | None:
+        """Look a name up, see :class:`mmengine.registry.Registry`."""
+        found = super().get(key)
+        if found is None:
+            import_module('mmattn.heads')
+            found = super().get(key)
+        return found
+
+
+def _child(
+    parent: Registry, *locations: str, cls: type[Registry] = Registry
+) -> Registry:
     # A registry without locations makes mmengine look for
     # `mmattn.utils.register_all_modules`; the bare package is a free answer.
-    return Registry(
+    return cls(
         parent.name,
         parent=parent,
         scope='mmattn',
@@ -31,7 +51,7 @@ MODELS = _child(
     'mmattn.backbones',
     'mmattn.plugins',
     'mmattn.necks',
-    'mmattn.heads',
+    cls=ModelRegistry,
 )
 HOOKS = _child(root.HOOKS, 'mmattn.engine')
 WEIGHT_INITIALIZERS = _child(root.WEIGHT_INITIALIZERS, 'mmattn.checkpoints')

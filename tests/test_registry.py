@@ -42,6 +42,29 @@ def test_builds_from_each_scope_without_custom_imports(scope):
     assert 'mmattn' not in done.stderr
 
 
+@pytest.mark.parametrize('scope', ['mmengine', 'mmdet', 'mmseg', 'mmpretrain'])
+def test_the_decode_head_resolves_from_each_scope(scope):
+    done = run(
+        'from mmengine.registry import MODELS, init_default_scope\n'
+        f"init_default_scope('{scope}')\n"
+        'with MODELS.switch_scope_and_registry(None) as registry:\n'
+        "    print(registry.get('mmattn.PerspectiveHead').__module__)"
+    )
+    assert done.stdout == 'mmattn.heads.perspective_head\n'
+
+
+def test_mmseg_is_imported_for_its_heads_alone():
+    done = run(
+        'import sys\n'
+        'from mmengine.registry import MODELS\n'
+        "for name in ('SMT', 'AttentionPlugin', 'KeyValueFusion', 'Nope'):\n"
+        "    print(MODELS.get(f'mmattn.{name}'), 'mmseg' in sys.modules)"
+    )
+    *found, last = done.stdout.splitlines()
+    assert [line.split()[-1] for line in found] == ['False'] * 3
+    assert last == 'None True'
+
+
 @pytest.mark.parametrize(
     'host, build',
     [
