@@ -4,6 +4,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmattn.layers import Linear
 from mmattn.ops import cross_shaped_attention
 from mmattn.registry import MODELS
 
@@ -58,8 +59,8 @@ class CrossShapedWindowAttention(BaseModule):
         self.num_heads = num_heads
         self.stripe_width = stripe_width
         self.impl = impl
-        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
-        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.qkv = Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
+        self.proj = Linear(embed_dims, embed_dims)
         self.local_conv = nn.Conv2d(
             embed_dims, embed_dims, 3, padding=1, groups=embed_dims
         )

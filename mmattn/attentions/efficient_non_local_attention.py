@@ -1,11 +1,11 @@
 """Global attention in linear time, by random features: ENLA."""
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmattn.layers import Linear
 from mmattn.ops import kernel_attention, orthogonal_projection, sine_position
 from mmattn.registry import MODELS
 
@@ -82,9 +82,9 @@ class EfficientNonLocalAttention(BaseModule):
         self.amplification = amplification
         self.with_position = with_position
         self.impl = impl
-        self.q = nn.Linear(embed_dims, key_dims)
-        self.k = nn.Linear(embed_dims, key_dims)
-        self.v = nn.Linear(embed_dims, embed_dims)
+        self.q = Linear(embed_dims, key_dims)
+        self.k = Linear(embed_dims, key_dims)
+        self.v = Linear(embed_dims, embed_dims)
         dims = key_dims // num_heads
         # Learned weights suit the features that they were learned with: a
         # checkpoint holds both.

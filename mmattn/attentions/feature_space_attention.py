@@ -4,6 +4,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmattn.layers import Linear
 from mmattn.ops import balanced_clusters, cluster_attention
 from mmattn.registry import MODELS
 
@@ -76,8 +77,8 @@ class FeatureSpaceAttention(BaseModule):
         self.with_shared_clusters = with_shared_clusters
         self.scale = scale
         self.impl = impl
-        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
-        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.qkv = Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
+        self.proj = Linear(embed_dims, embed_dims)
         self.local_conv = nn.Conv2d(
             embed_dims, embed_dims, 3, padding=1, groups=embed_dims
         )

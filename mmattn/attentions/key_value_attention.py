@@ -4,6 +4,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmattn.layers import Linear
 from mmattn.ops import attention, pad_map, padded_size, sine_position
 from mmattn.registry import MODELS
 
@@ -61,10 +62,10 @@ class KeyValueAttention(BaseModule):
         self.spatial_reduction = spatial_reduction
         self.with_position = with_position
         self.impl = impl
-        self.q_proj = nn.Linear(embed_dims, embed_dims)
-        self.k_proj = nn.Linear(embed_dims, embed_dims)
-        self.v_proj = nn.Linear(embed_dims, embed_dims)
-        self.o_proj = nn.Linear(embed_dims, embed_dims)
+        self.q_proj = Linear(embed_dims, embed_dims)
+        self.k_proj = Linear(embed_dims, embed_dims)
+        self.v_proj = Linear(embed_dims, embed_dims)
+        self.o_proj = Linear(embed_dims, embed_dims)
         if spatial_reduction > 1:
             self.reduction = nn.Conv2d(
                 embed_dims,

@@ -4,6 +4,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmattn.layers import Linear
 from mmattn.ops import mixed_convolution
 from mmattn.registry import MODELS
 
@@ -54,8 +55,8 @@ class ScaleAwareModulation(BaseModule):
         c = embed_dims // num_heads
         hidden = _EXPANSION * embed_dims
         sides = [_SMALLEST_KERNEL + 2 * i for i in range(num_heads)]
-        self.v = nn.Linear(embed_dims, embed_dims, bias=qkv_bias)
-        self.s = nn.Linear(embed_dims, embed_dims, bias=qkv_bias)
+        self.v = Linear(embed_dims, embed_dims, bias=qkv_bias)
+        self.s = Linear(embed_dims, embed_dims, bias=qkv_bias)
         self.local_convs = nn.ModuleList(
             nn.Conv2d(c, c, side, padding=side // 2, groups=c)
             for side in sides
@@ -64,7 +65,7 @@ class ScaleAwareModulation(BaseModule):
         self.norm = nn.BatchNorm2d(hidden)
         self.act = nn.GELU()
         self.mix = nn.Conv2d(hidden, embed_dims, 1)
-        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.proj = Linear(embed_dims, embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""

@@ -5,6 +5,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmattn.layers import Linear
 from mmattn.ops import (
     relative_position_bias,
     resize_relative_position_bias_table,
@@ -60,8 +61,8 @@ class WindowAttention(BaseModule):
         self.window_size = window_size
         self.with_shift = with_shift
         self.impl = impl
-        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
-        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.qkv = Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
+        self.proj = Linear(embed_dims, embed_dims)
         if with_relative_position:
             self.relative_position_bias_table = nn.Parameter(
                 torch.zeros((2 * window_size - 1) ** 2, num_heads)

@@ -7,6 +7,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from mmattn.attentions import KeyValueAttention
+from mmattn.layers import Linear
 
 from .recomputation import recomputed
 
@@ -28,8 +29,8 @@ class IntegratorLayer(nn.Module):
         super().__init__()
         self.attn = KeyValueAttention(embed_dims, num_heads)
         self.norm1 = nn.LayerNorm(embed_dims)
-        self.fc1 = nn.Linear(embed_dims, hidden_dims)
-        self.fc2 = nn.Linear(hidden_dims, embed_dims)
+        self.fc1 = Linear(embed_dims, hidden_dims)
+        self.fc2 = Linear(hidden_dims, embed_dims)
         self.norm2 = nn.LayerNorm(embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:

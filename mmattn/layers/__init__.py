@@ -4,6 +4,7 @@ from .attention_block import AttentionBlock
 from .conv_mlp import ConvMLP
 from .conv_stem import ConvStem
 from .feature_space_block import FeatureSpaceBlock
+from .linear import Linear
 from .mlp import MLP
 from .overlapping_patches import OverlappingPatchEmbed, OverlappingPatchMerging
 from .patch_embed import PatchEmbed
@@ -15,6 +16,7 @@ __all__ = [
     'ConvMLP',
     'ConvStem',
     'FeatureSpaceBlock',
+    'Linear',
     'MLP',
     'OverlappingPatchEmbed',
     'OverlappingPatchMerging',

@@ -3,6 +3,8 @@
 import torch.nn as nn
 from torch import Tensor
 
+from .linear import Linear
+
 
 class ConvMLP(nn.Module):
     """Linear, 3x3 depthwise convolution with a skip, GELU, Linear.
@@ -17,12 +19,12 @@ class ConvMLP(nn.Module):
 
     def __init__(self, embed_dims: int, hidden_dims: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(embed_dims, hidden_dims)
+        self.fc1 = Linear(embed_dims, hidden_dims)
         self.local_conv = nn.Conv2d(
             hidden_dims, hidden_dims, 3, padding=1, groups=hidden_dims
         )
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden_dims, embed_dims)
+        self.fc2 = Linear(hidden_dims, embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""

@@ -3,6 +3,8 @@
 import torch.nn as nn
 from torch import Tensor
 
+from .linear import Linear
+
 
 class MLP(nn.Module):
     """Linear, GELU, Linear, on the channels of each token.
@@ -19,10 +21,9 @@ class MLP(nn.Module):
                 f'MLP expects hidden_dims >= 1, got {hidden_dims}; check '
                 'mlp_ratio'
             )
-        self.fc1 = nn.Linear(embed_dims, hidden_dims)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden_dims, embed_dims)
+        self.fc1 = Linear(embed_dims, hidden_dims, with_gelu=True)
+        self.fc2 = Linear(hidden_dims, embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(*, C)`` to ``(*, C)``."""
-        return self.fc2(self.act(self.fc1(x)))
+        return self.fc2(self.fc1(x))

@@ -12,6 +12,7 @@ from .implementations import (
     register_implementation,
 )
 from .kernel import kernel_attention, orthogonal_projection
+from .linear import linear
 from .mixed_convolution import mixed_convolution
 from .relative_position import (
     relative_position_bias,
@@ -40,6 +41,7 @@ __all__ = [
     'contrastive_loss',
     'cross_shaped_attention',
     'kernel_attention',
+    'linear',
     'list_implementations',
     'merge_windows',
     'mixed_convolution',

@@ -5,12 +5,19 @@ G = B * h independent problems, c clusters, m query slots and l key slots of a
 cluster (the largest's).
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from .attention import attention
 from .clustering import cluster_sizes, group_slots
-from .implementations import choose_implementation, register_implementation
+from .implementations import (
+    Reason,
+    choose_implementation,
+    register_implementation,
+)
+from .row_attention import NEEDS, RowGroups, refuse_rows, row_attention
 from .size_cache import cached_per_size
 
 
@@ -94,7 +101,7 @@ def _in_clusters(
     q, k, v = parts.flatten(1, 2)  # each (G, N, d)
     G, _, d = q.shape
     order = order.flatten(0, 1)
-    own, shared, bias, slots = _slot_tables(N, cluster_size, overlap, q.device)
+    slots = _slot_tables(N, cluster_size, overlap, q.device)
     # One flat index for all problems: rows of a matrix are copied fastest.
     problem = torch.arange(G, device=q.device)[:, None]
     flat = order + N * problem  # (G, N)
@@ -105,14 +112,73 @@ def _in_clusters(
         return picked.view(*rows.shape, d)
 
     out = attention(
-        take(q, own), take(k, shared), take(v, shared), bias, scale, impl
+        take(q, slots.queries),
+        take(k, slots.keys),
+        take(v, slots.keys),
+        slots.bias,
+        scale,
+        impl,
     )
     # Where the result of each token lies among all slots, (G, N).
-    raster = torch.empty_like(order).scatter_(1, order, slots.expand(G, N))
-    rows = raster + own.numel() * problem
-    out = out.reshape(G * own.numel(), d)
+    raster = slots.query_slots.expand(G, N)
+    raster = torch.empty_like(order).scatter_(1, order, raster)
+    rows = raster + slots.queries.numel() * problem
+    out = out.reshape(G * slots.queries.numel(), d)
     out = out.index_select(0, rows.flatten()).view(B, h, N, d)
     return out.transpose(1, 2).flatten(2)
+
+
+def _refuse(
+    qkv: Tensor, order: Tensor, cluster_size: int, overlap: int, *args
+) -> Reason:
+    largest = cluster_sizes(qkv.shape[1], cluster_size)[0]
+    near = near_size(largest, cluster_size, overlap)
+    return refuse_rows(qkv, largest + near)
+
+
+@register_implementation(
+    'cluster_attention', 'rows', needs=NEEDS, priority=20, refuses=_refuse
+)
+def _in_rows(
+    qkv: Tensor,
+    order: Tensor,
+    cluster_size: int,
+    overlap: int,
+    scale: float,
+) -> Tensor:
+    B, h, N = order.shape
+    slots = _slot_tables(N, cluster_size, overlap, qkv.device)
+    (c, m), num_keys = slots.queries.shape, slots.keys.shape[1]
+    problem = torch.arange(B * h, device=qkv.device)[:, None]
+    # The row of each place, (B * h, N); problem after problem, its inverse.
+    rows = order.reshape(B * h, N) * h + problem // h * (N * h) + problem % h
+    places = torch.empty_like(rows).flatten()
+    places[rows.flatten()] = torch.arange(len(places), device=qkv.device)
+
+    def by_row(slot: Tensor, num_slots: int) -> Tensor:
+        slot = slot + problem * num_slots  # (B * h, N)
+        return slot.flatten().index_select(0, places)
+
+    empty = more = None
+    if slots.empty is not None:
+        empty = slots.empty.flatten().repeat(B * h)
+    if overlap and c > 1:
+        more = by_row(slots.more_key_slots, c * num_keys)
+        none = slots.more_key_slots < 0
+        none = none.repeat(B * h).index_select(0, places)
+        more = more.masked_fill_(none, B * h * c * num_keys)
+    groups = RowGroups(
+        h,
+        [(B * h * c, m)],
+        [(B * h * c, num_keys)],
+        rows.index_select(1, slots.queries.flatten()).flatten(),
+        rows.index_select(1, slots.keys.flatten()).flatten(),
+        by_row(slots.query_slots, c * m),
+        by_row(slots.key_slots, c * num_keys),
+        more,
+        empty,
+    )
+    return row_attention(qkv, groups, scale, slots.bias)
 
 
 def near_size(size: int, cluster_size: int, overlap: int) -> int:
@@ -123,18 +189,33 @@ def near_size(size: int, cluster_size: int, overlap: int) -> int:
     return round(overlap * size / cluster_size)
 
 
+class _Slots(NamedTuple):
+    """Which places of the cluster order the slots of a cluster stand for.
+
+    Attributes:
+        queries: Place of each query slot, ``(c, m)``, that of a token of the
+            cluster for an empty slot.
+        keys: Place of each key slot, ``(c, l)``, likewise.
+        bias: Hides the empty key slots, ``(c, 1, l)``; None where none is.
+        empty: Which query slots are, ``(c, m)``; None where none is.
+        query_slots: Query slot of each place, ``(N, )``.
+        key_slots: Key slot of each place in its own cluster, ``(N, )``.
+        more_key_slots: Its key slot in the sibling or -1, ``(N, )``.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    bias: Tensor | None
+    empty: Tensor | None
+    query_slots: Tensor
+    key_slots: Tensor
+    more_key_slots: Tensor
+
+
 @cached_per_size
 def _slot_tables(
     num_tokens: int, cluster_size: int, overlap: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Which places of the cluster order the slots of a cluster stand for.
-
-    Returns:
-        Places of the query slots, ``(c, m)``, and of the key slots,
-        ``(c, l)``, that of a token of the cluster for an empty slot; a bias
-        that hides empty key slots, ``(c, 1, l)``, or None where none is
-        empty; the query slot of each place, ``(N, )``.
-    """
+) -> _Slots:
     sizes = cluster_sizes(num_tokens, cluster_size)
     near = (
         [0]
@@ -144,7 +225,7 @@ def _slot_tables(
             for i, n in enumerate(sizes)
         ]
     )
-    own, _, slots = group_slots(sizes, device)
+    own, held, slots = group_slots(sizes, device)
     starts = own[:, :1]  # (c, 1)
     num_own = torch.tensor(sizes, device=device)[:, None]
     num_near = torch.tensor(near, device=device)[:, None]
@@ -153,11 +234,19 @@ def _slot_tables(
     near_starts = starts + torch.where(is_first, num_own, -num_near)
     slot = torch.arange(max(map(sum, zip(sizes, near))), device=device)
     seen = slot < num_own + num_near  # (c, l)
-    shared = torch.where(
+    keys = torch.where(
         slot < num_own, starts + slot, near_starts + slot - num_own
     )
-    shared = torch.where(seen, shared, starts)
-    if len(set(sizes)) == 1:
-        return own, shared, None, slots
-    bias = torch.zeros(seen.shape, device=device)
-    return own, shared, bias.masked_fill_(~seen, -torch.inf)[:, None], slots
+    keys = torch.where(seen, keys, starts)
+    # A place beyond the last takes what is not in the sibling.
+    places = torch.where(seen & (slot >= num_own), keys, num_tokens)
+    more = torch.full((num_tokens + 1,), -1, device=device)
+    more[places] = torch.arange(places.numel(), device=device).view_as(places)
+    bias = empty = None
+    if len(set(sizes)) > 1:
+        bias = torch.zeros(seen.shape, device=device)
+        bias = bias.masked_fill_(~seen, -torch.inf)[:, None]
+        empty = ~held
+    extra = keys.shape[1] - own.shape[1]
+    key_slots = slots + slots // own.shape[1] * extra
+    return _Slots(own, keys, bias, empty, slots, key_slots, more[:-1])

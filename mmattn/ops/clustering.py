@@ -107,34 +107,51 @@ def _reference(
     # Directions alone count; at this scale no square over- or underflows.
     peak = features.abs().amax(dim=(1, 2), keepdim=True)
     features = features / peak.clamp(min=torch.finfo(features.dtype).tiny)
+    lengths = torch.linalg.vector_norm(features, dim=-1)  # (G, N)
+    units = F.normalize(features, dim=-1)
     num_groups = 1
-    while num_groups < target:
-        step = _bisect(features, num_groups, iterations, temperature)
-        features = features.gather(1, step[..., None].expand_as(features))
+    while True:
+        step = _bisect(units, lengths, num_groups, iterations, temperature)
         order = order.gather(1, step)
         num_groups *= 2
-    return order
+        if num_groups == target:
+            return order
+        lengths = lengths.gather(1, step)
+        # Rows of a matrix are copied fastest.
+        step = step + N * torch.arange(G, device=step.device)[:, None]
+        units = units.flatten(0, 1).index_select(0, step.flatten())
+        units = units.view_as(features)
 
 
 def _bisect(
-    features: Tensor, num_groups: int, iterations: int, temperature: float
+    units: Tensor,
+    lengths: Tensor,
+    num_groups: int,
+    iterations: int,
+    temperature: float,
 ) -> Tensor:
-    """Order ``(G, N)`` that sorts every group of one level, for the cut."""
-    N = features.shape[1]
-    places, held, slots, halves = _level_tables(N, num_groups, features.device)
-    tokens = features[:, places]  # (G, g, m, d)
-    # An empty slot must not pull a centroid nor be sorted before a token.
-    tokens = tokens * held[..., None]
-    units = F.normalize(tokens, dim=-1)
-    weights = halves.to(features.dtype)  # (g, 2, m)
+    """Order ``(G, N)`` that sorts every group of one level, for the cut.
+
+    Takes the direction, ``(G, N, d)``, and the length, ``(G, N)``, of each.
+    """
+    N = units.shape[1]
+    places, held, slots, halves = _level_tables(N, num_groups, units.device)
+    if N % num_groups == 0:
+        units = units.unflatten(1, (num_groups, -1))  # (G, g, m, d)
+        lengths = lengths.unflatten(1, (num_groups, -1))
+    else:
+        # An empty slot must not pull a centroid.
+        units, lengths = units[:, places], lengths[:, places] * held
+    lengths = lengths[:, :, None]  # (G, g, 1, m)
+    weights = halves.to(units.dtype)  # (g, 2, m)
     for _ in range(iterations):
-        centroids = F.normalize(weights @ tokens, dim=-1)  # (G, g, 2, d)
+        centroids = F.normalize(weights * lengths @ units, dim=-1)
         similarity = centroids @ units.mT  # (G, g, 2, m)
         weights = (temperature * similarity).softmax(dim=2)
-    centroids = F.normalize(weights @ tokens, dim=-1)
+    centroids = F.normalize(weights * lengths @ units, dim=-1)
     # Rounding can take a similarity below -1; a token opposite to a centroid
     # must not make the ratio infinite, negative or undefined.
-    limits = torch.finfo(features.dtype)
+    limits = torch.finfo(units.dtype)
     toward = 1 + centroids @ units.mT  # (G, g, 2, m)
     toward = toward.clamp(min=limits.eps)
     ratio = toward[:, :, 0] / toward[:, :, 1]  # (G, g, m)

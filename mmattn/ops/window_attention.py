@@ -4,11 +4,19 @@ Axes: B batch, H W rows and columns of the map, C = h * d channels, h heads,
 d channels of a head, M window side, n windows, N = M * M tokens of a window.
 """
 
+import torch
 from torch import Tensor
 
 from .attention import attention
-from .implementations import choose_implementation, register_implementation
+from .implementations import (
+    Reason,
+    choose_implementation,
+    register_implementation,
+)
+from .row_attention import NEEDS, RowGroups, refuse_rows, row_attention
+from .size_cache import cached_per_size
 from .windows import (
+    Size,
     merge_windows,
     pad_map,
     padded_size,
@@ -113,3 +121,74 @@ def _in_windows(
     if shift:
         out = out.roll((shift, shift), dims=(1, 2))
     return out[:, :H, :W]
+
+
+def _refuse(qkv: Tensor, num_heads: int, window_size: int, *args) -> Reason:
+    return refuse_rows(qkv, window_size**2)
+
+
+@register_implementation(
+    'window_attention', 'rows', needs=NEEDS, priority=20, refuses=_refuse
+)
+def _in_rows(
+    qkv: Tensor,
+    num_heads: int,
+    window_size: int,
+    shift: int,
+    bias: Tensor | None,
+    padding: Tensor | None,
+    scale: float,
+) -> Tensor:
+    H, W = qkv.shape[1:3]
+    window = (window_size, window_size)
+    size = padded_size((H, W), window)
+    qkv = pad_map(qkv, size, padding)
+    rows, slots = _window_rows(size, window, shift, num_heads, qkv.device)
+    image = slots.numel() * torch.arange(len(qkv), device=qkv.device)[:, None]
+    rows, slots = (image + x for x in (rows, slots))  # (B, n * h * N)
+    shapes = [(rows.numel() // window_size**2, window_size**2)]
+    rows, slots = rows.flatten(), slots.flatten()
+    groups = RowGroups(num_heads, shapes, shapes, rows, rows, slots, slots)
+
+    def hide(scores: Tensor) -> None:
+        # Only in the last row and column of windows do the ends meet.
+        n = [side // window_size for side in size]
+        scores = scores.unflatten(0, (-1, *n, num_heads))
+        apart = _meeting_ends(window_size, shift, scores.device)
+        scores[:, -1].masked_fill_(apart[0], -torch.inf)
+        scores[:, :, -1].masked_fill_(apart[1], -torch.inf)
+
+    out = row_attention(qkv, groups, scale, bias, hide if shift else None)
+    return out[:, :H, :W]
+
+
+@cached_per_size
+def _window_rows(
+    size: Size, window: Size, shift: int, num_heads: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Which rows the slots of the windows stand for, in an image.
+
+    Returns:
+        The row of each slot, windows by heads by places, ``(n * h * N, )``;
+        the slot of each row. See :class:`RowGroups`.
+    """
+    tokens = torch.arange(size[0] * size[1], device=device).view(1, *size, 1)
+    tokens = tokens.roll((-shift, -shift), dims=(1, 2))
+    tokens = split_windows(tokens, window)[0].mT  # (n, 1, N)
+    heads = torch.arange(num_heads, device=device)[:, None]
+    rows = (tokens * num_heads + heads).flatten()
+    return rows, rows.argsort()
+
+
+@cached_per_size
+def _meeting_ends(
+    window_size: int, shift: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Pairs of tokens that rolling brought together, ``(N, N)`` each.
+
+    In the last row of windows, then in the last column.
+    """
+    wrapped = torch.arange(window_size, device=device) >= window_size - shift
+    row, column = torch.meshgrid(wrapped, wrapped, indexing='ij')
+    row, column = (side.flatten() for side in (row, column))
+    return row[:, None] != row, column[:, None] != column

@@ -1,0 +1,129 @@
+"""The affine map of the channels of every token.
+
+Axes: ``*`` any leading axes, C input channels, E output channels.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from .compiling import is_autocast_on_cpu, is_compiling
+from .implementations import (
+    Reason,
+    choose_implementation,
+    register_implementation,
+)
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    with_gelu: bool = False,
+    impl: str = 'auto',
+) -> Tensor:
+    """Multiply by a matrix, add a bias, and activate if asked to.
+
+    Args:
+        x: ``(*, C)``.
+        weight: ``(E, C)``.
+        bias: ``(E, )``. Defaults to None, no bias.
+        with_gelu: Apply the GELU (https://arxiv.org/abs/1606.08415), with the
+            error function, to the result. Defaults to False.
+        impl: ``'reference'``, ``'onednn'`` (as one call of that library),
+            another registered name, or ``'auto'``. Defaults to ``'auto'``.
+
+    Returns:
+        ``(*, E)``.
+    """
+    args = (x, weight, bias, with_gelu)
+    return choose_implementation('linear', impl, *args).function(*args)
+
+
+@register_implementation('linear', 'reference')
+def _reference(
+    x: Tensor, weight: Tensor, bias: Tensor | None, with_gelu: bool
+) -> Tensor:
+    out = F.linear(x, weight, bias)
+    return F.gelu(out) if with_gelu else out
+
+
+# The operator behind torch.compile's own fused linear layers. Looked up once:
+# a compiler cannot follow the look-up.
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(
+    torch.ops.mkldnn, '_linear_pointwise'
+)
+
+
+def _missing() -> Reason:
+    return None if _HAS_ONEDNN else 'this torch was built without oneDNN'
+
+
+def _refuse(x: Tensor, weight: Tensor, *args) -> Reason:
+    if is_compiling() or torch.jit.is_tracing():
+        return 'a compiler fuses the definition by itself'
+    if x.device.type != 'cpu' or weight.device.type != 'cpu':
+        return f'it runs on a CPU, got {x.device} and {weight.device}'
+    if not x.dtype == weight.dtype == torch.float32:
+        return f'it takes float32, got {x.dtype} and {weight.dtype}'
+    if x.numel() == 0:
+        return f'it takes at least one token, got {tuple(x.shape)}'
+    if is_autocast_on_cpu():
+        return 'autocast casts the definition only'
+    return None
+
+
+@register_implementation(
+    'linear',
+    'onednn',
+    needs='a CPU; float32; torch with oneDNN; no autocast, no compiler',
+    priority=20,
+    missing=_missing,
+    refuses=_refuse,
+)
+def _onednn(
+    x: Tensor, weight: Tensor, bias: Tensor | None, with_gelu: bool
+) -> Tensor:
+    inputs = (x, weight) if bias is None else (x, weight, bias)
+    if torch.is_grad_enabled() and any(i.requires_grad for i in inputs):
+        out = _Linear.apply(x, weight, bias)
+        return F.gelu(out) if with_gelu else out
+    return _multiply(x, weight, bias, 'gelu' if with_gelu else 'none')
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _multiply(x, weight, bias)
+
+    @staticmethod
+    def backward(
+        ctx: FunctionCtx, grad: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        need_x, need_weight, need_bias = ctx.needs_input_grad
+        grad_x = grad_weight = grad_bias = None
+        if need_x:
+            # The operator has no gradient, in case one is asked for.
+            again = torch.is_grad_enabled()
+            grad_x = grad @ weight if again else _multiply(grad, weight.t())
+        if need_weight or need_bias:
+            grad = grad.flatten(0, -2)
+        if need_weight:
+            grad_weight = grad.t() @ x.flatten(0, -2)
+        if need_bias:
+            grad_bias = grad.sum(0)
+        return grad_x, grad_weight, grad_bias
+
+
+def _multiply(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, post: str = 'none'
+) -> Tensor:
+    algorithm = 'none' if post == 'gelu' else ''  # of the GELU: no tanh
+    return torch.ops.mkldnn._linear_pointwise(
+        x, weight, bias, post, [], algorithm
+    )

@@ -1,0 +1,84 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmattn.ops import linear
+
+
+def inputs(dtype=torch.float32, with_bias=True):
+    x = torch.randn(2, 5, 7, 12, dtype=dtype)
+    weight, bias = torch.randn(9, 12, dtype=dtype), torch.randn(9, dtype=dtype)
+    tensors = (x, weight, bias) if with_bias else (x, weight)
+    return [tensor.requires_grad_() for tensor in tensors]
+
+
+@pytest.mark.parametrize('with_bias', [True, False])
+@pytest.mark.parametrize('with_gelu', [True, False])
+def test_onednn_equals_the_definition(with_gelu, with_bias):
+    args = inputs(with_bias=with_bias)
+    exact = F.linear(*(x.double() for x in args))
+    exact = F.gelu(exact) if with_gelu else exact
+    upstream = torch.randn(exact.shape)
+    want = torch.autograd.grad((exact * upstream).sum(), args)
+    bias = args[2] if with_bias else None
+    out = linear(*args[:2], bias, with_gelu, 'onednn')
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out.double(), exact, rtol=1e-5, atol=1e-5)
+    got = torch.autograd.grad((out * upstream).sum(), args)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    with torch.inference_mode():
+        fused = linear(*args[:2], bias, with_gelu, 'onednn')
+    torch.testing.assert_close(fused.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('needed', [(0,), (1,), (2,), (0, 2), (1, 2)])
+def test_onednn_gives_the_gradients_that_are_asked_for(needed):
+    args = [x.detach() for x in inputs()]
+    for i in needed:
+        args[i].requires_grad_()
+    linear(*args, impl='onednn').sum().backward()
+    for i, x in enumerate(args):
+        assert (x.grad is not None) == (i in needed)
+
+
+def test_gradients_have_gradients():
+    x, weight, bias = inputs()
+
+    def penalty(impl):
+        out = linear(x, weight, bias, True, impl).square().sum()
+        (grad,) = torch.autograd.grad(out, x, create_graph=True)
+        return torch.autograd.grad(grad.square().sum(), (x, weight, bias))
+
+    torch.testing.assert_close(
+        penalty('onednn'), penalty('reference'), rtol=1e-4, atol=1e-3
+    )
+
+
+def test_auto_follows_dtype_and_autocast():
+    x, weight, bias = inputs(torch.float64)
+    assert torch.equal(linear(x, weight, bias), F.linear(x, weight, bias))
+    with torch.autocast('cpu', torch.bfloat16):
+        assert linear(*inputs()).dtype == torch.bfloat16
+    assert linear(torch.zeros(0, 12), *inputs()[1:]).shape == (0, 9)
+
+
+@pytest.mark.parametrize(
+    'x, reason',
+    [
+        (torch.zeros(2, 12, dtype=torch.float64), 'it takes float32, got'),
+        (torch.zeros(0, 12), 'it takes at least one token, got (0, 12)'),
+        (torch.zeros(2, 12, device='meta'), 'it runs on a CPU, got meta'),
+    ],
+)
+def test_onednn_says_why_it_cannot_run(x, reason):
+    with pytest.raises(RuntimeError) as error:
+        linear(x, *inputs()[1:], impl='onednn')
+    assert str(error.value).startswith(
+        f"linear cannot run impl 'onednn': {reason}"
+    )
+
+
+def test_compiled_equals_eager():
+    args = inputs(torch.float64)
+    compiled = torch.compile(linear, fullgraph=True, backend='aot_eager')
+    assert torch.equal(compiled(*args), linear(*args))
