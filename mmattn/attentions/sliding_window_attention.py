@@ -1,5 +1,6 @@
 """Attention inside the overlapping windows that slide over a map."""
 
+import torch
 from torch import Tensor
 
 from mmattn.ops import relative_position_bias, sliding_window_attention
@@ -15,7 +16,8 @@ class SlidingWindowAttention(WindowAttention):
 
     A token's result is the mean over the windows that hold it; at the end of
     the map, what a window has outside is not attended to. The weights are
-    those of ``WindowAttention``, and load from it.
+    those of ``WindowAttention``, and load from it; beside them, a state dict
+    tells the stride.
 
     Args:
         embed_dims (int): Channels of the input and of the output.
@@ -59,6 +61,9 @@ class SlidingWindowAttention(WindowAttention):
                 f'got {stride=}, {window_size=}'
             )
         self.stride = stride
+        # Read by who has the file alone: no weight tells these windows from
+        # those of WindowAttention.
+        self.register_buffer('window_stride', torch.tensor(stride))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
@@ -75,6 +80,13 @@ class SlidingWindowAttention(WindowAttention):
             impl=self.impl,
         )
         return self.proj(out)
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args
+    ) -> None:
+        """Keep the stride, whatever the weights were trained with."""
+        state_dict[f'{prefix}window_stride'] = self.window_stride
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """Show in a printed model what its sub-modules do not."""

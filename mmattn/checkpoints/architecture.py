@@ -18,7 +18,9 @@ _CROSS_SHAPED = 'stages.0.blocks.0.attn.local_conv.weight'
 # Its stem overlaps; the attentions of an AttentionPyramid, which may have a
 # local convolution too, follow one of 4 x 4.
 _OVERLAPPING_STEM = 7
-_TABLE = 'stages.{}.blocks.0.attn.relative_position_bias_table'
+_ATTENTION = 'stages.{}.blocks.{}.attn.'
+_TABLE = _ATTENTION + 'relative_position_bias_table'
+_STRIDE = _ATTENTION + 'window_stride'
 _BATCH_NORM_IN_STEM = 'stem.batch_norm.weight'
 # First value of the factors of layer scale where no named arch has them.
 _LAYER_SCALE = 1e-4
@@ -55,8 +57,9 @@ def family_and_arch(
     Returns:
         The class name and the name of an arch, or a dict of its sizes when
         no named arch has them, for ENLCA a dict of its arguments;
-        (None, None) when some stage does not begin
-        with window or cross-shaped attention and the stem is not SMT's.
+        (None, None) when some block has neither window nor cross-shaped
+        attention and the stem is not SMT's. Windows are taken for shifted in
+        every second block, as Swin's: no tensor tells.
     """
     for key, rows in backbone.items():
         if key.endswith('attn.projection') and '.blocks.' not in key:
@@ -69,9 +72,11 @@ def family_and_arch(
         return _cross_shaped(backbone, depths)
     if _BATCH_NORM_IN_STEM in backbone:
         return SMT.__name__, _smt_arch(backbone, depths)
-    tables = [backbone.get(_TABLE.format(i)) for i in range(len(depths))]
-    if not tables or any(table is None for table in tables):
+    places = [(i, j) for i, depth in enumerate(depths) for j in range(depth)]
+    tabled = [_TABLE.format(*place) in backbone for place in places]
+    if not tabled or not all(tabled):
         return None, None
+    tables = [backbone[_TABLE.format(i, 0)] for i in range(len(depths))]
     sizes = dict(
         embed_dims=backbone['stem.proj.weight'].shape[0],
         depths=depths,
@@ -80,7 +85,10 @@ def family_and_arch(
     family = BOATSwin
     if not any('.feature_attn.' in key for key in backbone):
         family = AttentionPyramid
-        sizes['attentions'] = tuple(_windows(table) for table in tables)
+        sizes['attentions'] = tuple(
+            _windows(table, backbone.get(_STRIDE.format(i, 0)))
+            for i, table in enumerate(tables)
+        )
     named = (name for name, row in family.arch_zoo.items() if row == sizes)
     return family.__name__, next(named, sizes)
 
@@ -151,10 +159,12 @@ def _enlca_sizes(
     )
 
 
-def _windows(table: Tensor) -> tuple[dict, dict]:
+def _windows(table: Tensor, stride: Tensor | None) -> tuple[dict, ...]:
     """Configs of a stage's attentions, of ``((2M - 1)^2, h)`` tables."""
     window = (round(len(table) ** 0.5) + 1) // 2
-    plain = dict(type='mmattn.WindowAttention')
-    if window != _USUAL_WINDOW:
-        plain['window_size'] = window
+    size = {} if window == _USUAL_WINDOW else dict(window_size=window)
+    if stride is not None:
+        sliding = dict(type='mmattn.SlidingWindowAttention', **size)
+        return (dict(sliding, stride=int(stride)),)
+    plain = dict(type='mmattn.WindowAttention', **size)
     return plain, dict(plain, with_shift=True)

@@ -12,6 +12,14 @@ def test_a_full_stride_is_window_attention():
     torch.testing.assert_close(sliding(x), plain(x))
 
 
+def test_weights_of_another_stride_load_and_leave_the_stride():
+    trained = SlidingWindowAttention(8, 2, stride=4)
+    layer = SlidingWindowAttention(8, 2, stride=3)
+    layer.load_state_dict(trained.state_dict(), strict=True)
+    assert torch.equal(layer.qkv.weight, trained.qkv.weight)
+    assert layer.state_dict()['window_stride'] == layer.stride == 3
+
+
 @pytest.mark.parametrize('stride', [1, 2, 3, 4])
 def test_tokens_across_a_border_of_windows_meet(stride):
     layer = SlidingWindowAttention(8, 2, window_size=4, stride=stride)
