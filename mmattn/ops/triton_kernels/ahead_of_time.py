@@ -15,6 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
 from .cluster_attention import cluster_attention
+from .window_attention import window_attention
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,10 @@ def compile_operations(
     Args:
         capability: Compute capability of the GPU, 90 for that of a H100.
         dtype: Of the tensors.
-        channels: Of a head.
+        channels: Of a head, at most 64 in float32 and 128 in half precision.
     """
     with compiling_for(capability) as kernels:
-        for launch in (_launch_cluster_attention,):
+        for launch in (_launch_cluster_attention, _launch_window_attention):
             launch(dtype, channels)
     return kernels
 
@@ -126,4 +127,14 @@ def _launch_cluster_attention(dtype: torch.dtype, channels: int) -> None:
     order = torch.zeros(1, heads, tokens, dtype=torch.int64)
     qkv.requires_grad_()
     out, _ = cluster_attention(qkv, order, 49, 20, channels**-0.5)
+    out.backward(torch.zeros_like(out))
+
+
+def _launch_window_attention(dtype: torch.dtype, channels: int) -> None:
+    side, heads = 7, 2
+    qkv = torch.zeros(1, 20, 20, 3 * heads * channels, dtype=dtype)
+    bias = torch.zeros(heads, side**2, side**2)
+    padding = torch.zeros(qkv.shape[-1])
+    tensors = [x.requires_grad_() for x in (qkv, bias, padding)]
+    out = window_attention(*tensors, heads, side, 3, channels**-0.5)
     out.backward(torch.zeros_like(out))

@@ -19,6 +19,8 @@ _PRIORITY = -1
 _NEEDS = 'Triton; a CUDA device; torch 2.4; float32, bfloat16 or float16'
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MOST_CHANNELS = 128
+_MOST_TOKENS = 64  # of a window, which a program holds as a whole
+_MOST_BYTES = 256  # of a token's channels, for four such windows to fit
 
 
 def _is_installed(package: str) -> bool:
@@ -82,3 +84,43 @@ def _cluster_attention(*args) -> Tensor:
     from .cluster_attention import cluster_attention
 
     return cluster_attention(*args)[0]
+
+
+def _refuses_window_attention(
+    qkv: Tensor, num_heads: int, window_size: int, *args
+) -> str | None:
+    if window_size**2 > _MOST_TOKENS:
+        return (
+            f'it takes windows of at most {_MOST_TOKENS} tokens, got '
+            f'{window_size} x {window_size}'
+        )
+    channels = qkv.shape[-1] // (3 * num_heads)
+    if channels * qkv.element_size() > _MOST_BYTES:
+        return (
+            f'it takes at most {_MOST_BYTES} bytes of channels of a head, got '
+            f'{channels} of {qkv.dtype}'
+        )
+    return _refuses_tensor(qkv)
+
+
+@register_implementation(
+    'window_attention',
+    'triton',
+    needs=f'{_NEEDS}; windows of at most {_MOST_TOKENS} tokens',
+    priority=_PRIORITY,
+    missing=missing,
+    refuses=_refuses_window_attention,
+)
+def _window_attention(
+    qkv: Tensor,
+    num_heads: int,
+    window_size: int,
+    shift: int,
+    bias: Tensor | None,
+    padding: Tensor | None,
+    scale: float,
+) -> Tensor:
+    from .window_attention import window_attention
+
+    options = num_heads, window_size, shift, scale
+    return window_attention(qkv, bias, padding, *options)

@@ -1,7 +1,11 @@
 import pytest
 import torch
 
-from mmattn.ops import cluster_attention, list_implementations
+from mmattn.ops import (
+    cluster_attention,
+    list_implementations,
+    window_attention,
+)
 from mmattn.ops.triton_kernels import table
 
 
@@ -27,7 +31,7 @@ def test_auto_never_takes_a_kernel_that_was_not_measured():
     kernels = {
         row.operation for row in list_implementations() if row.name == 'triton'
     }
-    assert kernels >= {'cluster_attention'}
+    assert kernels >= {'cluster_attention', 'window_attention'}
     assert 'triton' not in best.values()
 
 
@@ -79,4 +83,28 @@ def test_what_kernels_do_not_take(on_this_machine, options, reason):
         attend(**options)
     assert str(error.value) == (
         f"cluster_attention cannot run impl 'triton': {reason}"
+    )
+
+
+@pytest.mark.parametrize(
+    'window_size, channels, reason',
+    [
+        (9, 8, 'it takes windows of at most 64 tokens, got 9 x 9'),
+        (
+            7,
+            65,
+            'it takes at most 256 bytes of channels of a head, got 65 of '
+            'torch.float32',
+        ),
+    ],
+)
+def test_windows_that_a_program_cannot_hold(
+    on_this_machine, window_size, channels, reason
+):
+    on_this_machine.setattr(table, '_IS_INTERPRETED', True)
+    qkv = torch.zeros(1, 9, 9, 3 * channels)
+    with pytest.raises(RuntimeError) as error:
+        window_attention(qkv, 1, window_size, impl='triton')
+    assert str(error.value) == (
+        f"window_attention cannot run impl 'triton': {reason}"
     )

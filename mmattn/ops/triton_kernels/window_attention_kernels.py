@@ -1,0 +1,265 @@
+"""Attention inside windows, read from the map and written to it.
+
+A program holds a whole window of one head. Where its tokens lie after padding
+and rolling follows from their numbers, and so does the region of a rolled map
+that each belongs to: no map is rolled, padded or cut, and no mask is stored.
+
+The backward pass keeps nothing but its inputs: a window's weights are computed
+again at once. One program goes through many windows and sums their slopes, so
+that the gradient of the bias needs one small sum after it and no atomic
+addition: it is the same every time.
+
+Axes: B images, H W rows and columns of the map, h heads, d channels of a head,
+M window side, N = M * M tokens of a window, P programs of a head.
+"""
+
+import triton
+import triton.language as tl
+
+from .device_functions import LOG2_E, dot
+
+# Another map must not compile a kernel again.
+_SIZES = ('height', 'width', 'across', 'windows', 'heads', 'shift')
+_SIZES_BACKWARD = (*_SIZES, 'images', 'share')
+
+
+@triton.jit
+def _places(
+    window,
+    height,
+    width,
+    across,
+    windows,
+    shift,
+    SIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Where the tokens of a window come from.
+
+    Returns:
+        Row and column on the map, whether the window has such a token, whether
+        it lies on the map (else it is padding), and its region.
+    """
+    slot = tl.arange(0, BLOCK)
+    row = window // across * SIDE + slot // SIDE
+    column = window % across * SIDE + slot % SIDE
+    rows, columns = windows // across * SIDE, across * SIDE  # after padding
+    region = 2 * (row >= rows - shift).to(tl.int32)
+    region += (column >= columns - shift).to(tl.int32)
+    row = (row + shift) % rows
+    column = (column + shift) % columns
+    held = slot < SIDE * SIDE
+    return row, column, held, held & (row < height) & (column < width), region
+
+
+@triton.jit
+def _tile(
+    x,
+    rows,
+    held,
+    inside,
+    padding,
+    CHANNELS: tl.constexpr,
+    HAS_PADDING: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """Gather ``(BLOCK, BLOCK_D)`` of the map, beside it the padding."""
+    d = tl.arange(0, BLOCK_D)
+    mask = inside[:, None] & (d < CHANNELS)[None]
+    tile = tl.load(x + rows[:, None] + d[None], mask=mask, other=0.0)
+    if HAS_PADDING:
+        value = tl.load(padding + d, mask=d < CHANNELS, other=0.0)
+        is_padding = (held & ~inside)[:, None]
+        tile = tl.where(is_padding, value.to(tile.dtype)[None], tile)
+    return tile
+
+
+@triton.jit
+def _put(x, rows, valid, tile, CHANNELS: tl.constexpr, BLOCK_D: tl.constexpr):
+    d = tl.arange(0, BLOCK_D)
+    mask = valid[:, None] & (d < CHANNELS)[None]
+    tl.store(x + rows[:, None] + d[None], tile.to(x.dtype.element_ty), mask)
+
+
+@triton.jit
+def _bias_tile(bias, tokens: tl.constexpr, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    valid = (i < tokens)[:, None] & (i < tokens)[None]
+    return i[:, None] * tokens + i[None], valid
+
+
+@triton.jit
+def _weights(
+    queries,
+    keys,
+    bias,
+    held,
+    region,
+    scale,
+    HAS_BIAS: tl.constexpr,
+    SIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Softmax of a window, not yet divided by its sums, and the sums."""
+    scores = dot(queries, tl.trans(keys)) * scale
+    if HAS_BIAS:
+        cells, valid = _bias_tile(bias, SIDE * SIDE, BLOCK)
+        scores += tl.load(bias + cells, mask=valid, other=0.0).to(tl.float32)
+    # A row beyond the window sees all, for its sum not to be zero.
+    sees = (region[:, None] == region[None]) | (~held)[:, None]
+    scores = tl.where(sees & held[None], scores, float('-inf'))
+    weights = tl.exp2((scores - tl.max(scores, 1)[:, None]) * LOG2_E)
+    return weights, tl.sum(weights, 1)
+
+
+@triton.jit(do_not_specialize=_SIZES)
+def attend_windows(
+    qkv,  # (B, H, W, 3 * C)
+    bias,  # (h, N, N)
+    padding,  # (3 * C, )
+    out,  # (B, H, W, C)
+    qkv_b,
+    qkv_h,
+    qkv_w,
+    height,
+    width,
+    across,  # windows side by side
+    windows,  # of an image
+    heads,
+    shift,
+    scale,
+    CHANNELS: tl.constexpr,
+    SIDE: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_PADDING: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """One head of one window."""
+    pid = tl.program_id(0)
+    head = pid % heads
+    window = pid // heads % windows
+    image = (pid // heads // windows).to(tl.int64)
+    row, column, held, inside, region = _places(
+        window, height, width, across, windows, shift, SIDE, BLOCK
+    )
+    rows = row * qkv_h + column * qkv_w
+    q = qkv + image * qkv_b + head * CHANNELS
+    step = heads * CHANNELS
+    padding += head * CHANNELS
+    queries = _tile(
+        q, rows, held, inside, padding, CHANNELS, HAS_PADDING, BLOCK_D
+    )
+    keys = _tile(
+        q + step, rows, held, inside, padding + step,
+        CHANNELS, HAS_PADDING, BLOCK_D,
+    )  # fmt: skip
+    values = _tile(
+        q + 2 * step, rows, held, inside, padding + 2 * step,
+        CHANNELS, HAS_PADDING, BLOCK_D,
+    )  # fmt: skip
+    bias += head * SIDE * SIDE * SIDE * SIDE
+    weights, total = _weights(
+        queries, keys, bias, held, region, scale, HAS_BIAS, SIDE, BLOCK
+    )
+    mixed = dot(weights.to(values.dtype), values) / total[:, None]
+    out += image * height * width * step + head * CHANNELS
+    _put(out, (row * width + column) * step, inside, mixed, CHANNELS, BLOCK_D)
+
+
+@triton.jit(do_not_specialize=_SIZES_BACKWARD)
+def attend_windows_backward(
+    qkv,
+    bias,
+    padding,
+    grad,  # (B, H, W, C), of the result
+    dqkv,  # (B, H, W, 3 * C)
+    dbias,  # (P, h, N, N)
+    dpadding,  # (P, 2, h, d), of keys and of values
+    qkv_b,
+    qkv_h,
+    qkv_w,
+    grad_b,
+    grad_h,
+    grad_w,
+    height,
+    width,
+    across,
+    windows,
+    heads,
+    shift,
+    images,
+    share,  # windows of a program
+    scale,
+    CHANNELS: tl.constexpr,
+    SIDE: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_PADDING: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """One head of ``share`` windows, one after the other."""
+    head = tl.program_id(0) % heads
+    program = tl.program_id(0) // heads
+    step = heads * CHANNELS
+    padding += head * CHANNELS
+    bias += head * SIDE * SIDE * SIDE * SIDE
+    bias_total = tl.zeros((BLOCK, BLOCK), tl.float32)
+    key_total = tl.zeros((BLOCK_D,), tl.float32)
+    value_total = tl.zeros((BLOCK_D,), tl.float32)
+    last = tl.minimum((program + 1) * share, images * windows)
+    for number in range(program * share, last):
+        window = number % windows
+        image = (number // windows).to(tl.int64)
+        row, column, held, inside, region = _places(
+            window, height, width, across, windows, shift, SIDE, BLOCK
+        )
+        rows = row * qkv_h + column * qkv_w
+        q = qkv + image * qkv_b + head * CHANNELS
+        queries = _tile(
+            q, rows, held, inside, padding, CHANNELS, HAS_PADDING, BLOCK_D
+        )
+        keys = _tile(
+            q + step, rows, held, inside, padding + step,
+            CHANNELS, HAS_PADDING, BLOCK_D,
+        )  # fmt: skip
+        values = _tile(
+            q + 2 * step, rows, held, inside, padding + 2 * step,
+            CHANNELS, HAS_PADDING, BLOCK_D,
+        )  # fmt: skip
+        # What a query of the padding attends to is cut off again.
+        grads = _tile(
+            grad + image * grad_b + head * CHANNELS,
+            row * grad_h + column * grad_w,
+            held, inside, padding, CHANNELS, False, BLOCK_D,
+        )  # fmt: skip
+        weights, total = _weights(
+            queries, keys, bias, held, region, scale, HAS_BIAS, SIDE, BLOCK
+        )
+        weights /= total[:, None]
+        slope = dot(grads, tl.trans(values))
+        slope = weights * (slope - tl.sum(weights * slope, 1)[:, None])
+        if HAS_BIAS:
+            bias_total += slope
+        narrow = slope.to(queries.dtype)
+        dq = dot(narrow, keys) * scale
+        dk = dot(tl.trans(narrow), queries) * scale
+        dv = dot(tl.trans(weights.to(grads.dtype)), grads)
+        target = dqkv + image * height * width * 3 * step + head * CHANNELS
+        places = (row * width + column) * 3 * step
+        _put(target, places, inside, dq, CHANNELS, BLOCK_D)
+        _put(target + step, places, inside, dk, CHANNELS, BLOCK_D)
+        _put(target + 2 * step, places, inside, dv, CHANNELS, BLOCK_D)
+        if HAS_PADDING:
+            is_padding = (held & ~inside)[:, None]
+            key_total += tl.sum(tl.where(is_padding, dk, 0.0), 0)
+            value_total += tl.sum(tl.where(is_padding, dv, 0.0), 0)
+    if HAS_BIAS:
+        cells, valid = _bias_tile(bias, SIDE * SIDE, BLOCK)
+        dbias += tl.program_id(0).to(tl.int64) * SIDE * SIDE * SIDE * SIDE
+        tl.store(dbias + cells, bias_total, mask=valid)
+    if HAS_PADDING:
+        d = tl.arange(0, BLOCK_D)
+        dpadding += program * 2 * step + head * CHANNELS
+        tl.store(dpadding + d, key_total, mask=d < CHANNELS)
+        tl.store(dpadding + step + d, value_total, mask=d < CHANNELS)
