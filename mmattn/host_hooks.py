@@ -10,6 +10,7 @@ at once where that is done: any order of imports works.
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
@@ -63,9 +64,17 @@ class AfterImport:
         return spec
 
 
-def allow_our_configs(config_utils: ModuleType) -> None:
-    """Let ``_base_ = 'mmattn::...'`` and ``get_config`` find our configs."""
+def find_more_configs(config_utils: ModuleType) -> None:
+    """Let ``_base_ = 'mmattn::...'`` and ``get_config`` find our configs.
+
+    And those of mmseg on both stacks: mmengine knows the distribution of one
+    of them; on the other the package itself says where it is.
+    """
     config_utils.MODULE2PACKAGE.setdefault('mmattn', 'mmattn')
+    try:
+        metadata.distribution('mmsegmentation')
+    except metadata.PackageNotFoundError:
+        config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 
 def serve_our_weights(checkpoint: ModuleType) -> None:
@@ -107,7 +116,7 @@ def install() -> None:
     """Fill the tables, those of hosts not yet imported when they are."""
     AfterImport(
         {
-            'mmengine.config.utils': allow_our_configs,
+            'mmengine.config.utils': find_more_configs,
             'mmengine.runner.checkpoint': serve_our_weights,
             'mmpretrain.apis.model': list_our_models,
         }

@@ -32,6 +32,7 @@ MAY_IMPORT = {
     'engine': MODULES | {'plugins', 'necks', 'heads'},
     'checkpoints': MODULES | {'plugins', 'necks', 'heads'},
     'visualization': MODULES | {'plugins', 'necks', 'heads'},
+    'swapping': {'backbones', 'engine', 'checkpoints', 'stack'},
     'diagnosis': BASE,
     'apis': {'zoo'},
     '__init__': {'host_hooks'},
@@ -39,7 +40,14 @@ MAY_IMPORT = {
     'host_hooks': {'checkpoints', 'zoo'},
     '__main__': {'diagnosis', 'stack'},
 }
-MEET_HOSTS = {'apis', 'heads', 'engine', 'visualization', 'datasets'}
+MEET_HOSTS = {
+    'apis',
+    'heads',
+    'engine',
+    'visualization',
+    'datasets',
+    'swapping',
+}
 
 
 def imports(path):

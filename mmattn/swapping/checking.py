@@ -1,0 +1,188 @@
+"""Build the model of a config and run a loss and a prediction."""
+
+from typing import Any
+
+import torch
+import torch.nn as nn
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor
+
+from mmattn.engine.launch import replace_sync_norms
+
+from .cheap_build import ReusedNumbers
+from .edits import Path, get_at, plain
+from .samples import SIZE, make_batch
+
+# The most that a check needs of what an algorithm counts.
+_MOST = {
+    'max_per_img': 20,
+    'nms_pre': 100,
+    'nms_post': 50,
+    'num_dn_queries': 4,
+    'num_points': 64,
+    'num_proposals': 20,
+    'num_queries': 20,
+}
+_MOST_SAMPLED = 16
+
+
+class CheckFailed(Exception):
+    """A model that cannot be built or run: the message says where."""
+
+
+def shrink_model(config: dict) -> dict:
+    """Config of the model that a check builds: small counts, no files.
+
+    Two configs with the same result need only one check.
+    """
+    model = plain(config['model'])
+    if config.get('data_preprocessor'):
+        model.setdefault(
+            'data_preprocessor', plain(config['data_preprocessor'])
+        )
+    replace_sync_norms(model)
+    _shrink(model)
+    preprocessor = model.get('data_preprocessor') or {}
+    for cfg in (preprocessor, preprocessor.get('data_preprocessor') or {}):
+        if 'batch_augments' in cfg and 'size' not in cfg:
+            cfg['batch_augments'] = None
+        if cfg.get('size') is not None:
+            cfg['size'] = SIZE
+        if isinstance(cfg.get('test_cfg'), dict):
+            cfg['test_cfg'] = None
+    return model
+
+
+def _shrink(node: Any) -> None:
+    if isinstance(node, (list, tuple)):
+        for item in node:
+            _shrink(item)
+    if not isinstance(node, dict):
+        return
+    if get_at(node, ('init_cfg', 'type')) == 'Pretrained':
+        node['init_cfg'] = None
+    if node.get('pretrained') is not None:
+        node['pretrained'] = None
+    for key, most in _MOST.items():
+        if isinstance(node.get(key), int):
+            node[key] = min(node[key], most)
+    if str(node.get('type', '')).endswith('Sampler') and 'num' in node:
+        node['num'] = min(node['num'], _MOST_SAMPLED)
+    for value in node.values():
+        _shrink(value)
+
+
+def check_model(config: dict, host: str, network: Path) -> bool:
+    """Build the model of a config, get a loss, and predict.
+
+    Args:
+        config: The whole config.
+        host: Codebase that it is for.
+        network: Where its backbone is.
+
+    Returns:
+        Whether there was a loss: some algorithms have none in the codebase,
+        which raises a NotImplementedError.
+
+    Raises:
+        CheckFailed: If one of the steps fails, if the loss is not finite, or
+            if a parameter of the backbone takes no part in it.
+    """
+    small = shrink_model(config)
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(host):
+        model = _try('build', lambda: _build(small))
+        whole = dict(config, model=small)
+        has_loss = _try(
+            'loss', lambda: _check_loss(model, whole, host, network)
+        )
+        _try('prediction', lambda: _predict(model, whole, host))
+    return has_loss
+
+
+def _try(step: str, call: Any) -> Any:
+    try:
+        return call()
+    except CheckFailed:
+        raise
+    except Exception as error:  # of a codebase, whatever it raises
+        raise CheckFailed(
+            f'{step}: {type(error).__name__}: {error}'
+        ) from error
+
+
+def _build(cfg: dict) -> nn.Module:
+    with ReusedNumbers():
+        model = MODELS.build(ConfigDict(plain(cfg)))
+        if hasattr(model, 'rpn_head'):  # learned proposals have no size yet
+            model.rpn_head.init_weights()
+    return model
+
+
+def _check_loss(
+    model: nn.Module, config: dict, host: str, network: Path
+) -> bool:
+    model.train()
+    batch = make_batch(config, host, training=True)
+    data = model.data_preprocessor(batch, True)
+    try:
+        losses = model(**data, mode='loss')
+    except NotImplementedError:
+        return False
+    total, _ = model.parse_losses(losses)
+    if not torch.isfinite(total):
+        raise CheckFailed(f'loss: it is {total.item()}')
+    owner = model
+    for name in network[1:]:
+        owner = getattr(owner, name)
+    reached = _parameters_of(total)
+    idle = [
+        name
+        for name, parameter in owner.backbone.named_parameters()
+        if parameter.requires_grad and parameter not in reached
+    ]
+    if idle:
+        raise CheckFailed(
+            f'loss: {len(idle)} parameters of the backbone take no part, '
+            f'the first is {idle[0]}'
+        )
+    return True
+
+
+def _parameters_of(loss: Tensor) -> set[Tensor]:
+    """Parameters that a loss depends on, without a backward pass."""
+    seen, found = set(), set()
+    nodes = [loss.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, 'variable'):
+            found.add(node.variable)
+        nodes += [parent for parent, _ in node.next_functions]
+    return found
+
+
+def _predict(model: nn.Module, config: dict, host: str) -> None:
+    model.eval()
+    batch = make_batch(config, host, training=False)
+    count = len(batch['data_samples'])
+    with torch.no_grad():
+        data = model.data_preprocessor(batch, False)
+        if host == 'mmpretrain' and not _predicts(model):
+            model(**data, mode='tensor')
+            return
+        results = model(**data, mode='predict')
+    if len(results) != count:
+        raise CheckFailed(
+            f'prediction: {len(results)} results for {count} images'
+        )
+
+
+def _predicts(model: nn.Module) -> bool:
+    """Whether a model of mmpretrain has a prediction: a classifier has."""
+    from mmpretrain.models import BaseSelfSupervisor, ImageToImageRetriever
+
+    return not isinstance(model, (BaseSelfSupervisor, ImageToImageRetriever))

@@ -1,0 +1,189 @@
+"""Try a swap on every config that a codebase ships."""
+
+import functools
+import gc
+import hashlib
+import importlib
+import json
+import os
+import random
+import sys
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import torch
+from mmengine.config import utils as config_utils
+
+from mmattn.engine.progress import format_time
+from mmattn.stack import is_importable
+
+from .coverage_page import render_page
+from .families import find_family
+from .source import config_root, list_shipped
+from .trial import FAILED, PASSED, REFUSED, run_forked, try_swap
+
+
+class Coverage:
+    """A run over the configs of one codebase, with one backbone.
+
+    Every result is appended to a journal as it comes, so that a run that was
+    stopped goes on where it was. One journal holds any number of runs.
+
+    Args:
+        host: The codebase.
+        backbone: Name of the new backbone.
+        journal: File of one json row for each config.
+    """
+
+    def __init__(self, host: str, backbone: str, journal: Path) -> None:
+        self.host = host
+        self.backbone = backbone
+        self.journal = journal.absolute()
+        self.version = source_version()
+
+    def run(
+        self,
+        sample: int | None = None,
+        seed: int = 0,
+        retry: str | None = None,
+        timeout: float = 120.0,
+    ) -> list[dict]:
+        """Try the configs that the journal has no result of.
+
+        Args:
+            sample: How many configs, chosen by ``seed``. Defaults to all.
+            seed: Chooses the sample. Defaults to 0.
+            retry: ``'failed'``, ``'refused'`` or ``'changed'`` (by another
+                version of this package): try these again. Defaults to None.
+            timeout: For each config, in seconds. Defaults to 120.
+
+        Returns:
+            The rows of the configs of this run, the earlier ones too.
+        """
+        names = list_shipped(self.host)
+        if sample is not None:
+            names = random.Random(seed).sample(names, min(sample, len(names)))
+        rows = {
+            row['config']: row
+            for row in read_journal(self.journal)
+            if row['host'] == self.host and row['backbone'] == self.backbone
+        }
+        todo = [
+            name
+            for name in names
+            if name not in rows or self._is_again(rows[name], retry)
+        ]
+        known = {
+            row['key']: dict(status=PASSED, reason=row['reason'])
+            for row in rows.values()
+            if row['status'] == PASSED
+        }
+        if todo:
+            _preload(self.host)
+            find_family(self.backbone)
+        counts: Counter = Counter()
+        start = time.monotonic()
+        for i, name in enumerate(todo):
+            row = self._try(name, known, timeout)
+            rows[name] = row
+            counts[row['status']] += 1
+            _say(i + 1, len(todo), counts, time.monotonic() - start)
+        return [rows[name] for name in names]
+
+    def write_page(self, path: Path) -> str:
+        """Write the page of all runs in the journal; return what to say."""
+        text = render_page(read_journal(self.journal))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return f'wrote     {path}'
+
+    def _is_again(self, row: dict, retry: str | None) -> bool:
+        if retry == 'changed':
+            return row['version'] != self.version
+        return row['status'] == retry
+
+    def _try(self, name: str, known: dict[str, dict], timeout: float) -> dict:
+        start = time.monotonic()
+        row = run_forked(
+            lambda: _from_folder(self.host, name, self.backbone, known),
+            timeout,
+        )
+        row = dict(
+            host=self.host,
+            config=name,
+            backbone=self.backbone,
+            version=self.version,
+            seconds=round(time.monotonic() - start, 2),
+            **row,
+        )
+        if 'key' in row and not row.get('shared'):
+            known[row['key']] = {
+                key: row[key]
+                for key in ('status', 'reason', 'detail')
+                if key in row
+            }
+        self.journal.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.journal, 'a') as file:
+            file.write(json.dumps(row) + '\n')
+        return row
+
+
+def read_journal(path: Path) -> list[dict]:
+    """Rows of a journal, the last one of each config and backbone."""
+    if not path.is_file():
+        return []
+    rows: dict[tuple, dict] = {}
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:  # cut short when the run was stopped
+            continue
+        rows[row['config'], row['backbone']] = row
+    return list(rows.values())
+
+
+def source_version() -> str:
+    """First digits of a hash of this package: results are of one version."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob('*.py')):
+        if 'coverage' not in path.name:  # they say nothing of a result
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]
+
+
+def _from_folder(
+    host: str, name: str, backbone: str, known: dict[str, dict]
+) -> dict:
+    # Configs of distilled models name their teachers' from here.
+    os.chdir(config_root(host).parent)
+    return try_swap(name, backbone, known)
+
+
+def _preload(host: str) -> None:
+    """Import and read once what every config needs."""
+    warnings.filterwarnings('ignore')
+    torch.set_num_threads(1)
+    for name in dict.fromkeys((host, 'mmpretrain', 'mmdet')):
+        if is_importable(name):
+            importlib.import_module(f'{name}.models')
+            importlib.import_module(f'{name}.structures')
+    # mmengine reads every metafile of a codebase for each `host::`.
+    config_utils.load = functools.cache(config_utils.load)
+    gc.collect()
+    gc.freeze()
+
+
+def _say(done: int, total: int, counts: Counter, seconds: float) -> None:
+    left = seconds / done * (total - done)
+    status = ', '.join(
+        f'{counts[name]} {name}' for name in (PASSED, REFUSED, FAILED)
+    )
+    end = '\n' if done == total or not sys.stdout.isatty() else '\r'
+    if end == '\r' or done % 10 == 0 or done == total:
+        print(
+            f'{done}/{total}: {status}; {format_time(left)} left',
+            end=end,
+            flush=True,
+        )

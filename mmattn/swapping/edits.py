@@ -1,0 +1,55 @@
+"""What a new config changes: where, to what, and why."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+Path = tuple[str | int, ...]
+
+
+class Edit(NamedTuple):
+    """One entry of a config that gets another value."""
+
+    path: Path
+    """Keys, and indices of lists, from the root of the config."""
+    value: Any
+    why: str = ''
+    """The comment above it; the next edit without one shares it."""
+
+
+def apply_edits(config: dict, edits: Sequence[Edit]) -> dict:
+    """Return a plain copy of a config with the edits made."""
+    config = plain(config)
+    for edit in edits:
+        node = config
+        for key in edit.path[:-1]:
+            if isinstance(node, dict) and not isinstance(
+                node.get(key), (dict, list, tuple)
+            ):
+                node[key] = {}
+            node = node[key]
+        node[edit.path[-1]] = plain(edit.value)
+    return config
+
+
+def plain(value: Any) -> Any:
+    """Copy into plain dicts, without mmengine's notes of a scope."""
+    if isinstance(value, dict):
+        return {
+            key: plain(item)
+            for key, item in dict.items(value)
+            if key != '_scope_'
+        }
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain(item) for item in value)
+    return copy.deepcopy(value)
+
+
+def get_at(config: Any, path: Path, default: Any = None) -> Any:
+    """Entry at a path, or the default where there is none."""
+    for key in path:
+        try:
+            config = config[key]
+        except (KeyError, IndexError, TypeError):
+            return default
+    return config

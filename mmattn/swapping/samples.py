@@ -1,0 +1,209 @@
+"""Synthetic images and annotations, as each algorithm wants them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.structures import InstanceData, PixelData
+from torch import Tensor
+
+from .edits import get_at
+
+# Of the images: small, not square, and multiples of the coarsest stride.
+SIZE = (64, 96)
+# Two, since batch normalisation wants more than one value of a channel.
+_BATCH = 2
+# Boxes (left, top, right, bottom) of the objects of every image.
+_BOXES = ((4, 4, 40, 36), (30, 20, 90, 60))
+_TRACKERS = ('TrackDataPreprocessor',)
+
+
+def make_batch(config: dict, host: str, training: bool) -> dict:
+    """Make what a data loader would give the model's preprocessor.
+
+    Args:
+        config: The whole config.
+        host: Codebase that it is for.
+        training: For a loss; otherwise for a prediction.
+
+    Returns:
+        ``dict(inputs=..., data_samples=...)``.
+    """
+    model = config['model']
+    if host == 'mmseg':
+        return _segmentation(model)
+    if host == 'mmdet' and model['type'] not in _CLASSIFIERS:
+        return _detection_batch(model, training)
+    if model['type'] in ('ImageClassifier', 'BaseReID') or host == 'mmdet':
+        return _classification(config)
+    return _views(config) if training else _classification(config)
+
+
+_CLASSIFIERS = ('ImageClassifier', 'BaseReID')
+
+
+def _image(size: tuple[int, int] = SIZE) -> Tensor:
+    return torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+
+
+def _classes(node: Any) -> int:
+    """The smallest number of classes that any part of a model names."""
+    found = []
+    if isinstance(node, dict):
+        if isinstance(node.get('num_classes'), int):
+            found.append(node['num_classes'])
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        found += [count for item in node if (count := _classes(item))]
+    return min(filter(None, found), default=0)
+
+
+def _classification(config: dict) -> dict:
+    model = config['model']
+    if model['type'] == 'BaseReID':
+        return _identities(model)
+    from mmpretrain.structures import DataSample
+
+    classes = _classes(model.get('head')) or 2
+    multi = str(get_at(model, ('head', 'type'), '')).startswith('MultiLabel')
+    samples = []
+    for label in (0, classes - 1):
+        sample = DataSample().set_gt_label([label] if multi else label)
+        if multi:
+            sample.set_gt_score(torch.eye(classes)[label])
+        samples.append(sample)
+    size = _crop_size(config)
+    return dict(inputs=[_image(size) for _ in samples], data_samples=samples)
+
+
+def _crop_size(config: dict) -> tuple[int, int]:
+    # Square: relative positions of some heads are.
+    return (64, 64)
+
+
+def _views(config: dict) -> dict:
+    """Several views of each image, for self-supervised algorithms."""
+    from mmpretrain.structures import DataSample
+
+    crops = get_at(config, ('model', 'head', 'loss', 'num_crops'), [2])
+    inputs = [
+        [_image((64, 64)) for _ in range(_BATCH)] for _ in range(sum(crops))
+    ]
+    return dict(inputs=inputs, data_samples=[DataSample()] * _BATCH)
+
+
+def _identities(model: dict) -> dict:
+    from mmdet.structures import ReIDDataSample
+
+    samples = []
+    # Pairs of two persons: what a triplet loss needs.
+    for label in (0, 0, 1, 1):
+        sample = ReIDDataSample()
+        sample.set_gt_label(label)
+        samples.append(sample)
+    images = torch.stack([_image((256, 128)) for _ in samples])
+    return dict(inputs=list(images), data_samples=samples)
+
+
+def _segmentation(model: dict) -> dict:
+    from mmseg.structures import SegDataSample
+
+    classes = _classes(model) or 2
+    samples = []
+    for _ in range(_BATCH):
+        sample = SegDataSample(
+            metainfo=dict(img_shape=SIZE, ori_shape=SIZE, pad_shape=SIZE)
+        )
+        # In squares, so that every class has an area.
+        labels = torch.randint(0, classes, (1, 1, SIZE[0] // 8, SIZE[1] // 8))
+        labels = labels.repeat_interleave(8, 2).repeat_interleave(8, 3)[0]
+        sample.gt_sem_seg = PixelData(data=labels)
+        samples.append(sample)
+    return dict(inputs=[_image() for _ in samples], data_samples=samples)
+
+
+def _detection_batch(model: dict, training: bool) -> dict:
+    preprocessor = model.get('data_preprocessor') or {}
+    if model['type'] == 'SoftTeacher' and training:
+        branches = ('sup', 'unsup_teacher', 'unsup_student')
+        batches = {name: _detection(model) for name in branches}
+        return {
+            key: {name: batch[key] for name, batch in batches.items()}
+            for key in ('inputs', 'data_samples')
+        }
+    tracks = preprocessor.get('type') in _TRACKERS
+    if tracks and not (training and preprocessor.get('use_det_processor')):
+        return _video(model, training)
+    return _detection(model)
+
+
+def _detection(model: dict) -> dict:
+    samples = [_detection_sample(model, index) for index in range(_BATCH)]
+    return dict(inputs=[_image() for _ in samples], data_samples=samples)
+
+
+def _detection_sample(model: dict, index: int) -> Any:
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.bbox import HorizontalBoxes
+    from mmdet.structures.mask import BitmapMasks
+
+    height, width = SIZE
+    masks = np.zeros((len(_BOXES), height, width), np.uint8)
+    for mask, (left, top, right, bottom) in zip(masks, _BOXES):
+        mask[top:bottom, left:right] = 1
+    classes = _classes(model) or 2
+    labels = torch.arange(len(_BOXES)) % classes
+    sample = DetDataSample(
+        metainfo=dict(
+            img_id=index,
+            img_path='',
+            img_shape=SIZE,
+            ori_shape=SIZE,
+            pad_shape=SIZE,
+            batch_input_shape=SIZE,
+            scale_factor=(1.0, 1.0),
+            flip=False,
+            border=(0, 0, 0, 0),  # of CenterNet's crops
+            homography_matrix=np.eye(3),  # of SoftTeacher's branches
+            frame_id=index,
+            ori_video_length=_BATCH,
+            text=('cat', 'dog'),  # of detectors that read a prompt
+            custom_entities=True,
+        )
+    )
+    boxes = torch.tensor(_BOXES, dtype=torch.float32)
+    sample.gt_instances = InstanceData(
+        bboxes=HorizontalBoxes(boxes),
+        labels=labels,
+        masks=BitmapMasks(masks, height, width),
+        instances_ids=torch.arange(len(_BOXES)),
+    )
+    sample.ignored_instances = InstanceData(
+        bboxes=HorizontalBoxes(boxes[:0]),
+        labels=labels[:0],
+        masks=BitmapMasks(masks[:0], height, width),
+        instances_ids=labels[:0],
+    )
+    sample.proposals = InstanceData(
+        bboxes=HorizontalBoxes(boxes), scores=torch.ones(len(boxes))
+    )
+    stuff = torch.from_numpy(masks.any(0)).long()[None]
+    sample.gt_sem_seg = PixelData(sem_seg=stuff)
+    return sample
+
+
+def _video(model: dict, training: bool) -> dict:
+    """Clips of two frames, the second of which refers to the first."""
+    from mmdet.structures import TrackDataSample
+
+    samples, inputs = [], []
+    for _ in range(1):
+        clip = TrackDataSample(
+            metainfo=dict(key_frames_inds=[0], ref_frames_inds=[1])
+        )
+        frames = [_detection_sample(model, index) for index in range(2)]
+        clip.video_data_samples = frames if training else frames[:1]
+        samples.append(clip)
+        count = len(clip.video_data_samples)
+        inputs.append(torch.stack([_image() for _ in range(count)]))
+    return dict(inputs=inputs, data_samples=samples)

@@ -1,0 +1,115 @@
+"""What goes with a backbone: pixels, weights and the optimizer."""
+
+from .edits import Edit, Path, get_at
+from .families import Family
+
+# Statistics of ImageNet, in the order red, green, blue: what the published
+# weights of our backbones were trained with.
+MEAN = [123.675, 116.28, 103.53]
+STD = [58.395, 57.12, 57.375]
+# Learning rate of AdamW for a batch, and the weight decay, by codebase: those
+# of the Swin papers' systems.
+_RECIPES = {
+    'mmdet': (1e-4, 16, 0.05),
+    'mmseg': (6e-5, 16, 0.01),
+    'mmpretrain': (1e-3, 1024, 0.05),
+}
+# They know the names of other backbones only; mmpretrain's asks the backbone.
+_NAME_BOUND = ('LearningRateDecayOptimizerConstructor', 'LayerDecay')
+
+
+def edit_preprocessor(config: dict) -> list[Edit]:
+    """Normalise RGB images with the statistics of ImageNet."""
+    path = ('model', 'data_preprocessor')
+    if not get_at(config, path):
+        path = path[1:]
+    if isinstance(get_at(config, (*path, path[-1])), dict):
+        path = (*path, path[-1])  # of each branch of a semi-supervised model
+    cfg = get_at(config, path)
+    if not cfg or len(cfg.get('mean') or MEAN) != len(MEAN):
+        return []
+    kind = str(cfg.get('type', ''))
+    classifies = kind in ('', 'ReIDDataPreprocessor') or (
+        kind.startswith(('Cls', 'SelfSup', 'TwoNorm'))
+    )
+    order = 'to_rgb' if classifies else 'bgr_to_rgb'
+    wanted = {'mean': MEAN, 'std': STD, order: True}
+    if cfg.get('rgb_to_bgr'):
+        wanted['rgb_to_bgr'] = False
+    why = 'The backbone takes RGB images with the statistics of ImageNet.'
+    return [
+        Edit((*path, key), value, why)
+        for key, value in wanted.items()
+        if not _same(cfg.get(key), value)
+    ]
+
+
+def _same(old: object, new: object) -> bool:
+    if isinstance(old, (list, tuple)) and isinstance(new, list):
+        return len(old) == len(new) and all(
+            abs(a - b) < 0.01 for a, b in zip(old, new)
+        )
+    return old == new
+
+
+def edit_weights(config: dict, network: Path) -> list[Edit]:
+    """Drop pretrained weights that hold the old backbone."""
+    edits = []
+    why = 'They hold the weights of the old backbone.'
+    for depth in range(1, len(network) + 1):
+        path = network[:depth]
+        model = get_at(config, path)
+        if model.get('pretrained') is not None:
+            edits.append(Edit((*path, 'pretrained'), None, why))
+        if get_at(model, ('init_cfg', 'type')) == 'Pretrained':
+            edits.append(Edit((*path, 'init_cfg'), None, why))
+    if config.get('load_from'):
+        edits.append(Edit(('load_from',), None, why))
+    return edits
+
+
+def edit_optimizer(config: dict, family: Family, host: str) -> list[Edit]:
+    """Train with AdamW, and without decay where the family has none."""
+    wrapper = config.get('optim_wrapper')
+    if not wrapper or not isinstance(wrapper.get('optimizer'), dict):
+        return []
+    path = ('optim_wrapper',)
+    edits = []
+    if wrapper['optimizer'].get('type') != 'AdamW':
+        edits.append(_adamw(config, host))
+    keys = {part: dict(decay_mult=0.0) for part in family.undecayed}
+    old = get_at(wrapper, ('paramwise_cfg', 'custom_keys'), {})
+    missing = {key: value for key, value in keys.items() if key not in old}
+    why = 'Norms and position tables of the backbone do not decay.'
+    if str(wrapper.get('constructor', '')).startswith(_NAME_BOUND):
+        edits.append(
+            Edit(
+                (*path, 'constructor'),
+                'DefaultOptimWrapperConstructor',
+                'The one before knows the layers of other backbones only.',
+            )
+        )
+        value = dict(custom_keys={**old, **missing})
+        edits.append(Edit((*path, 'paramwise_cfg'), value, why))
+    elif not isinstance(wrapper.get('paramwise_cfg'), dict):
+        value = dict(custom_keys=missing)
+        edits.append(Edit((*path, 'paramwise_cfg'), value, why))
+    else:
+        where = (*path, 'paramwise_cfg', 'custom_keys')
+        edits += [
+            Edit((*where, key), value, why) for key, value in missing.items()
+        ]
+    return edits
+
+
+def _adamw(config: dict, host: str) -> Edit:
+    rate, base, decay = _RECIPES[host]
+    batch = get_at(config, ('auto_scale_lr', 'base_batch_size')) or base
+    value = dict(
+        type='AdamW',
+        lr=float(f'{rate * batch / base:.3g}'),
+        betas=(0.9, 0.999),
+        weight_decay=decay,
+    )
+    why = f'AdamW; the learning rate is for {batch} images a step.'
+    return Edit(('optim_wrapper', 'optimizer'), value, why)

@@ -1,0 +1,123 @@
+"""Swap the backbone of one config: read, decide, check, write."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from mmattn.checkpoints import convert, load_file
+from mmattn.engine.usage import UsageError
+
+from .checking import CheckFailed, check_model
+from .edits import Edit, apply_edits
+from .families import Family, find_family
+from .planning import plan_swap
+from .refusals import find_network
+from .source import Source, read_source
+from .writing import write_config
+
+# How config names of the codebases write the backbones that they ship.
+_BACKBONE = re.compile(
+    r'(r|x|s|hrnet|hr|regnet|res|convnext|swin|mobilenet|vgg|pvt|eff|mit|'
+    r'twins|segnext|poolformer|se-|v-)[a-z]*-?v?\d*.*'
+)
+
+
+class Swapped(NamedTuple):
+    """A config with a new backbone."""
+
+    path: Path
+    edits: list[Edit]
+    is_checked: bool
+
+    def __str__(self) -> str:
+        done = 'checked: a loss and a prediction' if self.is_checked else ''
+        lines = [
+            f'wrote     {self.path}',
+            f'changed   {len(self.edits)} entries',
+        ]
+        return '\n'.join([*lines, done] if done else lines)
+
+
+def swap_backbone(
+    source: str,
+    backbone: str,
+    out: Path | None = None,
+    checkpoint: str | None = None,
+    keep_optimizer: bool = False,
+    check: bool = False,
+    force: bool = False,
+) -> Swapped:
+    """Write a config with another backbone.
+
+    Args:
+        source: Path of a config, or ``mmdet::...`` and so on.
+        backbone: Name of one of ours, such as ``boat-swin-tiny``.
+        out: The new file. Defaults to the source's name with the new
+            backbone's, in the current folder.
+        checkpoint: Pretrained weights of the new backbone. Defaults to None.
+        keep_optimizer: Leave the optimizer as it is. Defaults to False.
+        check: Build the model and run it, before anything is written.
+            Defaults to False.
+        force: Replace ``out`` if it is there. Defaults to False.
+
+    Returns:
+        Where it was written, and what was changed.
+
+    Raises:
+        SwapRefused: If the backbone cannot be replaced in a way that makes
+            sense; nothing is written.
+        UsageError: If an argument does not fit, or the check fails; nothing
+            is written.
+    """
+    family = find_family(backbone)
+    read = read_source(source)
+    if checkpoint is not None:
+        _check_checkpoint(checkpoint, family)
+    edits = plan_swap(
+        read.config, read.host, family, checkpoint, keep_optimizer
+    )
+    if check:
+        config = apply_edits(read.config, edits)
+        try:
+            check_model(config, read.host, find_network(config))
+        except CheckFailed as error:
+            raise UsageError(
+                f'the check of {source} with {backbone} failed, nothing was '
+                f'written: {error}'
+            ) from error
+    out = out or Path(new_name(read.path, family))
+    write_config(read, edits, out, make_head(read, family), force)
+    return Swapped(out, edits, check)
+
+
+def new_name(path: Path, family: Family) -> str:
+    """Name of a config with the backbone's part replaced, or added."""
+    parts = path.stem.split('_')
+    for i, part in enumerate(parts):
+        if i > 0 and _BACKBONE.fullmatch(part):
+            parts[i] = family.name
+            return '_'.join(parts) + '.py'
+    return '_'.join([parts[0], family.name, *parts[1:]]) + '.py'
+
+
+def make_head(source: Source, family: Family) -> str:
+    """The first lines of the new config."""
+    return (
+        f'# {source.path.stem}\n'
+        f'# on {family.type} {family.arch}; made by\n'
+        f'# python tools/swap_backbone.py \\\n'
+        f'#     {source.name} \\\n'
+        f'#     --backbone {family.name}\n'
+    )
+
+
+def _check_checkpoint(checkpoint: str, family: Family) -> None:
+    try:
+        found = convert(load_file(checkpoint))
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(f'--checkpoint: {error}') from error
+    if f'mmattn.{found.family}' != family.type:
+        raise UsageError(
+            f'--checkpoint expects weights of {family.type}, got those of '
+            f'mmattn.{found.family} in {checkpoint}'
+        )

@@ -1,0 +1,237 @@
+"""The text of a new config: its base, and what differs, with the reasons."""
+
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmattn.engine.usage import UsageError
+
+from .edits import Edit, apply_edits, get_at, plain
+from .source import Source
+
+_WIDTH = 79
+_STEP = 4
+
+
+def write_config(
+    source: Source, edits: Sequence[Edit], out: Path, head: str, force: bool
+) -> None:
+    """Write the config, read it again, and only then put it in place.
+
+    Args:
+        source: What it inherits from.
+        edits: What differs.
+        out: The new file.
+        head: Comment at its top.
+        force: Replace a file that is there.
+
+    Raises:
+        UsageError: If the file is there and is not to be replaced, or if
+            what it says is not what was decided.
+    """
+    if out.exists() and not force:
+        raise UsageError(
+            f'--out expects a new file, got {out}, which exists; --force '
+            'replaces it'
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, since `_base_` may be relative to it.
+    draft = out.with_name(f'.{out.stem}-{os.getpid()}.py')
+    try:
+        draft.write_text(render_config(source, edits, out, head))
+        check_text(draft, source, edits)
+        os.replace(draft, out)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def check_text(path: Path, source: Source, edits: Sequence[Edit]) -> None:
+    """Read a config and compare it with the source and its edits.
+
+    Raises:
+        UsageError: If they are not the same.
+    """
+    config = plain(Config.fromfile(path).to_dict())
+    wanted = apply_edits(source.config, edits)
+    wrong = [key for key in wanted if config.get(key) != wanted[key]]
+    if wrong:
+        raise UsageError(
+            f'swap_backbone cannot say in a config what it decided for '
+            f'{source.name}: {", ".join(wrong)} would be read as something '
+            'else; nothing was written'
+        )
+
+
+def render_config(
+    source: Source, edits: Sequence[Edit], out: Path, head: str
+) -> str:
+    """Text of a config that inherits from its source and makes the edits."""
+    lists: dict[tuple, list[Edit]] = {}
+    tree: dict = {}
+    for edit in edits:
+        depth = next(
+            (i for i, key in enumerate(edit.path) if isinstance(key, int)), 0
+        )
+        if depth == 0:
+            _put(tree, edit)
+        elif edit.path[:depth] not in lists:
+            _put(tree, Edit(edit.path[:depth], _Name(edit.path[depth - 1])))
+        if depth:
+            lists.setdefault(edit.path[:depth], []).append(edit)
+    blocks = [head, f'_base_ = {source.base_for(out)!r}\n']
+    blocks += [_render_list(path, items) for path, items in lists.items()]
+    blocks += [
+        _render_entry(key, tree[key], source.config, (key,), 0) for key in tree
+    ]
+    return '\n'.join(blocks)
+
+
+class _Name(str):
+    """A variable of the config, written without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _put(tree: dict, edit: Edit) -> None:
+    for key in edit.path[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[edit.path[-1]] = edit
+
+
+def _render_list(path: tuple, edits: Sequence[Edit]) -> str:
+    """Change entries of a list, which a config cannot inherit in part."""
+    name = path[-1]
+    text = f'{name} = _base_.{".".join(path)}\n'
+    why = ''
+    for edit in edits:
+        if edit.why and edit.why != why:
+            why = edit.why
+            text += _comment(why, 0)
+        place = ''.join(
+            f'[{key!r}]' if isinstance(key, int) else f'.{key}'
+            for key in edit.path[len(path) : -1]
+        )
+        text += _assign(f'{name}{place}', edit)
+    return text
+
+
+def _assign(target: str, edit: Edit) -> str:
+    key = edit.path[-1]
+    target += f'[{key}]' if isinstance(key, int) else f'.{key}'
+    return f'{target} = {render_value(edit.value, 0, len(target) + 3)}\n'
+
+
+def _render_entry(
+    key: str, node: Any, config: Any, path: tuple, indent: int
+) -> str:
+    """One keyword of a dict, or one variable of the config."""
+    equals, comma = (' = ', '') if indent == 0 else ('=', ',')
+    start = ' ' * indent + f'{key}{equals}'
+    if isinstance(node, Edit):
+        value = node.value
+        if isinstance(value, dict) and key in get_at(config, path[:-1], ()):
+            value = {'_delete_': True, **value}
+        text = render_value(value, indent, len(start) + len(comma))
+        return f'{_comment(node.why, indent)}{start}{text}{comma}\n'
+    if not all(isinstance(k, str) and k.isidentifier() for k in node):
+        return _render_braces(start, comma, node, config, path, indent)
+    text = f'{start}dict(\n'
+    why = ''
+    for name, child in node.items():
+        if isinstance(child, Edit):
+            shown, why = (child.why if child.why != why else ''), child.why
+            child = child._replace(why=shown)
+        text += _render_entry(
+            name, child, config, (*path, name), indent + _STEP
+        )
+    return f'{text}{" " * indent}){comma}\n'
+
+
+def _render_braces(
+    start: str, comma: str, node: dict, config: Any, path: tuple, indent: int
+) -> str:
+    """A dict some of whose keys are no names, such as parts of names."""
+    text = f'{start}{{\n'
+    inner = ' ' * (indent + _STEP)
+    why = ''
+    for key, child in node.items():
+        if child.why != why:
+            why = child.why
+            text += _comment(why, indent + _STEP)
+        value = render_value(
+            child.value, indent + _STEP, len(inner) + len(repr(key)) + 3
+        )
+        text += f'{inner}{key!r}: {value},\n'
+    return f'{text}{" " * indent}}}{comma}\n'
+
+
+def _comment(text: str, indent: int) -> str:
+    if not text:
+        return ''
+    start = ' ' * indent + '# '
+    return (
+        '\n'.join(
+            textwrap.wrap(
+                text, _WIDTH, initial_indent=start, subsequent_indent=start
+            )
+        )
+        + '\n'
+    )
+
+
+def render_value(value: Any, indent: int, used: int) -> str:
+    """Python text of plain values, broken where a line gets too long.
+
+    Args:
+        value: Dicts, lists, tuples, strings, numbers and None.
+        indent: Columns before the line that it begins in.
+        used: Columns of that line that are taken.
+    """
+    line = _one_line(value)
+    if used + len(line) <= _WIDTH or not isinstance(
+        value, (dict, list, tuple)
+    ):
+        return line
+    inner = ' ' * (indent + _STEP)
+    if isinstance(value, dict):
+        named = _is_named(value)
+        ends = ('dict(', ')') if named else ('{', '}')
+        items = []
+        for key, item in value.items():
+            start = f'{key}=' if named else f'{key!r}: '
+            width = len(inner) + len(start) + 1
+            items.append(start + render_value(item, indent + _STEP, width))
+    else:
+        ends = ('[', ']') if isinstance(value, list) else ('(', ')')
+        items = [
+            render_value(item, indent + _STEP, len(inner) + 1)
+            for item in value
+        ]
+    body = ''.join(f'{inner}{item},\n' for item in items)
+    return f'{ends[0]}\n{body}{" " * indent}{ends[1]}'
+
+
+def _one_line(value: Any) -> str:
+    if isinstance(value, dict):
+        if _is_named(value):
+            items = (f'{k}={_one_line(v)}' for k, v in value.items())
+            return f'dict({", ".join(items)})'
+        items = (f'{k!r}: {_one_line(v)}' for k, v in value.items())
+        return f'{{{", ".join(items)}}}'
+    if isinstance(value, list):
+        return f'[{", ".join(map(_one_line, value))}]'
+    if isinstance(value, tuple):
+        end = ',' if len(value) == 1 else ''
+        return f'({", ".join(map(_one_line, value))}{end})'
+    return repr(value)
+
+
+def _is_named(value: dict) -> bool:
+    return all(isinstance(key, str) and key.isidentifier() for key in value)

@@ -1,0 +1,73 @@
+"""Whole swaps of configs that the codebases ship."""
+
+import pytest
+from mmengine.config import Config
+
+from mmattn.engine.usage import UsageError
+from mmattn.swapping import SwapRefused, swap_backbone
+
+MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+
+
+def swap(source, tmp_path, **options):
+    out = tmp_path / 'swapped.py'
+    swap_backbone(source, 'boat-swin-nano', out=out, **options)
+    return Config.fromfile(out), out.read_text()
+
+
+def test_detector_is_checked_and_written(tmp_path):
+    cfg, text = swap(MASK_RCNN, tmp_path, check=True)
+    assert f"_base_ = '{MASK_RCNN}'" in text
+    assert cfg.model.backbone == dict(
+        type='mmattn.BOATSwin', arch='nano', out_indices=(0, 1, 2, 3)
+    )
+    assert cfg.model.neck.in_channels == [24, 48, 96, 192]
+    assert cfg.model.roi_head.type == 'StandardRoIHead'
+    assert cfg.optim_wrapper.optimizer.type == 'AdamW'
+    assert cfg.optim_wrapper.paramwise_cfg.custom_keys == dict(
+        norm=dict(decay_mult=0.0),
+        relative_position_bias_table=dict(decay_mult=0.0),
+    )
+
+
+def test_only_the_maps_that_are_read_are_returned(tmp_path):
+    cfg, _ = swap('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', tmp_path)
+    assert cfg.model.backbone.out_indices == (1, 2, 3)
+    assert cfg.model.neck.in_channels == [48, 96, 192]
+    assert cfg.model.neck.start_level == 0
+
+
+def test_segmenter_by_the_name_that_mmengine_refuses(tmp_path):
+    name = 'pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py'
+    cfg, _ = swap(f'mmseg::{name}', tmp_path, check=True)
+    model = cfg.model
+    assert model.pretrained is None
+    assert model.backbone.out_indices == (2, 3)
+    assert (model.decode_head.in_channels, model.decode_head.in_index) == (
+        192,
+        1,
+    )
+    assert model.auxiliary_head.in_channels == 96
+    assert model.auxiliary_head.in_index == 0
+
+
+def test_classifier(tmp_path):
+    name = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
+    cfg, _ = swap(name, tmp_path, keep_optimizer=True)
+    assert cfg.model.backbone.out_indices == (3,)
+    assert cfg.model.head.in_channels == 192
+    assert cfg.optim_wrapper.optimizer.type == 'SGD'
+
+
+def test_refusal_says_why_and_writes_nothing(tmp_path):
+    name = 'mmdet::faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py'
+    with pytest.raises(SwapRefused, match='RoI head is the last stage'):
+        swap(name, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_file_is_kept(tmp_path):
+    (tmp_path / 'swapped.py').write_text('# mine')
+    with pytest.raises(UsageError, match='which exists; --force'):
+        swap(MASK_RCNN, tmp_path)
+    assert (tmp_path / 'swapped.py').read_text() == '# mine'
