@@ -7,6 +7,7 @@ Minutes on two CPU cores; nothing is downloaded.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -154,6 +155,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--seed', type=int, default=0, help='(default: %(default)s)'
     )
+    parser.add_argument(
+        '--publish',
+        action='store_true',
+        help='publish the model into the local zoo (MMATTN_ZOO, else '
+        '~/.cache/mmattn/zoo) and load it from there by name',
+    )
     args = parser.parse_args(argv)
     if args.epochs is not None and args.epochs < 1:
         parser.error(f'--epochs expects at least 1, got {args.epochs}')
@@ -178,6 +185,8 @@ def main() -> None:
     runner, seconds = train(cfg, task, work_dir)
     say('Step 3 of 3: pictures')
     draw(runner, task, args.backbone, work_dir)
+    if args.publish:
+        publish(runner, task, work_dir)
     summarize(runner, task, args.backbone, work_dir, seconds)
 
 
@@ -194,6 +203,8 @@ def run_all(args: argparse.Namespace) -> None:
             command += ['--work-dir', os.path.join(args.work_dir, name)]
         if args.epochs is not None:
             command += ['--epochs', str(args.epochs)]
+        if args.publish:
+            command += ['--publish']
         say(f'\n=== {name}: {TASKS[name].model} ===')
         status = subprocess.run(command).returncode
         if status != 0:
@@ -331,7 +342,7 @@ def summarize(
     where = (
         f'{torch.get_num_threads()} CPU threads' if device == 'cpu' else device
     )
-    checkpoint = work_dir / f'epoch_{runner.max_epochs}.pth'
+    checkpoint = find_checkpoint(runner, work_dir)
     say(
         f'\n{task.model} on a {backbone} nano backbone: {total:.2f} M '
         f'parameters, {inner:.2f} M of them in the backbone.\n'
@@ -344,13 +355,47 @@ def summarize(
         f'  checkpoint   {checkpoint}\n'
         f'  log          {work_dir / "log.txt"}'
     )
-    scalars = runner.message_hub.log_scalars
-    scores = ' '.join(
-        f'{metric.name}='
-        f'{scalars["val/" + metric.key].current() / metric.full:.3f}'
+    scores = read_scores(runner, task)
+    told = ' '.join(
+        f'{metric.name}={scores[metric.key] / metric.full:.3f}'
         for metric in task.metrics
     )
-    say(f'{scores} train_seconds={seconds:.0f}')
+    say(f'{told} train_seconds={seconds:.0f}')
+
+
+def publish(runner: Runner, task: Task, work_dir: Path) -> None:
+    """Publish the last checkpoint; tools/publish_model.py tells how it went.
+
+    Exits with its status if it fails.
+    """
+    config = work_dir / Path(runner.cfg.filename).name
+    metrics = work_dir / 'metrics.json'
+    metrics.write_text(json.dumps(read_scores(runner, task)))
+    name = f'{config.stem}_{runner.timestamp.replace("_", "-")}'
+    say(f'Publishing as {name}')
+    done = subprocess.run(
+        [
+            *(sys.executable, Path(__file__).with_name('publish_model.py')),
+            *(find_checkpoint(runner, work_dir), '--config', config),
+            *('--name', name, '--metrics', metrics),
+        ]
+    )
+    if done.returncode != 0:
+        sys.exit(done.returncode)
+
+
+def find_checkpoint(runner: Runner, work_dir: Path) -> Path:
+    """The file that the last epoch left."""
+    return work_dir / f'epoch_{runner.max_epochs}.pth'
+
+
+def read_scores(runner: Runner, task: Task) -> dict[str, float]:
+    """The last validation's metrics, by the names of the host."""
+    scalars = runner.message_hub.log_scalars
+    return {
+        metric.key: float(scalars[f'val/{metric.key}'].current())
+        for metric in task.metrics
+    }
 
 
 def say(line: str) -> None:

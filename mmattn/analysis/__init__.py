@@ -2,6 +2,7 @@
 
 from .cost import Cost, ModuleCost, count_cost
 from .host_model import build_for_counting, count_config
+from .input_size import tested_shape
 
 __all__ = [
     'Cost',
@@ -9,4 +10,5 @@ __all__ = [
     'build_for_counting',
     'count_config',
     'count_cost',
+    'tested_shape',
 ]

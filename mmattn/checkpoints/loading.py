@@ -74,6 +74,20 @@ def load_published(name: str, map_location: Any = None) -> dict:
     return _read_pickled(path, map_location)
 
 
+def read_whole(path: str | os.PathLike) -> Any:
+    """Read all of a checkpoint that is safe to read, on the CPU.
+
+    What is neither a tensor nor a plain value is an inert stand-in.
+
+    Args:
+        path: As in :func:`load_file`.
+
+    Raises:
+        FileNotFoundError, ConnectionError, ValueError: As there.
+    """
+    return _read_pickled(_find_file(path))
+
+
 def _find_file(path: str | os.PathLike) -> Path:
     """The file on this machine; one that says what it is is checked."""
     if str(path).startswith(SCHEME):

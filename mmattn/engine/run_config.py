@@ -22,6 +22,7 @@ from mmengine.registry import DATASETS
 from mmengine.utils import digit_version
 
 from mmattn.engine.usage import UsageError
+from mmattn.zoo import SCHEME, check_digest, find_model, find_weights
 
 HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
 
@@ -32,7 +33,7 @@ def read_config(
     """Read a config file, apply overrides and check what it has to hold.
 
     Args:
-        path: The file.
+        path: The file, or the name of one of our models.
         options: Overrides, dotted key to value.
         needs: Fields without which the config does not serve the purpose.
         purpose: For the message: ``'training'`` or ``'testing'``.
@@ -46,10 +47,7 @@ def read_config(
             of its ``default_scope`` is not installed.
     """
     if not os.path.isfile(path):
-        raise UsageError(
-            f'{purpose} expects a config file, got {path!r}, which does not '
-            f'exist{_suggest(path)}'
-        )
+        path = _config_of(path, purpose)
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is code: it raises what it likes
@@ -143,9 +141,17 @@ def checkpoint_file(path: str) -> str:
     """Return the path of a checkpoint that can be read, or lies elsewhere.
 
     Raises:
-        UsageError: If the path is a local one without a file, or if the file
-            is cut short.
+        UsageError: If the path is a local one without a file, if the file is
+            cut short or is not the one that its name promises, or if a
+            published model (``mmattn://NAME``) has no weights.
     """
+    if path.startswith(SCHEME):
+        try:
+            weights = find_weights(path)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        if '://' not in weights:
+            checkpoint_file(weights)
     if '://' in path:
         return path
     if not os.path.isfile(path):
@@ -160,6 +166,10 @@ def checkpoint_file(path: str) -> str:
             f'a checkpoint file is expected, got {path!r}, which is cut '
             'short; copy or download it again'
         )
+    try:
+        check_digest(path)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     return path
 
 
@@ -277,6 +287,16 @@ def _is_fetched(cfg: Config, dataset: dict) -> bool:
             kind = registry.get(kind)
     # An unknown type is the Runner's to report.
     return kind is None or 'download' in inspect.signature(kind).parameters
+
+
+def _config_of(name: str, purpose: str) -> str:
+    try:
+        return str(find_model(name).config)
+    except ValueError as error:
+        raise UsageError(
+            f'{purpose} expects a config file, got {name!r}, which does not '
+            f'exist, nor as the name of a model{_suggest(name)}'
+        ) from error
 
 
 def _suggest(path: str) -> str:

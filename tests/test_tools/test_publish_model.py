@@ -1,0 +1,147 @@
+"""Publish a model, load it by its name, and refuse what is not it."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+from mmattn import host_hooks
+from mmattn.engine.run_config import checkpoint_file
+from mmattn.engine.usage import UsageError
+from mmattn.zoo import find_model
+
+TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'publish_model.py'
+NAME = 'my-boat_digits'
+CONFIG = 'boat-swin-nano_1xb32-25e_digits'
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('publish_model', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    """A classifier as a Runner saves it, with random weights."""
+    cfg = Config.fromfile(find_model(CONFIG).config)
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        state = MODELS.build(cfg.model).state_dict()
+    path = tmp_path_factory.mktemp('trained') / 'epoch_1.pth'
+    meta = dict(dataset_meta=dict(classes=tuple('abcdefghij')), seed=3)
+    torch.save(dict(state_dict=state, meta=meta, optimizer={}), path)
+    return path
+
+
+@pytest.fixture
+def publish(tool, checkpoint, few_digits, tmp_path, monkeypatch):
+    """Publish into a zoo of its own, the only one; return the zoo."""
+    zoo = tmp_path / 'zoo'
+    monkeypatch.setenv('MMATTN_ZOO', str(zoo))
+    monkeypatch.chdir(few_digits.parents[1])
+
+    def run(*more, name=NAME):
+        words = [TOOL, checkpoint, '--config', CONFIG, '--name', name, *more]
+        monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
+        tool.main()
+        return zoo
+
+    return run
+
+
+@pytest.fixture
+def unmeasured(tool, monkeypatch):
+    """Leave out the two tests in processes of their own."""
+    monkeypatch.setattr(tool, 'measure', lambda *args: {'accuracy/top1': 12.5})
+
+
+def test_a_published_model_is_loaded_by_its_name(
+    publish, checkpoint, capsys, monkeypatch
+):
+    zoo = publish()
+    out = capsys.readouterr().out
+    assert 'accuracy/top1 = ' in out
+    assert f'published    {NAME} in {zoo / NAME}' in out
+    (weights,) = (zoo / NAME).glob('*.pth')
+    assert {path.name for path in zoo.iterdir()} == {
+        'metafile.yml',
+        'model-index.yml',
+        NAME,
+    }
+    from mmpretrain.apis import model as hub
+
+    monkeypatch.setattr(hub.ModelHub, '_models_dict', {})
+    host_hooks.list_our_models(hub)
+    model = hub.get_model(NAME, pretrained=True)
+    assert model._dataset_meta == dict(classes=tuple('abcdefghij'))
+    state = torch.load(checkpoint)['state_dict']
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    # One byte of the weights is another.
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ValueError, match='altered or damaged'):
+        hub.get_model(NAME, pretrained=True)
+    for path in (f'mmattn://{NAME}', str(weights)):
+        with pytest.raises(UsageError, match='altered or damaged'):
+            checkpoint_file(path)
+
+
+def test_nothing_is_replaced_without_force(publish, unmeasured):
+    zoo = publish()
+    (first,) = (zoo / NAME).glob('*.pth')
+    with pytest.raises(UsageError, match=f'got {NAME}, which is there .*--fo'):
+        publish()
+    (zoo / NAME / 'README.md').write_text('of before')
+    publish('--force')
+    assert '# my-boat' in (zoo / NAME / 'README.md').read_text()
+    (again,) = (zoo / NAME).glob('*.pth')
+    assert first.name == again.name  # the same weights, the same name
+    publish(name='another')
+    text = (zoo / 'metafile.yml').read_text()
+    assert [text.count(f'Name: {name}\n') for name in (NAME, 'another')] == [
+        1,
+        1,
+    ]
+
+
+def test_metrics_that_are_not_reached_publish_nothing(
+    publish, unmeasured, tmp_path
+):
+    metrics = tmp_path / 'metrics.json'
+    metrics.write_text(json.dumps({'accuracy/top1': 13.0, 'time': 0.1}))
+    with pytest.raises(
+        UsageError, match='top1 = 12.5 in place of 13.0; nothing was publ'
+    ):
+        publish('--metrics', metrics)
+    assert list((tmp_path / 'zoo').iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    'more, message',
+    [
+        (['--ema'], 'expects averaged weights'),
+        (['--metrics', 'gone.json'], 'a json file of metrics'),
+        (['--name', 'resnet50_8xb32_in1k'], 'expects a new name'),
+        (['--config', 'nope.py'], "expects a config file, got 'nope.py'"),
+    ],
+)
+def test_usage_errors_are_told(publish, more, message):
+    with pytest.raises(UsageError, match=message):
+        publish(*more)
+
+
+def test_metrics_are_compared_one_by_one(tool):
+    tool.compare(dict(a=0.5, b=float('nan')), dict(a=0.50001, b=float('nan')))
+    with pytest.raises(UsageError, match='b = None in place of 2'):
+        tool.compare(dict(a=1.0, b=2.0), dict(a=1.0))
+    with pytest.raises(UsageError, match='a = 1.001 in place of 1.0'):
+        tool.compare(dict(a=1.0), dict(a=1.001))

@@ -1,0 +1,288 @@
+"""Publish a trained model: others load it by name, and it stays what it was.
+
+    python tools/publish_model.py CHECKPOINT --config FILE --name NAME
+
+Weights alone go into ZOO/NAME, as .pth and .safetensors with the digest of
+the content in their names, beside the whole config and a page that says what
+was measured; the zoo's metafile gets an entry. First the model is loaded by
+its name in a process of its own, and has to reach the same metrics again.
+"""
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if (ROOT / 'mmattn' / '__init__.py').is_file():
+    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+
+from mmattn.stack import check_stack, find_installed  # noqa: E402
+
+try:
+    check_stack()
+except ImportError as missing:
+    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
+    sys.exit(2)
+
+import torch  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+from mmengine.device import get_device  # noqa: E402
+from mmengine.logging import MMLogger  # noqa: E402
+
+import mmattn  # noqa: E402
+from mmattn.analysis import (  # noqa: E402
+    build_for_counting,
+    count_config,
+    tested_shape,
+)
+from mmattn.checkpoints.metafiles import (  # noqa: E402
+    add_entry,
+    check_new_name,
+)
+from mmattn.checkpoints.model_card import (  # noqa: E402
+    Published,
+    metafile_entry,
+    write_card,
+)
+from mmattn.checkpoints.publishing import (  # noqa: E402
+    Trained,
+    read_training,
+    write_published,
+)
+from mmattn.engine.launch import replace_sync_norms  # noqa: E402
+from mmattn.engine.run_config import (  # noqa: E402
+    HOSTS,
+    checkpoint_file,
+    fill_loaders,
+    read_config,
+)
+from mmattn.engine.usage import UsageError, run_command  # noqa: E402
+from mmattn.zoo import SCHEME, zoo_folders  # noqa: E402
+
+# mmdet rounds its scores to three digits; anything smaller is arithmetic.
+TOLERANCE = 1e-4
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('checkpoint', help='file that training wrote')
+    parser.add_argument(
+        '--config', required=True, help='config that it was trained with'
+    )
+    parser.add_argument(
+        '--name', required=True, help='name that others load it by'
+    )
+    parser.add_argument(
+        '--metrics',
+        metavar='FILE',
+        help='what was measured, as tools/test.py writes it '
+        '(WORK_DIR/TIME/TIME.json); measured anew by default',
+    )
+    parser.add_argument(
+        '--ema',
+        action='store_true',
+        help='publish the averaged weights, not those of the optimizer',
+    )
+    parser.add_argument(
+        '--zoo',
+        default=zoo_folders()[0],
+        type=Path,
+        metavar='DIR',
+        help='zoo to publish into (default: the first of MMATTN_ZOO, else '
+        '~/.cache/mmattn/zoo)',
+    )
+    parser.add_argument(
+        '--force', action='store_true', help='replace a model of this name'
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Prepare the model beside the zoo, prove it, move it in."""
+    args = parse_args()
+    cfg = read_config(
+        args.config,
+        None,
+        ('model', 'test_dataloader', 'test_evaluator', 'default_scope'),
+        'publishing',
+    )
+    try:
+        check_name(args.name, args.zoo, args.force)
+        trained = read_training(checkpoint_file(args.checkpoint), args.ema)
+        args.zoo.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=args.zoo) as folder:
+            publish(args, cfg, trained, Path(folder))
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+
+
+def check_name(name: str, zoo: Path, force: bool) -> None:
+    """Refuse a name that is taken, here or in a codebase."""
+    hosts = [importlib.util.find_spec(host) for host in HOSTS]
+    check_new_name(name, zoo, [Path(h.origin).parent for h in hosts if h])
+    if (zoo / name).exists() and not force:
+        raise FileExistsError(
+            f'publishing expects a new name, got {name}, which is there in '
+            f'{zoo}; choose another, or replace the model with --force'
+        )
+
+
+def publish(
+    args: argparse.Namespace, cfg: Config, trained: Trained, stage: Path
+) -> None:
+    """Make a zoo of this model alone, and move it where it belongs."""
+    cfg.load_from, cfg.resume = None, False
+    cfg.pop('work_dir', None)
+    folder = stage / args.name
+    folder.mkdir()
+    cfg.dump(folder / f'{args.name}.py')
+    files = write_published(trained, folder, args.name, cfg.pretty_text)
+    if args.metrics is not None:
+        measured = read_metrics(Path(args.metrics))
+    else:
+        print('measuring    with tools/test.py', flush=True)
+        tested = args.checkpoint if trained.as_tested else files.pth
+        measured = measure(folder / f'{args.name}.py', tested, stage)
+    model = describe(args.name, cfg, trained, files, measured)
+    add_entry(stage, metafile_entry(model))
+    write_card(model, folder / 'README.md')
+    print('proving      by name, in a process of its own', flush=True)
+    compare(measured, measure(args.name, SCHEME + args.name, stage))
+    shutil.rmtree(args.zoo / args.name, ignore_errors=True)
+    folder.rename(args.zoo / args.name)
+    add_entry(args.zoo, metafile_entry(model))
+    for name, value in measured.items():
+        print(f'  {name} = {value:.6g}, again from the published file')
+    print(
+        f'published    {args.name} in {args.zoo / args.name}\n'
+        f'  weights    {", ".join(file.name for file in files)}\n'
+        f'  load it    python tools/test.py {args.name} {SCHEME}{args.name}'
+    )
+    if args.zoo.resolve() not in [path.resolve() for path in zoo_folders()]:
+        print(f'  after      export MMATTN_ZOO={args.zoo.resolve()}')
+
+
+def measure(
+    config: str | Path, checkpoint: str | Path, zoo: Path
+) -> dict[str, float]:
+    """Run tools/test.py in a fresh process and return what it measures.
+
+    Raises:
+        UsageError: If it fails; with the end of what it said.
+    """
+    with tempfile.TemporaryDirectory() as work_dir:
+        tool = Path(__file__).with_name('test.py')
+        command = [sys.executable, tool, config, checkpoint]
+        done = subprocess.run(
+            [*map(str, command), '--work-dir', work_dir],
+            env=os.environ | {'MMATTN_ZOO': str(zoo)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        written = sorted(Path(work_dir).glob('*/*.json'))
+        if done.returncode != 0 or not written:
+            raise UsageError(
+                f'testing {config} failed:\n{done.stdout[-2000:]}'
+            )
+        return read_metrics(written[-1])
+
+
+def read_metrics(path: Path) -> dict[str, float]:
+    """Read measured metrics, without the seconds that testing took.
+
+    Raises:
+        UsageError: If there is no such file, or it is of something else.
+    """
+    try:
+        found = json.loads(path.read_text())
+        metrics = {
+            name: float(value)
+            for name, value in found.items()
+            if name.rpartition('/')[2] not in ('time', 'data_time')
+        }
+    except (AttributeError, OSError, TypeError, ValueError) as error:
+        raise UsageError(
+            'publishing expects a json file of metrics, name to number, as '
+            f'tools/test.py writes it, got {path}: {error}'
+        ) from error
+    if not metrics:
+        raise UsageError(f'publishing expects metrics, got none in {path}')
+    return metrics
+
+
+def compare(measured: dict[str, float], again: dict[str, float]) -> None:
+    """Compare metric for metric.
+
+    Raises:
+        UsageError: If one is missing or another.
+    """
+    wrong = [
+        f'{name} = {again.get(name)} in place of {value}'
+        for name, value in measured.items()
+        if not math.isclose(
+            value, again.get(name, math.inf), rel_tol=TOLERANCE, abs_tol=1e-9
+        )
+        and not (math.isnan(value) and math.isnan(again.get(name, 0)))
+    ]
+    if wrong:
+        raise UsageError(
+            'the published file does not reach what was measured: '
+            f'{"; ".join(wrong)}; nothing was published. Check that the '
+            'metrics, the config and --ema belong to this checkpoint'
+        )
+
+
+def describe(
+    name: str, cfg: Config, trained: Trained, files: tuple, measured: dict
+) -> Published:
+    """Collect what is said about the model."""
+    # Else each random start is told.
+    MMLogger.get_instance('mmattn', log_level='WARNING')
+    cfg = Config(cfg._cfg_dict.to_dict())  # its SyncBN stays as it is
+    replace_sync_norms(cfg.model)
+    fill_loaders(cfg)
+    shape = tested_shape(cfg, build_for_counting(cfg))
+    cost = count_config(cfg, shape)
+    root = str(cfg.test_dataloader.dataset.get('data_root') or '')
+    device = get_device()
+    environment = {'mmattn': mmattn.__version__, 'torch': torch.__version__}
+    environment |= {i.distribution: i.version for i in find_installed()}
+    if device == 'cuda':
+        device = torch.cuda.get_device_name()
+    loop = cfg.get('train_cfg') or {}
+    schedule = {
+        'Epochs': loop.get('max_epochs'),
+        'Iterations': loop.get('max_iters'),
+        'Batch Size': (cfg.get('auto_scale_lr') or {}).get('base_batch_size'),
+    }
+    return Published(
+        name=name,
+        host=cfg.default_scope,
+        backbone=cfg.model.backbone.type.rpartition('.')[2],
+        data=root.partition('data/')[2] or Path(root).name,
+        files=tuple(file.name for file in files),
+        parameters=cost.parameters,
+        flops=cost.multiply_adds,
+        shape=shape,
+        metrics=measured,
+        environment={**environment, 'on': device},
+        seed=trained.seed,
+        seconds=trained.seconds,
+        schedule={k: v for k, v in schedule.items() if v is not None},
+    )
+
+
+if __name__ == '__main__':
+    run_command(main)
