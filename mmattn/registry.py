@@ -54,6 +54,9 @@ MODELS = _child(
     cls=ModelRegistry,
 )
 HOOKS = _child(root.HOOKS, 'mmattn.engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(
+    root.OPTIM_WRAPPER_CONSTRUCTORS, 'mmattn.engine'
+)
 WEIGHT_INITIALIZERS = _child(root.WEIGHT_INITIALIZERS, 'mmattn.checkpoints')
 
 # Nothing of ours lives in these yet, but hosts look in every child of the
@@ -68,7 +71,6 @@ TRANSFORMS = _child(root.TRANSFORMS)
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS)
 OPTIMIZERS = _child(root.OPTIMIZERS)
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS)
-OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS)
 PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS)
 METRICS = _child(root.METRICS)
 EVALUATOR = _child(root.EVALUATOR)

@@ -28,8 +28,12 @@ class BackbonePretrained:
             ``backbone.``, such as ``'teacher.backbone.'``. Defaults to None.
         strict (bool): Whether a parameter that the file does not have, or a
             tensor that the module has no place for, is an error. If not,
-            they are logged; a file that gives nothing at all, or another
-            shape, is an error all the same. Defaults to True.
+            they are logged; a file that gives less than ``min_loaded``, or
+            another shape, is an error all the same. Defaults to True.
+        min_loaded (float): The share of the module's tensors that the file
+            has to give, those that no classification file has (the fresh
+            norms of outputs) left aside. Matters where ``strict`` is False.
+            Defaults to 0.95.
         map_location (str, optional): Accepted as mmengine's ``Pretrained``
             does; tensors are always read on the CPU and copied from there.
             Defaults to None.
@@ -40,11 +44,13 @@ class BackbonePretrained:
         checkpoint: str,
         prefix: str | None = None,
         strict: bool = True,
+        min_loaded: float = 0.95,
         map_location: str | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.prefix = prefix
         self.strict = strict
+        self.min_loaded = min_loaded
 
     def __call__(self, module: nn.Module) -> None:
         """Load the file into a backbone.
@@ -77,7 +83,9 @@ class BackbonePretrained:
             )
             fresh = [name for name in converted.added if name in before]
             loaded = len(before) - len(missing) - len(fresh)
-            self._check(module, loaded, missing, extra)
+            self._check(
+                module, loaded, len(before) - len(fresh), missing, extra
+            )
         except ValueError:
             module.load_state_dict(before)
             raise
@@ -107,10 +115,12 @@ class BackbonePretrained:
         self,
         module: nn.Module,
         loaded: int,
+        wanted: int,
         missing: list[str],
         extra: list[str],
     ) -> None:
-        if loaded and not (self.strict and missing + extra):
+        enough = loaded >= max(self.min_loaded * wanted, 1)
+        if enough and not (self.strict and missing + extra):
             return
         advice = (
             'check that arch is the one of the file, or pass '
@@ -118,9 +128,15 @@ class BackbonePretrained:
         )
         if not loaded:
             advice = 'check that the file is of this family'
+        elif not self.strict:
+            advice = (
+                f'that is less than min_loaded={self.min_loaded}: check that '
+                'arch is the one of the file, or lower it in init_cfg to '
+                'start with less'
+            )
         raise ValueError(
             f'{type(self).__name__} expects {self.checkpoint} to fit '
-            f'{type(module).__name__}, got {loaded} tensors '
+            f'{type(module).__name__}, got {loaded} of {wanted} tensors '
             f'that do, missing {count_names(missing)}, without a place '
             f'{count_names(extra)}; {advice}'
         )

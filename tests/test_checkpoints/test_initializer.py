@@ -3,14 +3,16 @@
 import pytest
 import torch
 import torch.nn as nn
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel, BaseModule
+from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 
 from mmattn.backbones import AttentionPyramid, BOATSwin
 from mmattn.checkpoints import BackbonePretrained, convert, load_file
 from mmattn.registry import WEIGHT_INITIALIZERS
+from mmattn.zoo import find_model
 
 WINDOWS_OF_8 = (
     dict(type='mmattn.WindowAttention', window_size=8),
@@ -233,7 +235,8 @@ def test_another_arch_is_refused_and_changes_nothing(tmp_path, weights):
     before = {k: v.clone() for k, v in model.state_dict().items()}
     message = (
         rf'BackbonePretrained expects .*a\.pth to fit BOATSwin, got '
-        rf'{len(weights)} tensors that do, missing 13 \(stages\.2\.blocks\.2\.'
+        rf'{len(weights)} of {len(weights) + 13} tensors that do, missing 13 '
+        r'\(stages\.2\.blocks\.2\.'
         r'.*\), without a place 0; check that arch is the one of the file, or'
     )
     with pytest.raises(ValueError, match=message):
@@ -261,7 +264,10 @@ def test_swin_weights_fill_a_boat_swin_when_asked(tmp_path, log):
     message = r'missing 24 \(stages\.0\.blocks\.1\.feature_norm.*strict=False'
     with pytest.raises(ValueError, match=message):
         loaded(path)
-    model = loaded(path, more=dict(strict=False))
+    message = r'tensors that do, .*less than min_loaded=0\.95: .* lower it'
+    with pytest.raises(ValueError, match=message):
+        loaded(path, more=dict(strict=False))
+    model = loaded(path, more=dict(strict=False, min_loaded=0.75))
     state = model.state_dict()
     for name, value in swin.items():
         assert torch.equal(state[name], value), name
@@ -277,13 +283,57 @@ def test_boat_weights_into_a_swin(tmp_path, weights, log):
     assert 'left over 24 (stages.0.blocks.1.feature_norm.weight' in log[-1]
 
 
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mask-rcnn_boat-swin-nano_fpn_1xb8-8e_digits',
+        'upernet_boat-swin-nano_1xb8-8e_digits',
+    ],
+)
+def test_a_classifier_starts_a_model_of_a_host(tmp_path, weights, log, name):
+    cfg = Config.fromfile(find_model(name).config)
+    state = to_official(weights)
+    state |= {'head.weight': torch.zeros(9, 192), 'head.bias': torch.zeros(9)}
+    path = saved(tmp_path / 'in1k.pth', dict(model=state))
+
+    def start():
+        cfg.model.backbone.init_cfg = dict(
+            type='Pretrained', checkpoint=str(path), strict=False
+        )
+        with DefaultScope.overwrite_default_scope(cfg.default_scope):
+            model = MODELS.build(cfg.model)
+            model.init_weights()
+        return model
+
+    start()
+    (line,) = [x for x in log if str(x).startswith('BOATSwin loaded')]
+    count = len(weights)
+    assert line.startswith(f'BOATSwin loaded {count - 6} of {count} tensors')
+    assert line.endswith(
+        'resized 0, fresh 6 (norm0.weight, norm0.bias, norm1.weight, '
+        'norm1.bias, norm2.weight, norm2.bias), missing 0, left over 2 '
+        '(head.fc.weight, head.fc.bias)'
+    )
+    # One tensor in twenty may be missing, not more.
+    names = [name for name in state if '.mlp.' in name]
+    allowed = int(0.05 * (count - 6))
+    for lost in (allowed, allowed + 1):
+        fewer = {k: v for k, v in state.items() if k not in names[:lost]}
+        saved(path, dict(model=fewer))
+        if lost == allowed:
+            start()
+            continue
+        with pytest.raises(ValueError, match=f'in1k.*{count - 6 - lost} of '):
+            start()
+
+
 def test_a_file_that_gives_nothing_is_refused_even_so(tmp_path):
     state = {
         'stem.conv.weight': torch.zeros(1),
         'stages.0.blocks.0.mixer.weight': torch.zeros(1),
     }
     path = saved(tmp_path / 'a.pth', state)
-    message = 'got 0 tensors that do, .*check that the file is of this family'
+    message = r'got 0 of \d+ tensors that do, .*check that the file is of thi'
     with pytest.raises(ValueError, match=message):
         loaded(path, more=dict(strict=False))
 
