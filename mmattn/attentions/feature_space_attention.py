@@ -5,7 +5,11 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmattn.layers import Linear
-from mmattn.ops import balanced_clusters, cluster_attention
+from mmattn.ops import (
+    balanced_clusters,
+    cluster_attention,
+    depthwise_convolution,
+)
 from mmattn.registry import MODELS
 
 from .checks import check_heads, check_map
@@ -96,8 +100,10 @@ class FeatureSpaceAttention(BaseModule):
             self.scale,
             self.impl,
         )
-        local = self.local_conv(qkv[..., 2 * C :].permute(0, 3, 1, 2))
-        out = out.view(B, H, W, C) + local.permute(0, 2, 3, 1)
+        local = depthwise_convolution(
+            qkv[..., 2 * C :], self.local_conv.weight, self.local_conv.bias
+        )
+        out = out.view(B, H, W, C) + local
         return self.proj(out)
 
     def cluster(self, qkv: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmattn.layers import Linear
-from mmattn.ops import attention
+from mmattn.ops import attention, depthwise_convolution
 from mmattn.registry import MODELS
 
 from .checks import check_heads, check_map
@@ -54,9 +54,11 @@ class MultiHeadSelfAttention(BaseModule):
         qkv = self.qkv(x)
         q, k, v = qkv.view(B, H * W, 3, h, C // h).permute(2, 0, 3, 1, 4)
         out = attention(q, k, v, impl=self.impl)  # (B, h, N, d), N = H * W
-        local = self.local_conv(qkv[..., 2 * C :].permute(0, 3, 1, 2))
+        local = depthwise_convolution(
+            qkv[..., 2 * C :], self.local_conv.weight, self.local_conv.bias
+        )
         out = out.transpose(1, 2).reshape(B, H, W, C)
-        return self.proj(out + local.permute(0, 2, 3, 1))
+        return self.proj(out + local)
 
     def extra_repr(self) -> str:
         """Show in a printed model what its sub-modules do not."""

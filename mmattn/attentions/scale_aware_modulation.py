@@ -1,11 +1,12 @@
 """Modulation of the values by convolutions at several scales: SMT."""
 
 import torch.nn as nn
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmattn.layers import Linear
-from mmattn.ops import mixed_convolution
+from mmattn.ops import grouped_linear, linear, mixed_convolution
 from mmattn.registry import MODELS
 
 from .checks import check_heads, check_map
@@ -63,7 +64,6 @@ class ScaleAwareModulation(BaseModule):
         )
         self.expand = nn.Conv2d(embed_dims, hidden, 1, groups=c)
         self.norm = nn.BatchNorm2d(hidden)
-        self.act = nn.GELU()
         self.mix = nn.Conv2d(hidden, embed_dims, 1)
         self.proj = Linear(embed_dims, embed_dims)
 
@@ -75,9 +75,24 @@ class ScaleAwareModulation(BaseModule):
             [conv.weight for conv in self.local_convs],
             [conv.bias for conv in self.local_convs],
             self.impl,
-        ).permute(0, 3, 1, 2)  # (B, C, H, W)
-        modulator = self.mix(self.act(self.norm(self.expand(scales))))
-        return self.proj(modulator.permute(0, 2, 3, 1) * self.v(x))
+        )  # (B, H, W, C)
+        hidden = self._expand(scales)  # (B, H, W, 2 * C)
+        modulator = linear(hidden, self.mix.weight.flatten(1), self.mix.bias)
+        return self.proj(modulator * self.v(x))
+
+    def _expand(self, scales: Tensor) -> Tensor:
+        """Widen the groups, normalise, activate."""
+        weight, bias = self.expand.weight.flatten(1), self.expand.bias
+        norm, groups = self.norm, self.expand.groups
+        if norm.training:
+            hidden = grouped_linear(scales, weight, bias, groups)
+            hidden = norm(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            return F.gelu(hidden)
+        # With fixed statistics the norm is part of the matrices.
+        factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        bias = (bias - norm.running_mean) * factor + norm.bias
+        weight = weight * factor[:, None]
+        return grouped_linear(scales, weight, bias, groups, with_gelu=True)
 
     def extra_repr(self) -> str:
         """Show in a printed model what its sub-modules do not."""

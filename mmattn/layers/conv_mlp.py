@@ -3,6 +3,8 @@
 import torch.nn as nn
 from torch import Tensor
 
+from mmattn.ops import depthwise_convolution
+
 from .linear import Linear
 
 
@@ -23,11 +25,15 @@ class ConvMLP(nn.Module):
         self.local_conv = nn.Conv2d(
             hidden_dims, hidden_dims, 3, padding=1, groups=hidden_dims
         )
-        self.act = nn.GELU()
         self.fc2 = Linear(hidden_dims, embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
-        x = self.fc1(x)
-        local = self.local_conv(x.permute(0, 3, 1, 2))
-        return self.fc2(self.act(x + local.permute(0, 2, 3, 1)))
+        x = depthwise_convolution(
+            self.fc1(x),
+            self.local_conv.weight,
+            self.local_conv.bias,
+            with_skip=True,
+            with_gelu=True,
+        )
+        return self.fc2(x)

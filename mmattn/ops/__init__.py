@@ -4,6 +4,7 @@ from .attention import attention
 from .cluster_attention import cluster_attention
 from .clustering import balanced_clusters, cluster_sizes
 from .contrastive import contrastive_loss
+from .convolution import depthwise_convolution, grouped_linear
 from .cross_shaped_attention import cross_shaped_attention
 from .implementations import (
     Implementation,
@@ -40,6 +41,8 @@ __all__ = [
     'cluster_sizes',
     'contrastive_loss',
     'cross_shaped_attention',
+    'depthwise_convolution',
+    'grouped_linear',
     'kernel_attention',
     'linear',
     'list_implementations',

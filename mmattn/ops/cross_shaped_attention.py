@@ -118,15 +118,16 @@ def _in_stripes(
     weights = weight.chunk(parts)
     biases = [None] * parts if bias is None else bias.chunk(parts)
     d = qkv.shape[-1] // (3 * num_heads)
+    # Each orientation takes its part of the heads.
+    halves = qkv.unflatten(-1, (3, parts, -1)).unbind(-2)
     outs = []
     for i, window in enumerate(windows):
-        cut, size, (top, left) = _cut(qkv, window)  # (B, n, N, 3 * C)
-        # Each orientation takes its part of the heads.
-        cut = cut.unflatten(-1, (3, parts, -1, d))[..., i, :, :]
-        q, k, v = cut.permute(3, 0, 1, 4, 2, 5)  # each (B, n, h / parts, N, d)
-        out = attention(q, k, v, None, scale, impl)
+        cut, size, (top, left) = _cut(halves[i].flatten(-2), window)
+        # (B, n, N, 3 * C / parts)
+        q, k, v = cut.unflatten(-1, (3, -1, d)).permute(3, 0, 1, 4, 2, 5)
+        out = attention(q, k, v, None, scale, impl)  # (B, n, h / parts, N, d)
         out = out.transpose(2, 3).flatten(-2)  # (B, n, N, C / parts)
-        values = v.transpose(2, 3).flatten(-2)
+        values = cut[..., -out.shape[-1] :]
         out = out + _convolve(values, window, weights[i], biases[i])
         out = merge_windows(out, window, size)
         outs.append(out[:, top : top + H, left : left + W])

@@ -60,7 +60,8 @@ def _missing() -> Reason:
     return None if _HAS_ONEDNN else 'this torch was built without oneDNN'
 
 
-def _refuse(x: Tensor, weight: Tensor, *args) -> Reason:
+def refuse_onednn(x: Tensor, weight: Tensor, *args) -> Reason:
+    """Why oneDNN cannot take ``x`` and ``weight`` here, or None."""
     if is_compiling() or torch.jit.is_tracing():
         return 'a compiler fuses the definition by itself'
     if x.device.type != 'cpu' or weight.device.type != 'cpu':
@@ -68,7 +69,7 @@ def _refuse(x: Tensor, weight: Tensor, *args) -> Reason:
     if not x.dtype == weight.dtype == torch.float32:
         return f'it takes float32, got {x.dtype} and {weight.dtype}'
     if x.numel() == 0:
-        return f'it takes at least one token, got {tuple(x.shape)}'
+        return f'it takes at least one value, got {tuple(x.shape)}'
     if is_autocast_on_cpu():
         return 'autocast casts the definition only'
     return None
@@ -80,7 +81,7 @@ def _refuse(x: Tensor, weight: Tensor, *args) -> Reason:
     needs='a CPU; float32; torch with oneDNN; no autocast, no compiler',
     priority=20,
     missing=_missing,
-    refuses=_refuse,
+    refuses=refuse_onednn,
 )
 def _onednn(
     x: Tensor, weight: Tensor, bias: Tensor | None, with_gelu: bool

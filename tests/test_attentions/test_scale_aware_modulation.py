@@ -1,4 +1,6 @@
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from mmattn.attentions import ScaleAwareModulation
@@ -11,49 +13,58 @@ def test_heads_have_kernels_of_growing_size():
     assert all(conv.groups == 4 for conv in layer.local_convs)
 
 
-def test_values_are_multiplied_by_the_modulator():
-    layer = ScaleAwareModulation(8, 2).double().eval()
+def modulator(layer, x):
+    """What the values are multiplied by, ``(B, H, W, C)``."""
+    seen = []
+    with layer.proj.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0])
+    ):
+        layer(x)
+    return seen[0] / layer.v(x)
+
+
+def by_modules(layer, x):
+    """The widened groups, ``(B, 2 * C, H, W)``, layer by layer."""
+    heads = layer.s(x).permute(0, 3, 1, 2).chunk(layer.num_heads, dim=1)
+    heads = [conv(head) for conv, head in zip(layer.local_convs, heads)]
+    return layer.expand(torch.stack(heads, dim=2).flatten(1, 2))
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_values_are_multiplied_by_the_modulator(training):
+    layer = ScaleAwareModulation(8, 2).double()
     x = torch.randn(2, 5, 6, 8).double()
-    want = layer(x)
-    seen = {}
-    layer.mix.register_forward_hook(
-        lambda module, args, out: seen.update(modulator=out)
+    layer(x)  # so that the statistics are not those of the start
+    layer.train(training)
+    want = layer.mix(F.gelu(layer.norm(by_modules(layer, x))))
+    torch.testing.assert_close(
+        modulator(layer, x), want.permute(0, 2, 3, 1), rtol=1e-12, atol=1e-12
     )
-    assert torch.equal(layer(x), want)
-    product = seen['modulator'].permute(0, 2, 3, 1) * layer.v(x)
-    torch.testing.assert_close(want, layer.proj(product))
 
 
 def test_each_group_sees_every_scale_and_no_other_group():
     layer = ScaleAwareModulation(8, 2).double().eval()
     layer.s = layer.v = nn.Identity()
     layer.v.in_features = 8
-    expanded = {}
-    layer.expand.register_forward_hook(
-        lambda module, args, out: expanded.update(out=out)
-    )
-    maps = torch.randn(1, 9, 9, 8).double()
-    layer(maps)
-    before = expanded['out']
+    # Channel j of the modulator shows what group j % 4 of 4 channels holds.
+    shown = torch.eye(4).repeat_interleave(4, dim=1).repeat(2, 1)
+    layer.mix.weight.data.copy_(shown[..., None, None])
+    maps = torch.rand(1, 9, 9, 8).double() + 1
+    before = modulator(layer, maps)
     for channel in range(8):
         changed = maps.clone()
         changed[..., channel] += 1
-        layer(changed)
-        moved = (expanded['out'] - before).abs().amax((0, 2, 3)) > 0
-        # Channel j of either head lies in group j of 4 outputs.
+        moved = (modulator(layer, changed) - before).abs().amax((0, 1, 2))
+        # Channel j of either head lies in group j.
         group = channel % 4
-        assert moved.nonzero().flatten().tolist() == list(
-            range(4 * group, 4 * group + 4)
-        )
+        moved = (moved > 1e-9).nonzero().flatten().tolist()
+        assert moved == [group, group + 4]
 
 
 def test_training_normalises_over_the_batch():
     layer = ScaleAwareModulation(8, 2).double()
     x = torch.randn(2, 5, 6, 8).double()
-    expanded, normed = {}, {}
-    layer.expand.register_forward_hook(
-        lambda module, args, out: expanded.update(out=out)
-    )
+    normed = {}
     layer.norm.register_forward_hook(
         lambda module, args, out: normed.update(out=out)
     )
@@ -61,7 +72,7 @@ def test_training_normalises_over_the_batch():
     mean = normed['out'].mean((0, 2, 3))
     torch.testing.assert_close(mean, torch.zeros(16).double())
     torch.testing.assert_close(
-        layer.norm.running_mean, 0.1 * expanded['out'].mean((0, 2, 3))
+        layer.norm.running_mean, 0.1 * by_modules(layer, x).mean((0, 2, 3))
     )
 
 

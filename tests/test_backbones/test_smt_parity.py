@@ -24,13 +24,22 @@ def record_outputs(model):
     """Let a forward pass leave the maps that the cases captured."""
     maps = {}
 
-    def keep(module, name, is_map=False):
+    def keep(module, name):
         def hook(module, args, out):
-            # Tokens are compared as (B, N, C), the modulator as (B, C, H, W).
-            out = out if is_map else out.flatten(1, 2)
-            maps[name] = out.detach().numpy()
+            maps[name] = out.detach().flatten(1, 2).numpy()
 
         module.register_forward_hook(hook)
+
+    def keep_modulator(attn):
+        values = []
+        attn.v.register_forward_hook(lambda v, args, out: values.append(out))
+
+        def hook(proj, args):
+            modulator = args[0] / values.pop()
+            # It was captured as (B, C, H, W), not as tokens.
+            maps['modulator'] = modulator.permute(0, 3, 1, 2).numpy()
+
+        attn.proj.register_forward_pre_hook(hook)
 
     keep(model.stem, 'stem')
     for i, stage in enumerate(model.stages):
@@ -39,7 +48,7 @@ def record_outputs(model):
     first = model.stages[0].blocks[0]
     keep(first, 'first_block')
     keep(first.attn, 'modulation_out')
-    keep(first.attn.mix, 'modulator', is_map=True)
+    keep_modulator(first.attn)
     keep(model.stages[2].blocks[1].attn, 'self_attention_out')
     return maps
 

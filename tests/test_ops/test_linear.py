@@ -66,7 +66,7 @@ def test_auto_follows_dtype_and_autocast():
     'x, reason',
     [
         (torch.zeros(2, 12, dtype=torch.float64), 'it takes float32, got'),
-        (torch.zeros(0, 12), 'it takes at least one token, got (0, 12)'),
+        (torch.zeros(0, 12), 'it takes at least one value, got (0, 12)'),
         (torch.zeros(2, 12, device='meta'), 'it runs on a CPU, got meta'),
     ],
 )
