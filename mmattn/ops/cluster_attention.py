@@ -178,7 +178,7 @@ def _in_rows(
         more,
         empty,
     )
-    return row_attention(qkv, groups, scale, slots.bias)
+    return row_attention(qkv, groups, scale, slots.bias, period=c)
 
 
 def near_size(size: int, cluster_size: int, overlap: int) -> int:

@@ -108,7 +108,7 @@ def _reference(
     peak = features.abs().amax(dim=(1, 2), keepdim=True)
     features = features / peak.clamp(min=torch.finfo(features.dtype).tiny)
     lengths = torch.linalg.vector_norm(features, dim=-1)  # (G, N)
-    units = F.normalize(features, dim=-1)
+    units = features / lengths.clamp(min=1e-12)[..., None]
     num_groups = 1
     while True:
         step = _bisect(units, lengths, num_groups, iterations, temperature)

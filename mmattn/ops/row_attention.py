@@ -23,6 +23,12 @@ from .implementations import Reason
 NEEDS = 'a CPU; float32 or float64; no compiler'
 # Beyond, PyTorch's fused attention is as fast, and does not hold the scores.
 _MOST_KEYS = 160
+# Scores that fit into the caches of a core, and of its neighbour, are written
+# and read there; twice the time goes by where they do not.
+_MOST_SCORES = 2**19
+
+
+Hide = Callable[[Tensor, int], None]
 
 
 class RowGroups(NamedTuple):
@@ -75,7 +81,8 @@ def row_attention(
     groups: RowGroups,
     scale: float,
     bias: Tensor | None = None,
-    hide: Callable[[Tensor], None] | None = None,
+    hide: Hide | None = None,
+    period: int = 1,
 ) -> Tensor:
     """Let every query attend to the keys of its group.
 
@@ -86,8 +93,11 @@ def row_attention(
         bias: Added to the scores, the first axis along the groups and as
             often as it takes, ``(p, N, L)`` or ``(p, 1, L)``. Defaults to
             None, no bias.
-        hide: Sets the scores, ``(P, N, L)``, to minus infinity where a query
-            must not attend, in place. Defaults to None, every one may.
+        hide: Called with the scores of some groups, ``(*, N, L)``, and the
+            number of groups before them; sets to minus infinity, in place,
+            what a query must not attend to. Defaults to None, there is none.
+        period: The groups that ``hide`` is called with, and those before, are
+            a multiple of this number, itself one of p. Defaults to 1.
 
     Returns:
         ``(B, *, h * d)``. Its gradients have no gradients themselves.
@@ -95,7 +105,7 @@ def row_attention(
     rows = qkv.reshape(-1, qkv.shape[-1] // (3 * groups.num_heads))
     # Autocast would narrow the products, whatever the inputs' dtype.
     with torch.autocast('cpu', enabled=False):
-        out = _RowAttention.apply(rows, bias, groups, scale, hide)
+        out = _RowAttention.apply(rows, bias, groups, scale, hide, period)
     return out.view(*qkv.shape[:-1], qkv.shape[-1] // 3)
 
 
@@ -107,7 +117,8 @@ class _RowAttention(torch.autograd.Function):
         bias: Tensor | None,
         groups: RowGroups,
         scale: float,
-        hide: Callable[[Tensor], None] | None,
+        hide: Hide | None,
+        period: int,
     ) -> Tensor:
         h = groups.num_heads
         # Rows of the input come in threes: h queries, h keys, h values.
@@ -118,16 +129,24 @@ class _RowAttention(torch.autograd.Function):
         v = rows.index_select(0, keys + h)
         out = torch.empty_like(q)
         weights = []
-        for i in range(len(groups.key_shapes)):
+        for i, (P, N) in enumerate(groups.query_shapes):
             q_i, out_i = (_part(x, groups.query_shapes, i) for x in (q, out))
             k_i, v_i = (_part(x, groups.key_shapes, i) for x in (k, v))
-            scores = q_i @ k_i.mT  # (P, N, L)
-            if bias is not None:
-                scores.unflatten(0, (-1, len(bias))).add_(bias)
-            if hide is not None:
-                hide(scores)
-            weights.append(torch.softmax(scores, -1, out=scores))
-            torch.bmm(scores, v_i, out=out_i)
+            L = k_i.shape[1]
+            step = max(1, _MOST_SCORES // (period * N * L)) * period
+            with_grad = any(ctx.needs_input_grad)
+            kept = q.new_empty(P if with_grad else min(P, step), N, L)
+            for start in range(0, P, step):
+                chunk = slice(start, start + step)
+                scores = kept[chunk] if with_grad else kept[: P - start]
+                torch.bmm(q_i[chunk], k_i[chunk].mT, out=scores)
+                if bias is not None:
+                    scores.unflatten(0, (-1, len(bias))).add_(bias)
+                if hide is not None:
+                    hide(scores, start)
+                torch.softmax(scores, -1, out=scores)
+                torch.bmm(scores, v_i[chunk], out=out_i[chunk])
+            weights.append(kept)
         ctx.save_for_backward(q, k, v, bias, *weights)
         ctx.groups, ctx.scale = groups, scale
         return out.index_select(0, groups.query_slots)
@@ -167,7 +186,14 @@ class _RowAttention(torch.autograd.Function):
                 period = scores.unflatten(0, (-1, len(bias))).sum(0)
                 grad_bias += period.sum_to_size(bias.shape)
         grad_q *= ctx.scale
-        return _to_rows(grads, counts, groups), grad_bias, None, None, None
+        return (
+            _to_rows(grads, counts, groups),
+            grad_bias,
+            None,
+            None,
+            None,
+            None,
+        )
 
 
 def _part(x: Tensor, shapes: list[tuple[int, int]], index: int) -> Tensor:

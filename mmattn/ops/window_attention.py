@@ -150,15 +150,25 @@ def _in_rows(
     rows, slots = rows.flatten(), slots.flatten()
     groups = RowGroups(num_heads, shapes, shapes, rows, rows, slots, slots)
 
-    def hide(scores: Tensor) -> None:
-        # Only in the last row and column of windows do the ends meet.
-        n = [side // window_size for side in size]
-        scores = scores.unflatten(0, (-1, *n, num_heads))
-        apart = _meeting_ends(window_size, shift, scores.device)
-        scores[:, -1].masked_fill_(apart[0], -torch.inf)
-        scores[:, :, -1].masked_fill_(apart[1], -torch.inf)
+    num_rows, num_columns = (side // window_size for side in size)
 
-    out = row_attention(qkv, groups, scale, bias, hide if shift else None)
+    def hide(scores: Tensor, start: int) -> None:
+        # Only in the last row and column of windows do the ends meet.
+        scores = scores.unflatten(0, (-1, num_columns, num_heads))
+        below, beside = _meeting_ends(window_size, shift, scores.device)
+        scores[:, -1].masked_fill_(beside, -torch.inf)
+        first = start // (num_columns * num_heads)
+        for i in range(num_rows - 1 - first % num_rows, len(scores), num_rows):
+            scores[i].masked_fill_(below, -torch.inf)
+
+    out = row_attention(
+        qkv,
+        groups,
+        scale,
+        bias,
+        hide if shift else None,
+        period=num_columns * num_heads,
+    )
     return out[:, :H, :W]
 
 
