@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmattn.layers import Linear
+from mmattn.layers import Linear, fold_batch_norm
 from mmattn.ops import grouped_linear, linear, mixed_convolution
 from mmattn.registry import MODELS
 
@@ -89,9 +89,7 @@ class ScaleAwareModulation(BaseModule):
             hidden = norm(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             return F.gelu(hidden)
         # With fixed statistics the norm is part of the matrices.
-        factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        bias = (bias - norm.running_mean) * factor + norm.bias
-        weight = weight * factor[:, None]
+        weight, bias = fold_batch_norm(weight, bias, norm)
         return grouped_linear(scales, weight, bias, groups, with_gelu=True)
 
     def extra_repr(self) -> str:

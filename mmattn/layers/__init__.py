@@ -4,6 +4,7 @@ from .attention_block import AttentionBlock
 from .conv_mlp import ConvMLP
 from .conv_stem import ConvStem
 from .feature_space_block import FeatureSpaceBlock
+from .folding import fold_batch_norm
 from .linear import Linear
 from .mlp import MLP
 from .overlapping_patches import OverlappingPatchEmbed, OverlappingPatchMerging
@@ -23,4 +24,5 @@ __all__ = [
     'PatchEmbed',
     'PatchMerging',
     'TwoPathBlock',
+    'fold_batch_norm',
 ]

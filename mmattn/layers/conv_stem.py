@@ -1,10 +1,12 @@
 """The stem of SMT: two strided convolutions."""
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import check_images
+from .folding import fold_batch_norm
 
 _STRIDE = 4
 
@@ -39,7 +41,6 @@ class ConvStem(nn.Module):
             bias=False,
         )
         self.batch_norm = nn.BatchNorm2d(embed_dims)
-        self.act = nn.ReLU()
         self.proj = nn.Conv2d(embed_dims, embed_dims, 2, stride=2)
         self.norm = nn.LayerNorm(embed_dims)
 
@@ -54,5 +55,14 @@ class ConvStem(nn.Module):
         H, W = x.shape[2:]
         if H % _STRIDE or W % _STRIDE:
             x = F.pad(x, (0, -W % _STRIDE, 0, -H % _STRIDE))
-        x = self.proj(self.act(self.batch_norm(self.conv(x))))
-        return self.norm(x.permute(0, 2, 3, 1))
+        x = self._embed(x.contiguous(memory_format=torch.channels_last))
+        return self.norm(self.proj(x.relu_()).permute(0, 2, 3, 1))
+
+    def _embed(self, x: Tensor) -> Tensor:
+        """The first convolution and its norm."""
+        conv, norm = self.conv, self.batch_norm
+        if norm.training:
+            return norm(conv(x))
+        # With fixed statistics the norm is part of the kernels.
+        weight, bias = fold_batch_norm(conv.weight, conv.bias, norm)
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding)
