@@ -10,6 +10,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
+from mmattn import zoo
+
 TOOL = Path(__file__).resolve().parents[1] / 'tools' / 'quickstart.py'
 
 
@@ -137,3 +139,23 @@ def test_a_failed_training_names_its_log(quickstart, tmp_path, capfd):
     with pytest.raises(Exception, match='model'):
         quickstart.train(cfg, quickstart.TASKS['det'], tmp_path)
     assert f'{tmp_path}/log.txt has its log' in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_publish_ends_with_a_model_that_is_loaded_by_name(
+    few_digits, tmp_path, monkeypatch
+):
+    monkeypatch.setenv('MMATTN_ZOO', str(tmp_path / 'zoo'))
+    command = [sys.executable, str(TOOL), '--task', 'cls', '--epochs', '1']
+    done = subprocess.run(
+        [*command, '--publish', '--data-root', str(few_digits)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search('accuracy/top1 = .*again from the publ', done.stdout)
+    (model,) = zoo.read_index(tmp_path / 'zoo' / 'model-index.yml')
+    assert model.name.startswith('boat-swin-nano_1xb32-25e_digits_')
+    assert f'published    {model.name} in ' in done.stdout
+    assert re.fullmatch(LAST_LINES['cls'], done.stdout.splitlines()[-1])

@@ -34,7 +34,6 @@ except ImportError as missing:
 import torch  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.device import get_device  # noqa: E402
-from mmengine.logging import MMLogger  # noqa: E402
 
 import mmattn  # noqa: E402
 from mmattn.analysis import (  # noqa: E402
@@ -56,6 +55,7 @@ from mmattn.checkpoints.publishing import (  # noqa: E402
     read_training,
     write_published,
 )
+from mmattn.engine.console import output_to_file  # noqa: E402
 from mmattn.engine.launch import replace_sync_norms  # noqa: E402
 from mmattn.engine.run_config import (  # noqa: E402
     HOSTS,
@@ -154,7 +154,8 @@ def publish(
         print('measuring    with tools/test.py', flush=True)
         tested = args.checkpoint if trained.as_tested else files.pth
         measured = measure(folder / f'{args.name}.py', tested, stage)
-    model = describe(args.name, cfg, trained, files, measured)
+    with output_to_file(os.devnull):  # what the hosts say of random weights
+        model = describe(args.name, cfg, trained, files, measured)
     add_entry(stage, metafile_entry(model))
     write_card(model, folder / 'README.md')
     print('proving      by name, in a process of its own', flush=True)
@@ -248,8 +249,6 @@ def describe(
     name: str, cfg: Config, trained: Trained, files: tuple, measured: dict
 ) -> Published:
     """Collect what is said about the model."""
-    # Else each random start is told.
-    MMLogger.get_instance('mmattn', log_level='WARNING')
     cfg = Config(cfg._cfg_dict.to_dict())  # its SyncBN stays as it is
     replace_sync_norms(cfg.model)
     fill_loaders(cfg)

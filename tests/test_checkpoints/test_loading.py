@@ -10,6 +10,7 @@ import sys
 import threading
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from mmattn.checkpoints import load_file, save_file
+from mmattn.checkpoints.loading import load_published
+from mmattn.zoo import file_digest
 
 STATE = {'a.weight': torch.arange(6.0).reshape(2, 3), 'a.bias': torch.ones(2)}
 
@@ -342,3 +345,58 @@ def test_an_address_without_a_file(tmp_path, address):
     with pytest.raises(ConnectionError, match='answers: HTTP Error 404'):
         load_file(f'{address[0]}/b.pth')
     assert not list((tmp_path / 'cache').rglob('*.pth'))
+
+
+def test_a_name_with_a_digest_is_held_to_it(tmp_path):
+    path = saved(tmp_path / 'a.pth', STATE)
+    named = path.rename(tmp_path / f'a-{file_digest(path)}.pth')
+    check_equal(load_file(named))
+    saved(named, {'a': torch.zeros(1)})
+    with pytest.raises(ValueError, match='altered or damaged'):
+        load_file(named)
+
+
+def test_a_download_is_held_to_the_digest_in_its_address(tmp_path, address):
+    url, folder = address
+    path = saved(folder / 'a.pth', STATE)
+    named = path.rename(folder / f'a-{file_digest(path)}.pth')
+    good = named.read_bytes()
+    saved(named, {'a': torch.zeros(1)})
+    with pytest.raises(ValueError, match='altered or damaged'):
+        load_file(f'{url}/{named.name}')
+    assert not list((tmp_path / 'cache').rglob('*.pth'))
+    named.write_bytes(good)
+    for _ in range(2):  # got, then kept
+        check_equal(load_file(f'{url}/{named.name}'))
+
+
+@pytest.fixture
+def zoo(tmp_path, monkeypatch):
+    """A local zoo with a model, whose weights file is returned."""
+    monkeypatch.setenv('MMATTN_ZOO', str(tmp_path))
+    (tmp_path / 'model-index.yml').write_text('Import: [metafile.yml]')
+    path = tmp_path / 'mine.pth'
+    (tmp_path / 'metafile.yml').write_text(
+        'Models: [{Name: mine, Config: mine.py, Weights: mine.pth}]'
+    )
+    return path
+
+
+def test_published_weights_go_by_their_name(zoo):
+    meta = dict(dataset_meta=dict(classes=('0', '1')))
+    saved(zoo, dict(state_dict=STATE, meta=meta))
+    check_equal(load_file('mmattn://mine'))
+    whole = load_published('mine')
+    assert whole['meta'] == meta
+    check_equal(whole['state_dict'])
+
+
+def test_mmengine_loads_published_weights_safely(zoo):
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    saved(zoo, dict(state_dict=STATE))
+    load = CheckpointLoader.load_checkpoint
+    check_equal(load('mmattn://mine')['state_dict'])
+    saved(zoo, dict(state_dict=STATE, evil=Path))
+    with pytest.raises(ValueError, match='such a file can run any code'):
+        load('mmattn://mine')
