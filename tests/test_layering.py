@@ -29,7 +29,7 @@ MAY_IMPORT = {
     'heads': MODULES,
     'analysis': {'registry', 'backbones', 'engine'},
     'datasets': {'registry'},
-    'engine': MODULES | {'plugins', 'necks', 'heads'},
+    'engine': MODULES | {'plugins', 'necks', 'heads', 'visualization'},
     'checkpoints': MODULES | {'plugins', 'necks', 'heads'},
     'visualization': MODULES | {'plugins', 'necks', 'heads'},
     'swapping': {'backbones', 'engine', 'checkpoints', 'stack'},

@@ -1,6 +1,11 @@
 """What runs a config: launching, learning rates, hooks."""
 
+from .attention_visualization_hook import AttentionVisualizationHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .redraw_projection_hook import RedrawProjectionHook
 
-__all__ = ['LayerDecayOptimWrapperConstructor', 'RedrawProjectionHook']
+__all__ = [
+    'AttentionVisualizationHook',
+    'LayerDecayOptimWrapperConstructor',
+    'RedrawProjectionHook',
+]

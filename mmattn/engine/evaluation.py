@@ -83,14 +83,20 @@ def use_tta(cfg: Config) -> None:
             'boxes alone with `--cfg-options model.roi_head.mask_head=None '
             'test_evaluator.metric=bbox`'
         )
-    dataset = cfg.test_dataloader.dataset
-    while 'pipeline' not in dataset and 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = read_dataset(cfg)
     cfg.setdefault('tta_model', TTA_MODELS.get(scope))
     if 'tta_pipeline' not in cfg:
         cfg.tta_pipeline = _flipped(dataset.pipeline)
     dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
+def read_dataset(cfg: Config) -> ConfigDict:
+    """The test data set of a config that has a pipeline, inside of others."""
+    dataset = cfg.test_dataloader.dataset
+    while 'pipeline' not in dataset and 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
 
 
 def dump_predictions(runner: Runner, out: str) -> None:

@@ -1,0 +1,149 @@
+"""The explanations of our own attention layers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmattn.attentions import (
+    CrossShapedWindowAttention,
+    EfficientNonLocalAttention,
+    FeatureSpaceAttention,
+    KeyValueAttention,
+    MultiHeadSelfAttention,
+    ScaleAwareModulation,
+    WindowAttention,
+)
+from mmattn.ops import cluster_sizes, mixed_convolution
+
+from .explanations import (
+    AttentionRows,
+    Clusters,
+    Explanation,
+    Modulation,
+    Token,
+    register_explanation,
+)
+from .hooked_calls import attention_rows, changed_output, recorded
+
+_LOCAL_CONV = ('local_conv.weight', 'local_conv.bias')
+Inputs = tuple[Tensor, ...]
+
+
+@register_explanation(WindowAttention)
+def _explain_windows(
+    layer: WindowAttention, inputs: Inputs, tokens: Sequence[Token]
+) -> list[Explanation]:
+    """Also of windows that slide."""
+    return [_rows_within_reach(layer, inputs, tokens, beside=())]
+
+
+@register_explanation(CrossShapedWindowAttention)
+def _explain_stripes(
+    layer: CrossShapedWindowAttention, inputs: Inputs, tokens: Sequence[Token]
+) -> list[Explanation]:
+    return [_rows_within_reach(layer, inputs, tokens, _LOCAL_CONV)]
+
+
+@register_explanation(FeatureSpaceAttention)
+def _explain_clusters(
+    layer: FeatureSpaceAttention, inputs: Inputs, tokens: Sequence[Token]
+) -> list[Explanation]:
+    rows = _rows_within_reach(layer, inputs, tokens, _LOCAL_CONV)
+    with torch.no_grad(), recorded(layer.qkv) as kept:
+        layer(*inputs)
+        order = layer.cluster(kept['output'])[0]  # (h, N)
+    levels = split_levels(order, layer.cluster_size)
+    size = inputs[0].shape[1:3]
+    clusters = Clusters(tuple(x.unflatten(1, size) for x in levels))
+    return [clusters, rows] if levels else [rows]
+
+
+@register_explanation(MultiHeadSelfAttention)
+def _explain_global(
+    layer: MultiHeadSelfAttention, inputs: Inputs, tokens: Sequence[Token]
+) -> list[Explanation]:
+    args = (layer, inputs, tokens, layer.qkv, layer.proj, _LOCAL_CONV)
+    return [AttentionRows(attention_rows(*args))]
+
+
+@register_explanation(EfficientNonLocalAttention)
+def _explain_random_features(
+    layer: EfficientNonLocalAttention, inputs: Inputs, tokens: Sequence[Token]
+) -> list[Explanation]:
+    """Weights ``phi(q) phi(k)``, divided by their sum over the keys."""
+    return [AttentionRows(attention_rows(layer, inputs, tokens, layer.v))]
+
+
+@register_explanation(KeyValueAttention)
+def _explain_key_values(
+    layer: KeyValueAttention, inputs: Inputs, tokens: Sequence[Token]
+) -> list[Explanation]:
+    """Only where the keys are a map: other tokens have no place to show."""
+    weights = attention_rows(layer, inputs, tokens, layer.v_proj, layer.o_proj)
+    return [AttentionRows(weights)] if weights.ndim == 4 else []
+
+
+@register_explanation(ScaleAwareModulation)
+def _explain_modulation(
+    layer: ScaleAwareModulation, inputs: Inputs, tokens: Sequence[Token]
+) -> list[Explanation]:
+    convs = layer.local_convs
+    with (
+        torch.no_grad(),
+        changed_output(layer.v, torch.ones_like),
+        recorded(layer.proj) as after,
+    ):
+        # Values of one leave the modulator.
+        layer(*inputs)
+        scales = mixed_convolution(
+            layer.s(*inputs),
+            [conv.weight for conv in convs],
+            [conv.bias for conv in convs],
+            layer.impl,
+        )
+    # Every run of `num_heads` channels holds each scale once.
+    scales = scales[0].unflatten(-1, (-1, layer.num_heads))  # (H, W, c, h)
+    return [
+        Modulation(
+            tuple(conv.kernel_size[0] for conv in convs),
+            scales.abs().mean(2).movedim(-1, 0),
+            after['input'][0].abs().mean(-1),
+        )
+    ]
+
+
+def _rows_within_reach(
+    layer: WindowAttention | CrossShapedWindowAttention,
+    inputs: Inputs,
+    tokens: Sequence[Token],
+    beside: Sequence[str],
+) -> AttentionRows:
+    args = (layer, inputs, tokens, layer.qkv, layer.proj, beside)
+    # Without keys, whatever a token may attend to has a weight above 0.
+    reach = attention_rows(*args, with_keys=False) > 0
+    return AttentionRows(attention_rows(*args), reach)
+
+
+def split_levels(order: Tensor, cluster_size: int) -> tuple[Tensor, ...]:
+    """Which group holds each token after each bisection.
+
+    Args:
+        order: ``(G, N)``, of ``mmattn.ops.balanced_clusters`` with the same
+            ``cluster_size``.
+        cluster_size: Tokens that a cluster holds at least.
+
+    Returns:
+        One ``(G, N)`` int64 in raster order for each bisection, coarsest
+        first; none where all tokens are one cluster.
+    """
+    sizes = torch.tensor(
+        cluster_sizes(order.shape[1], cluster_size), device=order.device
+    )
+    levels = []
+    while len(sizes) > 1:
+        groups = torch.arange(len(sizes), device=order.device)
+        labels = groups.repeat_interleave(sizes).expand_as(order)
+        levels.append(torch.empty_like(order).scatter_(1, order, labels))
+        sizes = sizes.view(-1, 2).sum(1)  # a parent holds its two halves
+    return tuple(reversed(levels))

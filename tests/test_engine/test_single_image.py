@@ -1,0 +1,69 @@
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmattn.engine.single_image import (
+    build_model,
+    build_pipeline,
+    load_weights,
+    run_features,
+)
+from mmattn.engine.usage import UsageError
+
+
+def config(**fields):
+    return Config(
+        dict(
+            default_scope='mmpretrain',
+            model=dict(
+                type='ImageClassifier',
+                backbone=dict(
+                    type='mmattn.SMT', arch='nano', out_indices=(1,)
+                ),
+            ),
+            data_preprocessor=dict(mean=[1, 2, 3], std=[4, 5, 6]),
+            **fields,
+        )
+    )
+
+
+def test_model_and_weights():
+    cfg = config()
+    model, other = build_model(cfg), build_model(cfg)
+    assert not model.training and 'data_preprocessor' not in cfg.model
+    assert model.data_preprocessor.mean.flatten().tolist() == [1, 2, 3]
+    load_weights(model, other.state_dict(), 'x.pth')
+    pairs = zip(model.parameters(), other.parameters())
+    assert all(torch.equal(*pair) for pair in pairs)
+    part = {k: v for k, v in other.state_dict().items() if 'stem' in k}
+    with pytest.raises(UsageError, match='got y.pth, which lacks'):
+        load_weights(build_model(cfg), part, 'y.pth')
+
+
+def test_features_without_a_head_and_without_gradient():
+    outs = []
+    model = build_model(config())
+    model.backbone.register_forward_hook(lambda *args: outs.append(args[-1]))
+    run_features(model, torch.rand(1, 3, 32, 40))
+    assert outs[0][0].shape == (1, 48, 4, 5) and not outs[0][0].requires_grad
+    bare = nn.Identity()
+    bare.register_forward_hook(lambda *args: outs.append(args[-1]))
+    run_features(bare, torch.rand(1))
+    assert len(outs) == 2
+
+
+def test_a_pipeline_without_the_truth():
+    steps = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations'),
+        dict(type='PackInputs'),
+    ]
+    loader = dict(dataset=dict(dataset=dict(pipeline=steps)))
+    pipeline = build_pipeline(config(test_dataloader=loader))
+    assert [type(step).__name__ for step in pipeline.transforms] == [
+        'LoadImageFromFile',
+        'PackInputs',
+    ]
+    with pytest.raises(UsageError, match='whose test data set has a pipeline'):
+        build_pipeline(config(test_dataloader=dict(dataset=dict())))

@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from PIL import Image
+
+from mmattn.engine.single_image import build_pipeline
+from mmattn.visualization.attention import (
+    NetworkImage,
+    image_for_backbone,
+    image_for_model,
+    read_picture,
+    show_inputs,
+)
+
+HOSTS = dict(
+    mmpretrain=(
+        [
+            dict(
+                type='ResizeEdge',
+                scale=96,
+                edge='short',
+                backend='pillow',
+                interpolation='bicubic',
+            ),
+            dict(type='CenterCrop', crop_size=64),
+            dict(type='PackInputs'),
+        ],
+        dict(type='ClsDataPreprocessor', mean=[90, 80, 70], std=[5, 5, 5]),
+        (64, 64),
+    ),
+    mmdet=(
+        [
+            dict(type='Resize', scale=(200, 90), keep_ratio=True),
+            dict(type='LoadAnnotations', with_bbox=True),
+            dict(type='PackDetInputs'),
+        ],
+        dict(type='DetDataPreprocessor', bgr_to_rgb=True, pad_size_divisor=32),
+        (96, 160),
+    ),
+    mmseg=(
+        [
+            dict(type='Resize', scale=(100, 100), keep_ratio=True),
+            dict(type='LoadAnnotations'),
+            dict(type='PackSegInputs'),
+        ],
+        dict(type='SegDataPreProcessor', bgr_to_rgb=True),
+        (67, 100),
+    ),
+)
+
+
+@pytest.fixture
+def file(tmp_path):
+    """60 x 90 pixels, dark but for a red square around (33, 48)."""
+    picture = np.zeros((60, 90, 3), np.uint8)
+    picture[32:35, 47:50, 0] = 250
+    path = tmp_path / 'dark.png'
+    Image.fromarray(picture).save(path)
+    return path
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_a_config_prepares_the_image(host, file):
+    steps, preprocessor, size = HOSTS[host]
+    pipeline = [dict(type='LoadImageFromFile'), *steps]
+    dataset = dict(dataset=dict(pipeline=pipeline))
+    cfg = Config(
+        dict(default_scope=host, test_dataloader=dict(dataset=dataset))
+    )
+    model = torch.nn.Module()
+    with DefaultScope.overwrite_default_scope(host):
+        model.data_preprocessor = MODELS.build(preprocessor)
+    image = image_for_model(model, build_pipeline(cfg), file)
+    assert tuple(image.inputs.shape) == (1, 3, *size)
+    assert image.picture.shape == (*size, 3) and image.source == (60, 90)
+    row, column = image.locate(33, 48)
+    red = image.picture[..., 0].astype(int) - image.picture[..., 1]
+    # Enlarged and smoothed, but it is still brightest around the middle.
+    assert red[row, column] > 0.9 * red.max() > 100
+    assert (red > 50).sum() < 0.02 * red.size
+    assert all(row < side for row, side in zip(image.locate(33, 48), size))
+
+
+def test_a_pixel_that_is_cut_off_or_outside(file):
+    image = NetworkImage(
+        np.zeros((64, 64, 3), np.uint8),
+        filled=(64, 64),
+        source=(60, 90),
+        scale=(1.6, 1.6),
+        offset=(16, 40),
+    )
+    assert image.locate(30, 45) == (32, 32)
+    with pytest.raises(ValueError, match=r'pixel \(2, 45\) is cut off by the'):
+        image.locate(2, 45)
+    with pytest.raises(
+        ValueError, match=r'from \(0, 0\) to \(59, 89\), got \(60, 0\)'
+    ):
+        image.locate(60, 0)
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGBA', 'P', '1', 'CMYK'])
+def test_pictures_of_any_mode(mode, tmp_path):
+    path = tmp_path / ('x.tif' if mode == 'CMYK' else 'x.png')
+    Image.new('RGB', (7, 5), 'white').convert(mode).save(path)
+    picture = read_picture(path)
+    assert picture.shape == (5, 7, 3) and picture.dtype == np.uint8
+    assert (picture == 255).all()
+
+
+def test_files_that_are_no_pictures(tmp_path, file):
+    with pytest.raises(FileNotFoundError, match='got nothing.png, which is'):
+        read_picture('nothing.png')
+    text = tmp_path / 'text.png'
+    text.write_text('no picture')
+    with pytest.raises(ValueError, match='text.png, which cannot be read'):
+        read_picture(text)
+    text.write_bytes(file.read_bytes()[:90])
+    with pytest.raises(ValueError, match='text.png, which cannot be read'):
+        read_picture(text)
+
+
+def test_a_photograph_is_shrunk_for_a_bare_backbone():
+    image = image_for_backbone(np.full((900, 600, 3), 124, np.uint8))
+    assert image.picture.shape == (512, 341, 3) == (*image.filled, 3)
+    assert tuple(image.inputs.shape) == (1, 3, 512, 341)
+    red = image.inputs[0, 0]
+    torch.testing.assert_close(red, torch.full_like(red, 0.325 / 58.395))
+    assert image.locate(899, 0) == (511, 0)
+    small = image_for_backbone(np.zeros((40, 30, 3), np.uint8))
+    assert small.filled == (40, 30) and small.scale == (1, 1)
+
+
+def test_inputs_are_shown_in_their_colours():
+    blue_red = torch.zeros(3, 4, 5)
+    blue_red[0] = 200
+    picture = show_inputs(blue_red.byte(), (6, 8))
+    assert picture.shape == (6, 8, 3)
+    assert (picture[:4, :5] == (0, 0, 200)).all()
+    assert (picture[4:] == 128).all() and (picture[:, 5:] == 128).all()
+    assert show_inputs(blue_red.byte(), (2, 2)).shape == (2, 2, 3)
+    grey = show_inputs(torch.full((1, 4, 5), 9).byte(), (4, 5))
+    assert (grey == 9).all()
+    normalised = show_inputs(torch.linspace(-2, 2, 60).view(3, 4, 5), (4, 5))
+    assert normalised.min() == 0 and normalised.max() == 255
