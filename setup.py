@@ -117,6 +117,7 @@ setup(
             'pytest-timeout',
             'pytest-xdist',
             'ruff',
+            'timm',
         ],
     },
     cmdclass={'bdist_wheel': WheelWithMim, 'build_py': BuildWithMim},

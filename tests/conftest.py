@@ -60,21 +60,9 @@ def half(request):
 @pytest.fixture
 def kept_bytes():
     """Count the bytes that a call keeps for its backward pass."""
+    from mmattn.analysis.memory import kept_bytes
 
-    def count(call):
-        kept = {}
-
-        def pack(tensor):
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            out = call()  # held: a freed storage's place is taken again
-        assert torch.is_tensor(out)
-        return sum(kept.values())
-
-    return count
+    return kept_bytes
 
 
 @pytest.fixture(scope='session')

@@ -4,11 +4,10 @@ python tools/benchmark.py FIRST [MODEL ...] [options]
 """
 
 import argparse
-import platform
+import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 if (ROOT / 'mmattn' / '__init__.py').is_file():
@@ -24,10 +23,20 @@ except ImportError as missing:
 
 import torch  # noqa: E402
 
-import mmattn  # noqa: E402
-from mmattn.analysis import comparison, machine, report  # noqa: E402
+from mmattn.analysis import report  # noqa: E402
+from mmattn.analysis.comparison import Row, compare  # noqa: E402
+from mmattn.analysis.machine import (  # noqa: E402
+    Machine,
+    list_versions,
+    measure_machine,
+)
 from mmattn.analysis.subjects import OUTPUTS, read_subjects  # noqa: E402
+from mmattn.analysis.trial import DTYPES, MODES, Settings  # noqa: E402
 from mmattn.engine.usage import UsageError, run_command  # noqa: E402
+from mmattn.visualization.benchmarks import (  # noqa: E402
+    plot_cost,
+    plot_growth,
+)
 
 ABOUT = """\
 Measure models beside each other, in one process and in turns.
@@ -71,8 +80,8 @@ def parse_args() -> argparse.Namespace:
     add(
         '--modes',
         nargs='+',
-        choices=comparison.MODES,
-        default=list(comparison.MODES),
+        choices=MODES,
+        default=list(MODES),
         help='inference: a forward pass in evaluation mode without gradients; '
         'training: forward and backward pass of the mean of all outputs, '
         'without optimizer (default: both)',
@@ -88,7 +97,7 @@ def parse_args() -> argparse.Namespace:
     )
     add(
         '--dtype',
-        choices=list(comparison.DTYPES),
+        choices=list(DTYPES),
         default='float32',
         help='of images and weights (default: %(default)s)',
     )
@@ -111,6 +120,7 @@ def parse_args() -> argparse.Namespace:
     )
     add(
         '--device',
+        choices=['cpu', 'cuda'],
         default='cuda' if torch.cuda.is_available() else 'cpu',
         help='(default: %(default)s)',
     )
@@ -128,76 +138,124 @@ def parse_args() -> argparse.Namespace:
         help='a shorter step is repeated within a round (default: '
         '%(default)s)',
     )
-    add('--out', type=Path, metavar='DIR', help='folder for the results')
+    add(
+        '--profile',
+        nargs='?',
+        type=int,
+        const=10,
+        default=0,
+        metavar='N',
+        help='also list the N operations that take most of each step (10, '
+        'if no number is given); kernels on a GPU',
+    )
+    add(
+        '--out',
+        type=Path,
+        metavar='DIR',
+        help='new folder for results.json, results.csv, results.md, '
+        'growth.png and cost.png (default: print the tables only)',
+    )
     return parser.parse_args()
 
 
 def read_size(text: str) -> tuple[int, int]:
     """Read ``224`` or ``800x1344`` as height and width."""
     height, _, width = text.partition('x')
-    return int(height), int(width or height)
+    size = int(height), int(width or height)
+    if min(size) < 1:
+        raise ValueError
+    return size
 
 
 def main() -> None:
     """Measure, tell and write."""
     args = parse_args()
-    settings = read_settings(args)
+    check_args(args)
+    settings = make_settings(args)
     try:
         subjects = read_subjects(args.models, args.outputs)
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-    reached = machine.measure_machine(settings.device, settings.dtype)
+    machine = measure_machine(settings.device, settings.dtype)
     say(
-        f'{reached.name}: {reached.matmul_rate / 1e9:.4g} GFLOP/s in a matrix '
-        f'product, {reached.copy_bandwidth / 1e9:.4g} GB/s in a copy'
+        f'{machine.name}: {machine.matmul_rate / 1e9:.4g} GFLOP/s in a matrix '
+        f'product, {machine.copy_bandwidth / 1e9:.4g} GB/s in a copy'
     )
     rows = []
     for size in args.sizes:
         try:
-            rows += comparison.compare(
-                subjects, size, args.modes, settings, say
-            )
+            rows += compare(subjects, size, args.modes, settings, say)
         except ValueError as error:
             raise UsageError(str(error)) from error
-    markdown = report.to_markdown(rows, args.batch, reached)
-    if len(args.sizes) > 1:
-        markdown += '\n' + report.growth_to_markdown(rows, args.batch)
-    print(markdown, end='')
-    if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        facts = collect_facts()
-        (args.out / 'results.json').write_text(
-            report.to_json(rows, facts=facts, machine=reached._asdict())
+        if args.out is not None:  # what is done is safe
+            write_results(args, rows, machine)
+    print(report.to_markdown(rows, args.batch, machine), end='')
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse what could only fail later."""
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise UsageError(
+            '--device cuda expects a GPU, got a machine without one'
         )
-        (args.out / 'results.csv').write_text(report.to_csv(rows))
-        (args.out / 'results.md').write_text(markdown)
+    numbers = dict(batch=args.batch, rounds=args.rounds, threads=args.threads)
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise UsageError(
+                f'--{name} expects a number from 1 up, got {value}'
+            )
+    out = args.out
+    if out is not None and out.exists():
+        if not out.is_dir() or any(out.iterdir()):
+            raise UsageError(
+                f'--out expects a new or empty folder, got {out}, which has '
+                'something in it; name another one'
+            )
 
 
-def read_settings(args: argparse.Namespace) -> comparison.Settings:
-    """Check what the command line asks for."""
+def make_settings(args: argparse.Namespace) -> Settings:
+    """Turn the command line into settings, and set the threads."""
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    return comparison.Settings(
+    return Settings(
         args.batch,
         torch.device(args.device),
-        comparison.DTYPES[args.dtype],
-        args.amp,
-        args.channels_last,
-        args.compile,
-        args.rounds,
-        args.min_seconds,
+        DTYPES[args.dtype],
+        with_amp=args.amp,
+        with_channels_last=args.channels_last,
+        compile_mode=args.compile,
+        rounds=args.rounds,
+        min_seconds=args.min_seconds,
+        top_operations=args.profile,
     )
 
 
-def collect_facts() -> dict[str, Any]:
-    """What a reader of the numbers needs to know about them."""
-    return dict(
+def write_results(
+    args: argparse.Namespace, rows: list[Row], machine: Machine
+) -> None:
+    """Write what was measured so far, in all forms."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    facts = dict(
         command=shlex.join(['python', *sys.argv]),
+        versions=list_versions(),
         threads=torch.get_num_threads(),
-        python=platform.python_version(),
-        torch=torch.__version__,
-        mmattn=mmattn.__version__,
+        machine=machine._asdict(),
+        settings=vars(args) | dict(out=str(args.out)),
     )
+    records = report.to_records(rows)
+    whole = json.dumps(facts | dict(rows=records), indent=2)
+    (args.out / 'results.json').write_text(whole + '\n')
+    (args.out / 'results.csv').write_text(report.to_csv(rows))
+    head = (
+        f'`{facts["command"]}` on {machine.name}, {facts["threads"]} threads, '
+        f'{machine.matmul_rate / 1e9:.4g} GFLOP/s in a matrix product, '
+        f'{machine.copy_bandwidth / 1e9:.4g} GB/s in a copy; '
+        + ', '.join(' '.join(pair) for pair in facts['versions'].items())
+    )
+    tables = report.to_markdown(rows, args.batch, machine)
+    (args.out / 'results.md').write_text(f'{head}\n\n{tables}')
+    plot_cost(records, machine.matmul_rate, args.out / 'cost.png')
+    plot_growth(records, args.out / 'growth.png')
 
 
 def say(line: str) -> None:

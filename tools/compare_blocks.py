@@ -5,13 +5,14 @@
 Both blocks are norm, attention, residual, norm, perceptron, residual, on one
 map in float32; one attends through random features, the other through
 PyTorch's fused softmax attention with a projection of the result. Seconds are
-those of a forward and a backward pass, the best of the repeats; bytes are
-what the forward pass keeps for the backward pass.
+those of a forward and a backward pass, the best of the repeats, in which the
+blocks take turns; bytes are what the forward pass keeps for the backward
+pass, weights included.
 """
 
 import argparse
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if (ROOT / 'mmattn' / '__init__.py').is_file():
     sys.path.insert(0, str(ROOT))  # a clone runs from its own source
 
+from mmattn.analysis.memory import kept_bytes  # noqa: E402
+from mmattn.analysis.timing import time_in_turns  # noqa: E402
 from mmattn.attentions import (  # noqa: E402
     EfficientNonLocalAttention,
     KeyValueAttention,
@@ -75,32 +78,22 @@ def build_blocks(embed_dims: int) -> dict[str, nn.Module]:
 
 
 def measure(
-    block: nn.Module, x: torch.Tensor, repeats: int
-) -> tuple[float, int]:
+    blocks: dict[str, nn.Module], x: torch.Tensor, repeats: int
+) -> dict[str, tuple[float, int]]:
     """Best seconds of a forward and backward pass, and bytes kept."""
-    kept, best = {}, float('inf')
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        out = block(x)
-    out.sum().backward()
-    for _ in range(repeats):
-        synchronize()
-        start = time.perf_counter()
+    def step(block: nn.Module) -> None:
         block(x).sum().backward()
-        synchronize()
-        best = min(best, time.perf_counter() - start)
-    return best, sum(kept.values())
 
-
-def synchronize() -> None:
-    """Wait for the GPU, where there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    steps = {name: partial(step, block) for name, block in blocks.items()}
+    laps = time_in_turns(steps, repeats)
+    return {
+        name: (
+            min(lap.seconds for lap in laps[name]),
+            kept_bytes(partial(block, x)),
+        )
+        for name, block in blocks.items()
+    }
 
 
 def main() -> None:
@@ -124,8 +117,13 @@ def main() -> None:
     )
     for side in args.sides:
         x = torch.randn(1, side, side, args.embed_dims, device=device)
-        for name, block in build_blocks(args.embed_dims).items():
-            seconds, kept = measure(block.to(device), x, args.repeats)
+        blocks = {
+            name: block.to(device)
+            for name, block in build_blocks(args.embed_dims).items()
+        }
+        measured = measure(blocks, x, args.repeats)
+        for name, block in blocks.items():
+            seconds, kept = measured[name]
             numbers = sum(p.numel() for p in block.parameters())
             print(
                 f'{f"{side} x {side}":>10}  {name:<18}{seconds:>9.4f}'

@@ -2,55 +2,22 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-from .cost import count_cost
-from .memory import kept_bytes, moved_bytes
-from .subjects import Size, Subject
+from .builders import Size
+from .operations import Operation
+from .subjects import Subject
 from .timing import Spread, spread_of, spread_of_ratios, time_in_turns
+from .trial import Settings, Trial
 
-MODES = ('inference', 'training')
-DTYPES = {
-    'float32': torch.float32,
-    'bfloat16': torch.bfloat16,
-    'float16': torch.float16,
-}
 # A backward pass multiplies twice as much as its forward pass.
 _PASSES = {'inference': 1, 'training': 3}
 _TOKEN_SIDE = 4
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to measure.
-
-    Attributes:
-        batch: Images in one step.
-        device: Where.
-        dtype: Of the images and, without ``with_amp``, of the weights.
-        with_amp: Float32 weights, autocast to ``dtype``.
-        with_channels_last: Images and weights in memory order NHWC.
-        compile_mode: Mode of ``torch.compile``, or None for eager.
-        rounds: Measurements of each model.
-        min_seconds: A shorter step is repeated within a round.
-    """
-
-    batch: int
-    device: torch.device
-    dtype: torch.dtype = torch.float32
-    with_amp: bool = False
-    with_channels_last: bool = False
-    compile_mode: str | None = None
-    rounds: int = 10
-    min_seconds: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -77,6 +44,7 @@ class Row:
             pass, without parameters and buffers; None in inference.
         peak_bytes: Most memory of the GPU during a step, weights, images and
             gradients included; None on the CPU.
+        operations: That take most of a step, as many as asked for.
     """
 
     model: str
@@ -95,6 +63,7 @@ class Row:
     moved_bytes: float
     kept_bytes: float | None
     peak_bytes: int | None
+    operations: list[Operation]
 
 
 def compare(
@@ -110,7 +79,7 @@ def compare(
         subjects: The models; the first one is what the others are compared
             with.
         size: Height and width of the images, in pixels.
-        modes: Of ``MODES``.
+        modes: ``'inference'``, ``'training'`` or both.
         settings: How to measure.
         report: Takes a line of progress.
 
@@ -120,36 +89,46 @@ def compare(
     Raises:
         ValueError: If a model cannot take the size, or runs out of memory.
     """
-    torch.compiler.reset()  # sizes must not make each other dynamic
-    images = torch.rand(settings.batch, 3, *size, device=settings.device)
-    if not settings.with_amp:
-        images = images.to(settings.dtype)
-    if settings.with_channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
     trials = {}
     for subject in subjects:
+        report(f'{size[0]} x {size[1]}: building {subject.name}')
         with _explained(subject, size, settings):
-            trials[subject.name] = _Trial(subject, images, settings)
+            trials[subject.name] = Trial(subject, size, settings)
     rows = []
-    for mode in modes:
-        rows += _compare_mode(trials, mode, settings, report)
+    with _room_to_compile(len(subjects) * len(modes)):
+        for mode in modes:
+            rows += _compare_mode(trials, size, mode, settings, report)
     return rows
 
 
+@contextmanager
+def _room_to_compile(number: int) -> Iterator[None]:
+    """Let models of one class be compiled once each, for this size alone.
+
+    PyTorch gives up on code that it has compiled some times, and runs it
+    uncompiled; and a second size makes it compile for all sizes.
+    """
+    torch.compiler.reset()
+    config = torch._dynamo.config
+    with config.patch(cache_size_limit=config.cache_size_limit + number):
+        yield
+
+
 def _compare_mode(
-    trials: dict[str, '_Trial'],
+    trials: dict[str, Trial],
+    size: Size,
     mode: str,
     settings: Settings,
     report: Report,
 ) -> list[Row]:
     calls, moved, kept, peaks = {}, {}, {}, {}
     for name, trial in trials.items():
-        with _explained(trial.subject, trial.size, settings):
+        with _explained(trial.subject, size, settings):
             calls[name] = trial.start(mode)
             moved[name] = trial.count_moved(calls[name])
             kept[name] = trial.count_kept() if mode == 'training' else None
             peaks[name] = trial.find_peak(calls[name])
-    H, W = next(iter(trials.values())).size
+    H, W = size
     laps = time_in_turns(
         calls,
         settings.rounds,
@@ -180,97 +159,10 @@ def _compare_mode(
                 moved[name],
                 kept[name],
                 peaks[name],
+                trial.profile(calls[name]),
             )
         )
     return rows
-
-
-class _Trial:
-    """One model on one batch of images."""
-
-    def __init__(
-        self, subject: Subject, images: Tensor, settings: Settings
-    ) -> None:
-        self.subject, self.images, self.settings = subject, images, settings
-        self.size = tuple(images.shape[2:])
-        model = subject.build(self.size)
-        self.cost = count_cost(model, torch.rand(1, 3, *self.size))
-        if not settings.with_amp:
-            model.to(settings.dtype)
-        if settings.with_channels_last:
-            model.to(memory_format=torch.channels_last)
-        self.module = self.model = model.to(settings.device)
-        if settings.compile_mode is not None:
-            self.model = torch.compile(
-                self.module, mode=settings.compile_mode, dynamic=False
-            )
-
-    def start(self, mode: str) -> Callable[[], None]:
-        """Turn to a mode and run its step, which compiles; return the step."""
-        self.module.train(mode == 'training')
-        step = self.train if mode == 'training' else self.infer
-        step()
-        return step
-
-    def count_moved(self, step: Callable[[], None]) -> float:
-        """Bytes that the operations of a step move for one image."""
-        self.model, measured = self.module, self.model
-        try:
-            return moved_bytes(step) / len(self.images)
-        finally:
-            self.model = measured
-
-    def count_kept(self) -> float:
-        """Bytes that one image's forward pass keeps for the backward pass."""
-        self._drop_gradients()
-        besides = [*self._constants(), self.images]
-        return kept_bytes(self._loss, besides) / len(self.images)
-
-    def find_peak(self, step: Callable[[], None]) -> int | None:
-        """Most bytes of the GPU during a step, as if alone in the process."""
-        if self.settings.device.type != 'cuda':
-            return None
-        self._drop_gradients()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        risen = torch.cuda.max_memory_allocated() - before
-        self._drop_gradients()
-        own = [*self._constants(), self.images]
-        return risen + sum(tensor.nbytes for tensor in own)
-
-    def infer(self) -> None:
-        with torch.no_grad(), self._autocast():
-            self.model(self.images)
-
-    def train(self) -> None:
-        self._drop_gradients()
-        self._loss().backward()
-
-    def _loss(self) -> Tensor:
-        with self._autocast():
-            out = self.model(self.images)
-        means = [
-            leaf.float().mean()
-            for leaf in tree_leaves(out)
-            if isinstance(leaf, Tensor) and leaf.requires_grad
-        ]
-        if not means:
-            raise ValueError('it returns no tensor that has a gradient')
-        return sum(means)
-
-    def _autocast(self) -> Any:
-        settings = self.settings
-        if not settings.with_amp:
-            return nullcontext()
-        return torch.autocast(settings.device.type, settings.dtype)
-
-    def _constants(self) -> list[Tensor]:
-        return [*self.module.parameters(), *self.module.buffers()]
-
-    def _drop_gradients(self) -> None:
-        for parameter in self.module.parameters():
-            parameter.grad = None
 
 
 @contextmanager
@@ -282,7 +174,7 @@ def _explained(
     where = f'{subject.name} at {H} x {W}, batch {settings.batch}'
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except torch.cuda.OutOfMemoryError as error:
         raise ValueError(
             f'{where}: {settings.device} has too little memory; lower '
             '--batch, or take the size out of --sizes'

@@ -1,10 +1,13 @@
-"""What a machine reaches: its matrix products, its memory, its name."""
+"""What a machine is and reaches: software, matrix products, memory."""
 
 import platform
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+
+import mmattn
+from mmattn.stack import distribution_version, find_installed
 
 from .timing import time_in_turns
 
@@ -63,3 +66,16 @@ def _describe(device: torch.device) -> str:
         if line.startswith('model name'):
             return line.partition(':')[2].strip()
     return platform.processor() or platform.machine()
+
+
+def list_versions() -> dict[str, str]:
+    """Versions of what the measured models are made of."""
+    others = {name: distribution_version(name) for name in ('timm', 'triton')}
+    stack = {item.distribution: item.version for item in find_installed()}
+    return dict(
+        python=platform.python_version(),
+        torch=torch.__version__,
+        mmattn=mmattn.__version__,
+        **{name: version for name, version in others.items() if version},
+        **stack,
+    )

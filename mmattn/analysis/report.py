@@ -2,8 +2,7 @@
 
 import csv
 import io
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .comparison import Row
@@ -34,30 +33,44 @@ _GROWTH_HEADER = (
     'bytes kept/token',
     'growth',
 )
+_OPERATIONS_HEADER = (
+    'model',
+    'size',
+    'mode',
+    'operation',
+    'calls',
+    'ms',
+    'share',
+)
 
 
-def to_json(rows: Sequence[Row], **more: Any) -> str:
-    """All that was measured; spreads as median, low and high."""
-    named = [
-        {
-            field: value._asdict() if isinstance(value, Spread) else value
-            for field, value in _items(row)
-        }
-        for row in rows
-    ]
-    return json.dumps(more | dict(rows=named), indent=2) + '\n'
+def to_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """All that was measured, as JSON has it; spreads by name."""
+    return [_to_plain(row) for row in rows]
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, Row):
+        value = vars(value)
+    elif isinstance(value, tuple) and hasattr(value, '_asdict'):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {key: _to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_plain(item) for item in value]
+    return value
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """One line for each row, without the single rounds."""
+    """One line for each row, without single rounds and operations."""
     table = []
     for row in rows:
         flat = {}
-        for field, value in _items(row):
+        for field, value in vars(row).items():
             if isinstance(value, Spread):
                 names = (f'{field}_{name}' for name in value._fields)
                 flat |= zip(names, value)
-            elif field != 'rounds':
+            elif not isinstance(value, list):
                 flat[field] = value
         table.append(flat)
     text = io.StringIO()
@@ -67,13 +80,16 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def _items(row: Row) -> Iterator[tuple[str, Any]]:
-    return ((field, getattr(row, field)) for field in row.__annotations__)
-
-
 def to_markdown(rows: Sequence[Row], batch: int, machine: Machine) -> str:
-    """A table for people."""
-    return _table(_HEADER, [_to_cells(row, batch, machine) for row in rows])
+    """Tables for people: of the models, their growth, their operations."""
+    tables = [
+        _table(_HEADER, [_to_cells(row, batch, machine) for row in rows])
+    ]
+    if len({(row.height, row.width) for row in rows}) > 1:
+        tables.append(_table(_GROWTH_HEADER, _growth(rows, batch)))
+    if any(row.operations for row in rows):
+        tables.append(_table(_OPERATIONS_HEADER, _operations(rows)))
+    return '\n'.join(tables)
 
 
 def _to_cells(row: Row, batch: int, machine: Machine) -> list[str]:
@@ -97,55 +113,42 @@ def _to_cells(row: Row, batch: int, machine: Machine) -> list[str]:
     ]
 
 
-def growth_to_markdown(rows: Sequence[Row], batch: int) -> str:
+def _growth(rows: Sequence[Row], batch: int) -> list[list[str]]:
     """Time and memory of one token, and how they grow with the image.
 
     A growth of 1 is a cost in proportion to the tokens. What it is compared
     with is the first size of the same model and mode.
     """
-    first: dict[tuple[str, str], Row] = {}
-    lines = []
+    groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        origin = first.setdefault((row.model, row.mode), row)
-        time, start = (
-            r.seconds.median / (batch * r.tokens) for r in (row, origin)
-        )
-        kept, kept_start = (
-            (r.kept_bytes or 0) / r.tokens for r in (row, origin)
-        )
-        lines.append(
-            [
-                row.model,
-                row.mode,
-                f'{row.height} x {row.width}',
-                f'{time * 1e9:.4g}',
-                f'{time / start:.2f}',
-                f'{kept:.4g}' if kept else '',
-                f'{kept / kept_start:.2f}' if kept else '',
-            ]
-        )
-    lines.sort(key=lambda line: (line[0], line[1]))  # sizes stay in order
-    return _table(_GROWTH_HEADER, lines)
+        groups.setdefault((row.model, row.mode), []).append(row)
+    lines = []
+    for (model, mode), group in groups.items():
+        times = [r.seconds.median / (batch * r.tokens) for r in group]
+        kept = [(r.kept_bytes or 0) / r.tokens for r in group]
+        for row, time, memory in zip(group, times, kept):
+            cells = [model, mode, f'{row.height} x {row.width}']
+            cells += [f'{time * 1e9:,.0f}', f'{time / times[0]:.2f}']
+            if memory:
+                cells += [f'{memory:,.0f}', f'{memory / kept[0]:.2f}']
+            lines.append(cells + [''] * (len(_GROWTH_HEADER) - len(cells)))
+    return lines
 
 
-def operations_to_markdown(operations: Sequence[dict]) -> str:
-    """The operations that take most, model by model."""
-    header = ('model', 'size', 'mode', 'operation', 'calls', 'ms', 'share')
-    return _table(
-        header,
+def _operations(rows: Sequence[Row]) -> list[list[str]]:
+    return [
         [
-            [
-                row['model'],
-                f'{row["height"]} x {row["width"]}',
-                row['mode'],
-                f'`{row["name"]}`',
-                str(row['calls']),
-                f'{row["seconds"] * 1e3:.4g}',
-                f'{row["share"]:.0%}',
-            ]
-            for row in operations
-        ],
-    )
+            row.model,
+            f'{row.height} x {row.width}',
+            row.mode,
+            f'`{operation.name}`',
+            str(operation.calls),
+            f'{operation.seconds * 1e3:.4g}',
+            f'{operation.share:.0%}',
+        ]
+        for row in rows
+        for operation in row.operations
+    ]
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

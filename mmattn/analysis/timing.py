@@ -31,7 +31,9 @@ class Spread(NamedTuple):
 
 
 def spread_of(values: Sequence[float]) -> Spread:
-    """Median and quartiles of two or more values."""
+    """Median and quartiles; those of a single value are that value."""
+    if len(values) == 1:
+        return Spread(*3 * tuple(values))
     low, median, high = statistics.quantiles(values, n=4, method='inclusive')
     return Spread(median, low, high)
 
@@ -59,7 +61,7 @@ def time_in_turns(
 
     Args:
         calls: What to time, by name.
-        rounds: How often, from 2 up.
+        rounds: How often, from 1 up.
         min_seconds: A call shorter than this is repeated, without waiting
             for the GPU in between, until it has taken about as long; what
             counts is the mean of the repeats. Defaults to 0: once.
@@ -69,11 +71,11 @@ def time_in_turns(
         The laps of each call, one a round, by name.
 
     Raises:
-        ValueError: If ``rounds`` is below 2.
+        ValueError: If ``rounds`` is below 1.
     """
-    if rounds < 2:
+    if rounds < 1:
         raise ValueError(
-            f'time_in_turns expects rounds from 2 up, got {rounds}'
+            f'time_in_turns expects rounds from 1 up, got {rounds}'
         )
     repeats, round_seconds = {}, 0.0
     for name, call in calls.items():

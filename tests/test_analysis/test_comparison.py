@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmattn.analysis.comparison import MODES, Settings, compare
+from mmattn.analysis.comparison import compare
 from mmattn.analysis.subjects import Subject
+from mmattn.analysis.trial import MODES, Settings
 
 BATCH, CHANNELS = 2, 5
 SIZE = (4, 7)
@@ -119,7 +120,8 @@ def test_a_step_sees_mode_gradients_and_types():
 def test_progress_says_where_it_is():
     lines = []
     compare([subject()], SIZE, ['inference'], settings(), lines.append)
-    assert lines[0].startswith('4 x 7, inference: round 1 of 2')
+    assert lines[0] == '4 x 7: building one'
+    assert lines[1].startswith('4 x 7, inference: round 1 of 2')
 
 
 class Demanding(nn.Module):

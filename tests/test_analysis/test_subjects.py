@@ -93,7 +93,7 @@ def test_an_unknown_name_of_timm(monkeypatch):
 
 
 @pytest.fixture
-def checkout(tmp_path):
+def published(tmp_path):
     """A package and a script beside it, as a clone has them."""
     package = tmp_path / 'some_published_models'
     package.mkdir()
@@ -114,13 +114,13 @@ def checkout(tmp_path):
     sys.path.remove(str(tmp_path))
 
 
-def test_a_class_in_a_file(checkout):
-    model = read_subject(f'{checkout}:Net(side=3)').build(SIZE)
+def test_a_class_in_a_file(published):
+    model = read_subject(f'{published}:Net(side=3)').build(SIZE)
     assert isinstance(model, nn.Module)
     assert model(torch.rand(1, 3, 8, 8)).shape == (1, 5, 6, 6)
     with pytest.raises(ValueError, match='to define Nothing, got no such'):
-        read_subject(f'{checkout}:Nothing')
-    number = read_subject(f'{checkout}:number')
+        read_subject(f'{published}:Nothing')
+    number = read_subject(f'{published}:number')
     with pytest.raises(TypeError, match='make a torch.nn.Module, got int'):
         number.build(SIZE)
 

@@ -64,5 +64,6 @@ def test_spreads():
 
 
 def test_one_round_has_no_spread():
-    with pytest.raises(ValueError, match='rounds from 2 up, got 1'):
-        time_in_turns({'call': lambda: None}, rounds=1)
+    assert spread_of([3.0]) == (3, 3, 3)
+    with pytest.raises(ValueError, match='rounds from 1 up, got 0'):
+        time_in_turns({'call': lambda: None}, rounds=0)

@@ -1,0 +1,104 @@
+"""tools/benchmark.py, as a user calls it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / 'tools' / 'benchmark.py'
+
+
+def run(*args):
+    return subprocess.run(
+        [sys.executable, str(TOOL), *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+@pytest.fixture(scope='module')
+def measured(tmp_path_factory):
+    """Two backbones and a class of a file, at two sizes."""
+    folder = tmp_path_factory.mktemp('benchmark')
+    file = folder / 'net.py'
+    file.write_text(
+        'from torch import nn\n\n\n'
+        'def make(channels):\n'
+        '    return nn.Conv2d(3, channels, 4, stride=4)\n'
+    )
+    models = ['swin-nano', 'boat-swin-nano', f'{file}:make(channels=6)']
+    quick = '--batch 1 --rounds 2 --min-seconds 0 --threads 1'.split()
+    sizes = ['--sizes', '32', '32x48', '--profile', '2']
+    done = run(*models, *sizes, *quick, '--out', folder / 'out')
+    assert done.returncode == 0, done.stderr
+    return models, folder / 'out', done
+
+
+def test_files(measured):
+    models, out, done = measured
+    assert {path.name for path in out.iterdir()} == {
+        'cost.png',
+        'growth.png',
+        'results.csv',
+        'results.json',
+        'results.md',
+    }
+    results = json.loads((out / 'results.json').read_text())
+    assert results['settings']['models'] == models
+    assert results['command'].startswith('python ')
+    assert results['threads'] == 1
+    assert results['machine']['matmul_rate'] > 1e8
+    rows = results['rows']
+    assert len(rows) == len(models) * 2 * 2
+    assert [r['model'] for r in rows] == models * 4
+    assert {(r['height'], r['width']) for r in rows} == {(32, 32), (32, 48)}
+    for r in rows:
+        assert (r['ratio']['median'] == 1) or (r['model'] != models[0])
+        assert len(r['rounds']) == len(r['operations']) == 2
+    assert rows[2]['parameters'] == 6 * (3 * 4 * 4 + 1)
+    assert rows[2]['multiply_adds'] == 6 * 3 * 4 * 4 * 64
+    csv = (out / 'results.csv').read_text().splitlines()
+    assert len(csv) == 1 + len(rows)
+    assert (out / 'results.md').read_text().endswith(done.stdout)
+
+
+def test_progress_and_tables_are_apart(measured):
+    models, _, done = measured
+    assert '32 x 48, training: round 2 of 2' in done.stderr
+    assert 'GFLOP/s in a matrix product' in done.stderr
+    assert done.stdout.startswith('| model | size | mode |')
+    assert 'round' not in done.stdout
+    assert done.stdout.count('| boat-swin-nano | 32 x 48 | training |') == 3
+    assert '| boat-swin-nano | training | 32 x 48 |' in done.stdout
+
+
+def test_results_are_not_written_over(measured):
+    _, out, _ = measured
+    done = run('swin-nano', '--out', out)
+    assert done.returncode == 2
+    assert '--out expects a new or empty folder, got' in done.stderr
+    assert 'round' not in done.stderr
+
+
+@pytest.mark.parametrize(
+    'args, message',
+    [
+        (['swim-nano'], 'a model is expected: an arch of ours, scope.Class'),
+        (['swin-nano', '--dtype', 'int8'], "invalid choice: 'int8'"),
+        (['swin-nano', '--batch', '0'], '--batch expects a number from 1 up'),
+        (['swin-nano', '--sizes', '0'], "invalid read_size value: '0'"),
+        (
+            ['swin-nano', '--sizes', '3', '--rounds', '2'],
+            'swin-nano at 3 x 3, batch 8: cannot run: ',
+        ),
+    ],
+)
+def test_mistakes_end_in_one_line(args, message):
+    done = run(*args)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert 'Traceback' not in done.stderr
