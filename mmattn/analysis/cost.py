@@ -1,5 +1,6 @@
 """Count the parameters and the multiply-adds of a model, part by part."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -131,13 +132,28 @@ def _count_parameters(module: nn.Module) -> int:
 
 def _missing_formulas() -> dict[Any, Callable[..., int]]:
     """Formulas for what PyTorch's counter takes for free."""
-    fused = getattr(
-        torch.ops.aten, '_scaled_dot_product_flash_attention_for_cpu', None
-    )
-    return {} if fused is None else {fused: _count_attention}
+    formulas = {
+        'aten::_scaled_dot_product_flash_attention_for_cpu': _count_attention,
+        'mkldnn::_convolution_pointwise': _count_products,
+        'mkldnn::_linear_pointwise': _count_products,
+    }
+    found = {}
+    for name, formula in formulas.items():
+        scope, _, operator = name.partition('::')
+        packet = getattr(getattr(torch.ops, scope), operator, None)
+        if packet is not None:
+            found[packet] = formula
+    return found
 
 
 def _count_attention(
     query: torch.Size, key: torch.Size, value: torch.Size, *args, **kwargs
 ) -> int:
     return sdpa_flop_count(query, key, value)
+
+
+def _count_products(
+    x: torch.Size, weight: torch.Size, *args, out_shape: torch.Size, **kwargs
+) -> int:
+    """Of a linear layer or convolution: a row of the weight per output."""
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])
