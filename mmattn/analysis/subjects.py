@@ -28,6 +28,7 @@ from .builders import (
     from_file,
     from_registry,
     from_timm,
+    with_impl,
 )
 
 FAMILIES = {
@@ -87,7 +88,9 @@ def read_subject(text: str, outputs: str = 'last') -> Subject:
     - a model of timm without its head: ``timm:resnet50``;
     - a class or function in a file: ``path/to/file.py:Class``.
 
-    Keyword arguments may follow: ``boat-swin-tiny(window_size=14)``.
+    Keyword arguments may follow: ``boat-swin-tiny(window_size=14)``. The
+    argument ``impl`` of a backbone or config goes to all attentions of ours
+    inside: ``boat-swin-tiny(impl='reference')``.
 
     Args:
         text: The name.
@@ -102,24 +105,33 @@ def read_subject(text: str, outputs: str = 'last') -> Subject:
         ImportError: If timm or a codebase is not installed.
     """
     name, options = _split_arguments(text)
+    if 'impl' not in options or _is_foreign(name):
+        return Subject(text, _find_build(name, options, outputs))
+    impl = options.pop('impl')
+    return Subject(text, with_impl(_find_build(name, options, outputs), impl))
+
+
+def _is_foreign(name: str) -> bool:
+    return name.startswith('timm:') or '.py:' in name
+
+
+def _find_build(name: str, options: dict[str, Any], outputs: str) -> Build:
     in_file = re.fullmatch(r'(.+\.py):(\w+)', name)
     of_host = re.fullmatch(rf'({"|".join(HOSTS)})::?([^:]+)', name)
     if name.startswith('timm:'):
-        build = from_timm(name.removeprefix('timm:'), options, outputs)
-    elif in_file:
-        build = from_file(Path(in_file[1]), in_file[2], options)
-    elif of_host or name.endswith('.py'):
+        return from_timm(name.removeprefix('timm:'), options, outputs)
+    if in_file:
+        return from_file(Path(in_file[1]), in_file[2], options)
+    if of_host or name.endswith('.py'):
         path = find_host_config(*of_host.groups()) if of_host else name
-        build = from_config(str(path), options, outputs)
-    elif name in own_archs():
+        return from_config(str(path), options, outputs)
+    if name in own_archs():
         backbone, arch = own_archs()[name]
         options = choose_outputs(backbone, options, outputs)
-        build = any_size(text, backbone, dict(arch=arch) | options)
-    elif re.fullmatch(r'\w+\.\w+', name):
-        build = from_registry(name, options, outputs)
-    else:
-        raise ValueError(_unknown(name))
-    return Subject(text, build)
+        return any_size(name, backbone, dict(arch=arch) | options)
+    if re.fullmatch(r'\w+\.\w+', name):
+        return from_registry(name, options, outputs)
+    raise ValueError(_unknown(name))
 
 
 def _split_arguments(text: str) -> tuple[str, dict[str, Any]]:

@@ -50,6 +50,18 @@ def test_arguments_change_the_model():
     assert maps_of(name) == [(1, 48, 8, 8)]
 
 
+def test_an_implementation_is_forced_on_all_attentions():
+    model = read_subject("boat-swin-nano(impl='reference')").build(SIZE)
+    chosen = {m.impl for m in model.modules() if hasattr(m, 'impl')}
+    assert chosen == {'reference'}
+    unknown = read_subject("boat-swin-nano(impl='none')").build(SIZE)
+    with pytest.raises(ValueError, match="expects impl 'auto' or one of"):
+        unknown(torch.rand(1, 3, *SIZE))
+    foreign = read_subject("mmpretrain.ResNet(depth=18, impl='sdpa')")
+    with pytest.raises(ValueError, match='attentions of mmattn, got ResNet'):
+        foreign.build(SIZE)
+
+
 @pytest.mark.parametrize(
     'name',
     [
