@@ -15,6 +15,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
 from .cluster_attention import cluster_attention
+from .clustering import balanced_clusters
+from .mixed_convolution import mixed_convolution
 from .window_attention import window_attention
 
 
@@ -116,7 +118,7 @@ def compile_operations(
         channels: Of a head, at most 64 in float32 and 128 in half precision.
     """
     with compiling_for(capability) as kernels:
-        for launch in (_launch_cluster_attention, _launch_window_attention):
+        for launch in _LAUNCHES:
             launch(dtype, channels)
     return kernels
 
@@ -138,3 +140,28 @@ def _launch_window_attention(dtype: torch.dtype, channels: int) -> None:
     tensors = [x.requires_grad_() for x in (qkv, bias, padding)]
     out = window_attention(*tensors, heads, side, 3, channels**-0.5)
     out.backward(torch.zeros_like(out))
+
+
+def _launch_clustering(dtype: torch.dtype, channels: int) -> None:
+    # Of the most tokens that one program sorts.
+    balanced_clusters(
+        torch.zeros(1, 4096, channels, dtype=dtype), 49, 2, 100.0
+    )
+
+
+def _launch_convolution(dtype: torch.dtype, channels: int) -> None:
+    sides = [3, 5, 7, 9]
+    x = torch.zeros(1, 28, 28, 4 * channels, dtype=dtype)
+    taps = torch.zeros(sum(side**2 for side in sides), channels)
+    bias = torch.zeros(4, channels)
+    tensors = [x.requires_grad_() for x in (x, taps, bias)]
+    out = mixed_convolution(*tensors, sides)
+    out.backward(torch.zeros_like(out))
+
+
+_LAUNCHES = (
+    _launch_clustering,
+    _launch_cluster_attention,
+    _launch_window_attention,
+    _launch_convolution,
+)

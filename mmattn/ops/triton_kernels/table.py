@@ -6,6 +6,7 @@ On a machine without a GPU the kernels run through Triton's interpreter if
 
 import importlib.util
 import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ _PRIORITY = -1
 _NEEDS = 'Triton; a CUDA device; torch 2.4; float32, bfloat16 or float16'
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MOST_CHANNELS = 128
+_MOST_FEATURES = 256  # of a token to be clustered
 _MOST_TOKENS = 64  # of a window, which a program holds as a whole
 _MOST_BYTES = 256  # of a token's channels, for four such windows to fit
 
@@ -124,3 +126,52 @@ def _window_attention(
 
     options = num_heads, window_size, shift, scale
     return window_attention(qkv, bias, padding, *options)
+
+
+def _refuses_clustering(features: Tensor, *args) -> str | None:
+    channels = features.shape[-1]
+    if channels > _MOST_FEATURES:
+        return (
+            f'it takes features of at most {_MOST_FEATURES} channels, got '
+            f'{channels}'
+        )
+    return _refuses_tensor(features)
+
+
+@register_implementation(
+    'balanced_clusters',
+    'triton',
+    needs=_NEEDS,
+    priority=_PRIORITY,
+    missing=missing,
+    refuses=_refuses_clustering,
+)
+def _balanced_clusters(*args) -> Tensor:
+    from .clustering import balanced_clusters
+
+    return balanced_clusters(*args)
+
+
+def _refuses_convolution(x: Tensor, *args) -> str | None:
+    return _refuses_tensor(x)
+
+
+@register_implementation(
+    'mixed_convolution',
+    'triton',
+    needs=_NEEDS,
+    priority=_PRIORITY,
+    missing=missing,
+    refuses=_refuses_convolution,
+)
+def _mixed_convolution(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> Tensor:
+    from .mixed_convolution import mixed_convolution
+
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):  # as PyTorch's convolution
+        x = x.to(torch.get_autocast_dtype(kind))
+    taps = torch.cat([w.flatten(1).mT for w in weights])  # (T, c)
+    sides = [w.shape[-1] for w in weights]
+    return mixed_convolution(x, taps, torch.stack(list(biases)), sides)

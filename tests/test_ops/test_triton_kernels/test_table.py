@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from mmattn.ops import (
+    balanced_clusters,
     cluster_attention,
     list_implementations,
     window_attention,
@@ -31,7 +32,12 @@ def test_auto_never_takes_a_kernel_that_was_not_measured():
     kernels = {
         row.operation for row in list_implementations() if row.name == 'triton'
     }
-    assert kernels >= {'cluster_attention', 'window_attention'}
+    assert kernels >= {
+        'balanced_clusters',
+        'cluster_attention',
+        'mixed_convolution',
+        'window_attention',
+    }
     assert 'triton' not in best.values()
 
 
@@ -107,4 +113,14 @@ def test_windows_that_a_program_cannot_hold(
         window_attention(qkv, 1, window_size, impl='triton')
     assert str(error.value) == (
         f"window_attention cannot run impl 'triton': {reason}"
+    )
+
+
+def test_features_that_are_too_wide(on_this_machine):
+    on_this_machine.setattr(table, '_IS_INTERPRETED', True)
+    with pytest.raises(RuntimeError) as error:
+        balanced_clusters(torch.zeros(1, 9, 257), impl='triton')
+    assert str(error.value) == (
+        "balanced_clusters cannot run impl 'triton': it takes features of at "
+        'most 256 channels, got 257'
     )

@@ -1,0 +1,149 @@
+"""One level of balanced clustering: every group is sorted and so halved.
+
+A program owns a group. It goes through the group's tokens once for the means
+that it starts with, once for every refinement and once for the ratios, and
+sorts the ratios with the places below them in one number, so that equal ratios
+keep their order. Nothing is gathered: a level reads the features through the
+order of the level before.
+
+Axes: G problems, N tokens, d channels.
+"""
+
+import triton
+import triton.language as tl
+
+from .device_functions import group_bounds
+
+# Another map must not compile a kernel again.
+_SIZES = ('num_tokens', 'level', 'iterations')
+_EPSILON = tl.constexpr(1e-12)  # below which no vector is normalised
+_FLOAT_EPSILON = tl.constexpr(2.0**-23)
+_FLOAT_MAX = tl.constexpr(3.4028234663852886e38)
+_FLOAT_TINY = tl.constexpr(1.1754943508222875e-38)
+_LAST_KEY = tl.constexpr(2**63 - 1)
+
+
+@triton.jit
+def _read_tokens(
+    features,
+    order,
+    slot,
+    size,
+    row,
+    peak,
+    IS_FIRST: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """Some tokens of a group at the problem's scale, and their lengths."""
+    held = slot < size
+    if IS_FIRST:
+        token = slot.to(tl.int64)
+    else:
+        token = tl.load(order + slot, mask=held, other=0)
+    d = tl.arange(0, BLOCK_D)
+    mask = held[:, None] & (d < CHANNELS)[None]
+    places = features + (token * row)[:, None] + d[None]
+    tokens = tl.load(places, mask=mask, other=0.0).to(tl.float32) / peak
+    return tokens, tl.sqrt(tl.sum(tokens * tokens, 1))
+
+
+@triton.jit
+def _normalise(vector):
+    length = tl.sqrt(tl.sum(vector * vector, 0))
+    return vector / tl.maximum(length, _EPSILON)
+
+
+@triton.jit
+def _similarities(tokens, lengths, first, second):
+    """Cosines of the tokens with both centroids."""
+    lengths = tl.maximum(lengths, _EPSILON)
+    similar = tl.sum(tokens * first[None], 1) / lengths
+    return similar, tl.sum(tokens * second[None], 1) / lengths
+
+
+@triton.jit
+def _above_zero(x):
+    """At least the rounding of 1; what is not a number stays so."""
+    return tl.where(x < _FLOAT_EPSILON, _FLOAT_EPSILON, x)
+
+
+@triton.jit(do_not_specialize=_SIZES)
+def sort_groups(
+    features,  # (G, N, d)
+    peaks,  # (G, ), largest absolute value of each problem
+    order,  # (G, N), unread at the first level
+    sorted_order,  # (G, N)
+    features_g,
+    features_n,
+    num_tokens,
+    level,
+    iterations,
+    temperature,
+    IS_FIRST: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """Sort one group of one problem by the ratio of its similarities."""
+    pid = tl.program_id(0)
+    problem = (pid >> level).to(tl.int64)
+    start, size = group_bounds(pid & ((1 << level) - 1), num_tokens, level)
+    features += problem * features_g
+    order += problem * num_tokens + start
+    sorted_order += problem * num_tokens + start
+    peak = tl.load(peaks + problem)
+    peak = tl.where(peak < _FLOAT_TINY, _FLOAT_TINY, peak)
+
+    first = tl.zeros((BLOCK_D,), tl.float32)
+    second = tl.zeros((BLOCK_D,), tl.float32)
+    for begin in range(0, size, CHUNK):
+        slot = begin + tl.arange(0, CHUNK)
+        tokens, _ = _read_tokens(
+            features, order, slot, size, features_n, peak,
+            IS_FIRST, CHANNELS, BLOCK_D,
+        )  # fmt: skip
+        is_first = (slot < size - size // 2)[:, None]
+        first += tl.sum(tl.where(is_first, tokens, 0.0), 0)
+        second += tl.sum(tl.where(is_first, 0.0, tokens), 0)
+    first, second = _normalise(first), _normalise(second)
+    for _ in range(iterations):
+        next_first = tl.zeros((BLOCK_D,), tl.float32)
+        next_second = tl.zeros((BLOCK_D,), tl.float32)
+        for begin in range(0, size, CHUNK):
+            slot = begin + tl.arange(0, CHUNK)
+            tokens, lengths = _read_tokens(
+                features, order, slot, size, features_n, peak,
+                IS_FIRST, CHANNELS, BLOCK_D,
+            )  # fmt: skip
+            to_first, to_second = _similarities(tokens, lengths, first, second)
+            highest = tl.maximum(to_first, to_second)
+            to_first = tl.exp(temperature * (to_first - highest))
+            to_second = tl.exp(temperature * (to_second - highest))
+            total = to_first + to_second
+            next_first += tl.sum((to_first / total)[:, None] * tokens, 0)
+            next_second += tl.sum((to_second / total)[:, None] * tokens, 0)
+        first, second = _normalise(next_first), _normalise(next_second)
+
+    for begin in range(0, size, CHUNK):
+        slot = begin + tl.arange(0, CHUNK)
+        tokens, lengths = _read_tokens(
+            features, order, slot, size, features_n, peak,
+            IS_FIRST, CHANNELS, BLOCK_D,
+        )  # fmt: skip
+        to_first, to_second = _similarities(tokens, lengths, first, second)
+        ratio = _above_zero(1 + to_first) / _above_zero(1 + to_second)
+        ratio = tl.where(ratio == ratio, ratio, _FLOAT_MAX)
+        # The bits of a positive number are in the order of the numbers.
+        key = ratio.to(tl.int32, bitcast=True).to(tl.int64) << 32
+        tl.store(sorted_order + slot, key | slot, mask=slot < size)
+    tl.debug_barrier()
+    slot = tl.arange(0, BLOCK)
+    held = slot < size
+    keys = tl.load(sorted_order + slot, mask=held, other=_LAST_KEY)
+    token = tl.sort(keys) & 0xFFFFFFFF
+    if not IS_FIRST:
+        token = tl.load(order + token, mask=held, other=0)
+    tl.debug_barrier()  # before what was read above is written over
+    tl.store(sorted_order + slot, token, mask=held)
