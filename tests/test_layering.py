@@ -27,7 +27,7 @@ MAY_IMPORT = {
     'plugins': MODULES,
     'necks': MODULES,
     'heads': MODULES,
-    'analysis': {'registry', 'stack', 'backbones', 'engine'},
+    'analysis': {'registry', 'stack', 'ops', 'backbones', 'engine'},
     'datasets': {'registry'},
     'engine': MODULES | {'plugins', 'necks', 'heads', 'visualization'},
     'checkpoints': MODULES | {'plugins', 'necks', 'heads'},

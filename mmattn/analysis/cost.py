@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from mmattn.ops import definitions_first
+
 
 @dataclass(frozen=True)
 class ModuleCost:
@@ -43,8 +45,9 @@ def count_cost(model: nn.Module, *inputs: Any) -> Cost:
     A multiply-add is half of what ``torch.utils.flop_counter`` counts: what
     papers and OpenMMLab's tools call a FLOP. Counted are matrix products,
     convolutions of any groups and fused attention (both of its products), as
-    they run, padding included. Left out are sums, products by element,
-    softmax, norms, activations and pooling.
+    they run, padding included. Our operations run as they are defined, with
+    all scores of an attention in memory. Left out are sums, products by
+    element, softmax, norms, activations and pooling.
 
     A module costs what runs between its call and its return. One that is
     used without a call, such as a list or a head of which a method is taken,
@@ -65,6 +68,8 @@ def count_cost(model: nn.Module, *inputs: Any) -> Cost:
         _evaluation(model),
         _flops_by_module(model, counter) as flops,
         torch.no_grad(),
+        # Faster ones hide their products in kernels, or multiply by zeros.
+        definitions_first(),
         counter,
     ):
         model(*inputs)

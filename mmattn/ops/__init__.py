@@ -9,6 +9,7 @@ from .cross_shaped_attention import cross_shaped_attention
 from .implementations import (
     Implementation,
     choose_implementation,
+    definitions_first,
     list_implementations,
     register_implementation,
 )
@@ -41,6 +42,7 @@ __all__ = [
     'cluster_sizes',
     'contrastive_loss',
     'cross_shaped_attention',
+    'definitions_first',
     'depthwise_convolution',
     'grouped_linear',
     'kernel_attention',

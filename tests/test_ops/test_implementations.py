@@ -6,6 +6,7 @@ import torch
 from mmattn.ops import (
     attention,
     choose_implementation,
+    definitions_first,
     implementations,
     list_implementations,
     register_implementation,
@@ -144,3 +145,19 @@ def test_name_that_is_taken(table, name):
         f"{name!r}; taken: 'auto', 'reference', 'sdpa'"
     )
     assert names('attention') == ['sdpa', 'reference']
+
+
+def test_definitions_first_for_a_while():
+    q = torch.rand(1, 1, 3, 4)
+    args = (q, q, q, None, 1.0)
+
+    def chosen(impl='auto'):
+        return choose_implementation('attention', impl, *args).name
+
+    usual = chosen()
+    assert usual != 'reference'
+    with pytest.raises(KeyError), definitions_first():
+        assert chosen() == 'reference'
+        assert chosen('sdpa') == 'sdpa'
+        raise KeyError
+    assert chosen() == usual
