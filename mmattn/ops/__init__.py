@@ -10,8 +10,10 @@ from .implementations import (
     Implementation,
     choose_implementation,
     definitions_first,
+    force_implementation,
     list_implementations,
     register_implementation,
+    watch_choices,
 )
 from .kernel import kernel_attention, orthogonal_projection
 from .linear import linear
@@ -44,6 +46,7 @@ __all__ = [
     'cross_shaped_attention',
     'definitions_first',
     'depthwise_convolution',
+    'force_implementation',
     'grouped_linear',
     'kernel_attention',
     'linear',
@@ -61,5 +64,6 @@ __all__ = [
     'sine_position',
     'sliding_window_attention',
     'split_windows',
+    'watch_choices',
     'window_attention',
 ]

@@ -5,18 +5,15 @@ which defines it. Others compute the same, faster, where they can run. The
 argument ``impl`` of an operation names one, or is ``'auto'``: the first of the
 table, best first, that can run on the given tensors. A named implementation
 that cannot run is an error; nothing falls back in silence.
+:func:`force_implementation` gives ``'auto'`` another meaning.
 """
 
-import logging
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .compiling import is_compiling
-
-logger = logging.getLogger(__name__)
 
 Reason = str | None
 
@@ -52,6 +49,8 @@ class Implementation:
 
 
 _TABLE: dict[str, dict[str, Implementation]] = {}
+_FORCED: dict[str, str] = {}
+_WATCHERS: list[Callable[[Implementation], None]] = []
 
 
 def register_implementation(
@@ -93,6 +92,42 @@ def _ranked(operation: str) -> list[Implementation]:
     return sorted(rows, key=lambda row: -row.priority)
 
 
+def force_implementation(operation: str, name: str) -> None:
+    """Let ``'auto'`` mean this implementation of an operation, everywhere.
+
+    Args:
+        operation: Name of the operation.
+        name: Name of the implementation; ``'auto'`` for the best that can
+            run, as at the start.
+
+    Raises:
+        ValueError: If the table does not have them.
+    """
+    known = {key: ['auto', *rows] for key, rows in _TABLE.items()}
+    if name not in known.get(operation, []):
+        raise ValueError(
+            'force_implementation expects an operation and one of its '
+            f'implementations, got {operation!r} and {name!r}; there are '
+            f'{known.get(operation, known)}'
+        )
+    _FORCED[operation] = name
+
+
+@contextmanager
+def watch_choices(
+    callback: Callable[[Implementation], None],
+) -> Iterator[None]:
+    """Have each implementation that is chosen in the block told.
+
+    Not what a compiler has traced: it chooses once, when it traces.
+    """
+    _WATCHERS.append(callback)
+    try:
+        yield
+    finally:
+        _WATCHERS.remove(callback)
+
+
 def choose_implementation(
     operation: str, impl: str, *args: Any, **kwargs: Any
 ) -> Implementation:
@@ -104,10 +139,20 @@ def choose_implementation(
             says what is missing.
     """
     if impl == 'auto':
+        impl = _FORCED.get(operation, 'auto')
+    row = _resolve(operation, impl, *args, **kwargs)
+    if not is_compiling():  # calls out of the graph would break it
+        for watcher in _WATCHERS:
+            watcher(row)
+    return row
+
+
+def _resolve(
+    operation: str, impl: str, *args: Any, **kwargs: Any
+) -> Implementation:
+    if impl == 'auto':
         for row in _ranked(operation):
             if not (row.missing() or row.refuses(*args, **kwargs)):
-                if not is_compiling():  # a log call would break the graph
-                    logger.debug('%s: auto takes %s', operation, row.name)
                 return row
         raise RuntimeError(f'{operation} has no implementation that can run')
     rows = _TABLE[operation]
@@ -129,11 +174,10 @@ def definitions_first() -> Iterator[None]:
     For who looks at what runs, not at how fast: definitions are plain
     PyTorch. An implementation that is named still runs.
     """
-    before = {name: rows['reference'] for name, rows in _TABLE.items()}
-    for name, row in before.items():
-        _TABLE[name]['reference'] = replace(row, priority=math.inf)
+    before = dict(_FORCED)
+    _FORCED.update(dict.fromkeys(_TABLE, 'reference'))
     try:
         yield
     finally:
-        for name, row in before.items():
-            _TABLE[name]['reference'] = row
+        _FORCED.clear()
+        _FORCED.update(before)

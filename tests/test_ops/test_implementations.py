@@ -1,4 +1,5 @@
-import logging
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,9 +8,11 @@ from mmattn.ops import (
     attention,
     choose_implementation,
     definitions_first,
+    force_implementation,
     implementations,
     list_implementations,
     register_implementation,
+    watch_choices,
 )
 
 
@@ -78,7 +81,7 @@ def test_added_row_is_gone_again():
     assert 'extra' not in names('attention')
 
 
-def test_auto_takes_the_best_that_can_run(table, caplog):
+def test_auto_takes_the_best_that_can_run(table):
     register_implementation(
         'attention', 'absent', priority=99, missing=lambda: 'no such package'
     )(lambda *args: 'absent')
@@ -88,14 +91,38 @@ def test_auto_takes_the_best_that_can_run(table, caplog):
         priority=98,
         refuses=lambda q, *args: 'few' if q.shape[-2] < 9 else None,
     )(lambda *args: 'picky')
-    caplog.set_level(logging.DEBUG, logger='mmattn.ops.implementations')
     q, k, v = q_k_v()
-    torch.testing.assert_close(
-        attention(q, k, v), attention(q, k, v, impl='sdpa')
-    )
-    assert caplog.messages == ['attention: auto takes sdpa']
+    taken = []
+    with watch_choices(lambda row: taken.append(row.name)):
+        attention(q, k, v)
+        assert attention(q.repeat(1, 3, 1), k, v) == 'picky'
+        attention(q, k, v, impl='reference')
     assert attention(q.repeat(1, 3, 1), k, v) == 'picky'
-    assert caplog.messages[1:] == ['attention: auto takes picky']
+    assert taken == ['sdpa', 'picky', 'reference']
+
+
+def test_auto_takes_what_is_forced(monkeypatch):
+    monkeypatch.setattr(implementations, '_FORCED', {})
+    q, k, v = q_k_v()
+    taken = []
+    with watch_choices(lambda row: taken.append(row.name)):
+        for name in ('reference', 'auto'):
+            force_implementation('attention', name)
+            attention(q, k, v)
+            attention(q, k, v, impl='sdpa')
+    assert taken == ['reference', 'sdpa', 'sdpa', 'sdpa']
+
+
+@pytest.mark.parametrize(
+    'operation, name, known',
+    [
+        ('attention', 'paper', r"\['auto', 'reference', 'sdpa'\]"),
+        ('folding', 'auto', r"\{'attention': \['auto', 'reference'"),
+    ],
+)
+def test_unknown_names_cannot_be_forced(operation, name, known):
+    with pytest.raises(ValueError, match=f'there are {known}'):
+        force_implementation(operation, name)
 
 
 def test_forced_implementation_never_falls_back(table):
@@ -161,3 +188,29 @@ def test_definitions_first_for_a_while():
         assert chosen('sdpa') == 'sdpa'
         raise KeyError
     assert chosen() == usual
+
+
+def test_the_page_registers_in_five_lines(table):
+    root = Path(__file__).parents[2]
+    page = (root / 'docs' / 'implementations.md').read_text()
+    (code,) = re.findall(
+        r'```python\n(from mmattn.ops import.*?)```', page, re.DOTALL
+    )
+    assert len([line for line in code.splitlines() if line]) <= 5
+    exec(code, {})
+    q, k, v = q_k_v()
+    want = v.mean(dim=-2, keepdim=True).expand(-1, 4, -1)
+    assert torch.equal(attention(q, k, v, impl='mean'), want)
+
+
+def test_the_page_names_every_row_in_order():
+    root = Path(__file__).parents[2]
+    page = (root / 'docs' / 'implementations.md').read_text()
+    shown = {}
+    for operations, rows in re.findall(r'^\| (`.+?) \| (`.+?) \|', page, re.M):
+        for operation in re.findall(r'`(\w+)`', operations):
+            shown[operation] = re.findall(r'`(\w+)`', rows)
+    listed = {}
+    for row in list_implementations():
+        listed.setdefault(row.operation, []).append(row.name)
+    assert shown == listed
