@@ -245,6 +245,6 @@ def probe_operations() -> list[Finding]:
     findings = []
     for row in list_implementations():
         reason = row.missing()
-        state = f'cannot run: {reason}' if reason else 'can run'
+        state = f'cannot run: {reason}' if reason else f'needs {row.needs}'
         findings.append(Finding(row.operation, f'{row.name:12}{state}'))
     return findings
