@@ -1,57 +1,64 @@
 """Models that are built to be run once, not to be trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
+import torch.nn as nn
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-# Random numbers that are drawn once and used again and again.
-_BANK = 1 << 20
+# Numbers that are drawn once: no weight of a usual model has more.
+_BANK = 1 << 24
+_SCALE = 0.02
+_RANDOM = (
+    'kaiming_normal_',
+    'kaiming_uniform_',
+    'normal_',
+    'trunc_normal_',
+    'uniform_',
+    'xavier_normal_',
+    'xavier_uniform_',
+)
+# Weights below this are drawn as ever, and where they are drawn as ever.
+_SMALL = 1 << 14
 
 
-class ReusedNumbers(TorchFunctionMode):
-    """Fill weights from a small bank of random numbers.
+@cache
+def random_bank() -> Tensor:
+    """Numbers that large weights are views of, ``(2 ** 24, )``.
 
-    Drawing tens of millions of them takes longer than running the model on a
-    small image.
+    Forked processes share it: ask for it before.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._uniform = torch.rand(_BANK)
-        self._normal = torch.randn(_BANK)
-
-    def __torch_function__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: Any = None
-    ) -> Any:
-        """Replace what draws numbers in place, pass on everything else."""
-        kwargs = kwargs or {}
-        if func is Tensor.uniform_:
-            return self._fill_uniform(*args, **kwargs)
-        if func is Tensor.normal_:
-            return self._fill_normal(*args, **kwargs)
-        return func(*args, **kwargs)
-
-    def _fill_uniform(
-        self, x: Tensor, low: float = 0.0, high: float = 1.0, **_: Any
-    ) -> Tensor:
-        if 'from' in _ or 'a' in _:
-            low, high = _.get('from', low), _.get('to', high)
-        return _fill(x, self._uniform * (high - low) + low)
-
-    def _fill_normal(
-        self, x: Tensor, mean: float = 0.0, std: float = 1.0, **_: Any
-    ) -> Tensor:
-        return _fill(x, self._normal * std + mean)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(_BANK, generator=generator) * _SCALE
 
 
-def _fill(x: Tensor, bank: Tensor) -> Tensor:
-    if not x.is_contiguous() or x.device.type == 'meta':
-        return x.copy_(torch.rand_like(x))
-    flat = x.view(-1)
-    for start in range(0, len(flat), _BANK):
-        part = flat[start : start + _BANK]
-        part.copy_(bank[: len(part)])
-    return x
+@contextmanager
+def shared_weights() -> Iterator[None]:
+    """Let large weights be views of one bank of random numbers.
+
+    Drawing and writing tens of millions of numbers takes longer than running
+    the model on a small image. Such a model must not be trained.
+    """
+    kept = {name: getattr(nn.init, name) for name in _RANDOM}
+    for name, function in kept.items():
+        setattr(nn.init, name, _sharing(function))
+    try:
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(nn.init, name, function)
+
+
+def _sharing(function: Callable) -> Callable:
+    def initialize(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        count = tensor.numel()
+        large = _SMALL <= count <= _BANK and tensor.is_leaf
+        if not large or tensor.device.type != 'cpu':
+            return function(tensor, *args, **kwargs)
+        tensor.data = random_bank()[:count].view(tensor.shape)
+        return tensor
+
+    return initialize

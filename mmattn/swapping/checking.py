@@ -5,14 +5,16 @@ from typing import Any
 import torch
 import torch.nn as nn
 from mmengine.config import ConfigDict
+from mmengine.logging import MessageHub
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
 from mmattn.engine.launch import replace_sync_norms
 
-from .cheap_build import ReusedNumbers
+from .cheap_build import shared_weights
 from .edits import Path, get_at, plain
 from .samples import SIZE, make_batch
+from .stand_ins import stand_ins
 
 # The most that a check needs of what an algorithm counts.
 _MOST = {
@@ -20,11 +22,14 @@ _MOST = {
     'nms_pre': 100,
     'nms_post': 50,
     'num_dn_queries': 4,
+    'num_cp': 0,  # of activation checkpointing, which wants fairscale
     'num_points': 64,
     'num_proposals': 20,
     'num_queries': 20,
+    'chunked_size': -1,  # of prompts: one image at a time
 }
 _MOST_SAMPLED = 16
+_CLASSES = 6
 
 
 class CheckFailed(Exception):
@@ -43,6 +48,8 @@ def shrink_model(config: dict) -> dict:
         )
     replace_sync_norms(model)
     _shrink(model)
+    if not _weighs_classes(model):
+        _reduce_classes(model)
     preprocessor = model.get('data_preprocessor') or {}
     for cfg in (preprocessor, preprocessor.get('data_preprocessor') or {}):
         if 'batch_augments' in cfg and 'size' not in cfg:
@@ -51,6 +58,9 @@ def shrink_model(config: dict) -> dict:
             cfg['size'] = SIZE
         if isinstance(cfg.get('test_cfg'), dict):
             cfg['test_cfg'] = None
+    for key in ('crop_size', 'stride'):  # of sliding windows
+        if get_at(model, ('test_cfg', key)) is not None:
+            model['test_cfg'][key] = SIZE
     return model
 
 
@@ -60,10 +70,11 @@ def _shrink(node: Any) -> None:
             _shrink(item)
     if not isinstance(node, dict):
         return
-    if get_at(node, ('init_cfg', 'type')) == 'Pretrained':
-        node['init_cfg'] = None
-    if node.get('pretrained') is not None:
-        node['pretrained'] = None
+    node.pop('init_cfg', None)  # nothing is trained
+    node.pop('augments', None)  # of labels
+    for key in ('pretrained', 'teacher_ckpt'):
+        if node.get(key) is not None:
+            node[key] = None
     for key, most in _MOST.items():
         if isinstance(node.get(key), int):
             node[key] = min(node[key], most)
@@ -71,6 +82,29 @@ def _shrink(node: Any) -> None:
         node['num'] = min(node['num'], _MOST_SAMPLED)
     for value in node.values():
         _shrink(value)
+
+
+def _weighs_classes(node: Any) -> bool:
+    """Whether a number of classes is more than one entry."""
+    if isinstance(node, dict):
+        if any(
+            isinstance(node.get(key), (list, tuple))
+            for key in ('class_weight', 'code_weights')
+        ) or any('things' in key or 'stuff' in key for key in node):
+            return True
+        node = list(node.values())
+    return isinstance(node, (list, tuple)) and any(map(_weighs_classes, node))
+
+
+def _reduce_classes(node: Any) -> None:
+    """Only the last layers depend on the number of classes."""
+    if isinstance(node, dict):
+        if isinstance(node.get('num_classes'), int):
+            node['num_classes'] = min(node['num_classes'], _CLASSES)
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for item in node:
+            _reduce_classes(item)
 
 
 def check_model(config: dict, host: str, network: Path) -> bool:
@@ -91,7 +125,11 @@ def check_model(config: dict, host: str, network: Path) -> bool:
     """
     small = shrink_model(config)
     torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope(host):
+    # What a Runner would tell losses that change with the epoch.
+    for name in ('epoch', 'iter'):
+        MessageHub.get_current_instance().update_info(name, 0)
+    scope = DefaultScope.overwrite_default_scope(host)
+    with scope, stand_ins(small):
         model = _try('build', lambda: _build(small))
         whole = dict(config, model=small)
         has_loss = _try(
@@ -113,7 +151,7 @@ def _try(step: str, call: Any) -> Any:
 
 
 def _build(cfg: dict) -> nn.Module:
-    with ReusedNumbers():
+    with shared_weights():
         model = MODELS.build(ConfigDict(plain(cfg)))
         if hasattr(model, 'rpn_head'):  # learned proposals have no size yet
             model.rpn_head.init_weights()
@@ -172,7 +210,8 @@ def _predict(model: nn.Module, config: dict, host: str) -> None:
     with torch.no_grad():
         data = model.data_preprocessor(batch, False)
         if host == 'mmpretrain' and not _predicts(model):
-            model(**data, mode='tensor')
+            views = data['inputs']
+            model(views[0] if isinstance(views, list) else views)
             return
         results = model(**data, mode='predict')
     if len(results) != count:

@@ -1,5 +1,6 @@
 """Try a swap on every config that a codebase ships."""
 
+import contextlib
 import functools
 import gc
 import hashlib
@@ -19,10 +20,12 @@ from mmengine.config import utils as config_utils
 from mmattn.engine.progress import format_time
 from mmattn.stack import is_importable
 
-from .coverage_page import render_page
+from .cheap_build import random_bank
+from .coverage_page import FAILED, PASSED, STATUSES, UNCHECKED, render_page
 from .families import find_family
-from .source import config_root, list_shipped
-from .trial import FAILED, PASSED, REFUSED, run_forked, try_swap
+from .planning import plan_swap
+from .source import config_root, list_shipped, read_source
+from .trial import run_forked, try_swap
 
 
 class Coverage:
@@ -82,7 +85,7 @@ class Coverage:
         }
         if todo:
             _preload(self.host)
-            find_family(self.backbone)
+            self._plan_ahead(todo)
         counts: Counter = Counter()
         start = time.monotonic()
         for i, name in enumerate(todo):
@@ -99,10 +102,27 @@ class Coverage:
         path.write_text(text)
         return f'wrote     {path}'
 
+    def _plan_ahead(self, names: list[str]) -> None:
+        """Plan here once, so that old backbones are run once, not often.
+
+        The processes of the configs find the maps in the caches that they
+        inherit. What goes wrong goes wrong there again, and is told there.
+        """
+        print(f'{self.host}: running the old backbones', flush=True)
+        family = find_family(self.backbone)
+        for name in names:
+            with contextlib.suppress(Exception):
+                source = read_source(name)
+                plan_swap(source.config, source.host, family)
+        gc.collect()
+        gc.freeze()
+
     def _is_again(self, row: dict, retry: str | None) -> bool:
         if retry == 'changed':
             return row['version'] != self.version
-        return row['status'] == retry
+        return row['status'] == retry or (
+            retry == FAILED and row['status'] == UNCHECKED
+        )
 
     def _try(self, name: str, known: dict[str, dict], timeout: float) -> dict:
         start = time.monotonic()
@@ -171,15 +191,12 @@ def _preload(host: str) -> None:
             importlib.import_module(f'{name}.structures')
     # mmengine reads every metafile of a codebase for each `host::`.
     config_utils.load = functools.cache(config_utils.load)
-    gc.collect()
-    gc.freeze()
+    random_bank()
 
 
 def _say(done: int, total: int, counts: Counter, seconds: float) -> None:
     left = seconds / done * (total - done)
-    status = ', '.join(
-        f'{counts[name]} {name}' for name in (PASSED, REFUSED, FAILED)
-    )
+    status = ', '.join(f'{counts[name]} {name}' for name in STATUSES)
     end = '\n' if done == total or not sys.stdout.isatty() else '\r'
     if end == '\r' or done % 10 == 0 or done == total:
         print(

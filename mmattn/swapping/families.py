@@ -32,6 +32,8 @@ class Family(NamedTuple):
     """Of the maps at ``STRIDES``."""
     undecayed: tuple[str, ...]
     """Parts of the names of parameters that take no weight decay."""
+    undecayed_paths: tuple[str, ...]
+    """The same with all that stands before, for each place once."""
 
 
 def list_families() -> dict[str, tuple[str, str]]:
@@ -58,15 +60,17 @@ def find_family(name: str) -> Family:
     class_name, arch = known[name]
     with torch.device('meta'):
         backbone = getattr(backbones, class_name)(arch=arch)
-    parameters = [key for key, _ in backbone.named_parameters()]
+    found = [
+        (part, parameter[: parameter.index(part)] + part)
+        for part in _UNDECAYED
+        for parameter, _ in backbone.named_parameters()
+        if part in parameter
+    ]
     return Family(
         name,
         f'mmattn.{class_name}',
         arch,
         tuple(backbone.out_channels),
-        tuple(
-            part
-            for part in _UNDECAYED
-            if any(part in parameter for parameter in parameters)
-        ),
+        tuple(dict.fromkeys(part for part, _ in found)),
+        tuple(dict.fromkeys(path for _, path in found)),
     )

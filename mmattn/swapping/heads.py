@@ -17,6 +17,8 @@ _NOT_HEADS = (
     'init_cfg',
     'language_model',
 )
+# Heads that read the last of their maps only, unless this entry is true.
+_LAST_UNLESS = {'EncHead': 'add_lateral'}
 _WHY = 'Channels of the maps that take the place of the old ones.'
 
 
@@ -47,9 +49,7 @@ def indices_read(head: dict, levels: Sequence[Level]) -> set[int]:
     count = len(levels)
     read = set()
     if 'in_index' in head:
-        indices = head['in_index']
-        indices = [indices] if isinstance(indices, int) else indices
-        read = {i % count for i in indices}
+        read = {i % count for i in _indices(head)}
     elif isinstance(head.get('in_channels'), int):
         read = {_index_of(head, levels)}
     else:
@@ -82,6 +82,8 @@ def edit_head(head: dict, path: Path, maps: Maps) -> list[Edit]:
         olds = list(index if index is not None else range(len(named)))
         olds = [i % len(maps.old) for i in olds]
         _check(head, named, [maps.old[i].channels for i in olds])
+        if index is not None:
+            olds = [i % len(maps.old) for i in _indices(head)]
         news = [maps.positions[i] for i in olds]
         channels = type(named)(maps.new[i].channels for i in news)
         edits.append(Edit((*path, 'in_channels'), channels, _WHY))
@@ -116,6 +118,16 @@ def _edit_parts(head: dict, path: Path, maps: Maps) -> list[Edit]:
         elif _reads_single_map(where) and part == maps.old[-1].channels:
             edits.append(Edit(where, maps.new[-1].channels, _WHY))
     return edits
+
+
+def _indices(head: dict) -> list[int]:
+    """The maps that a head names, without those that it does not use."""
+    indices = head['in_index']
+    if isinstance(indices, int):
+        return [indices]
+    option = _LAST_UNLESS.get(head.get('type'))
+    used = indices if option is None or head.get(option) else indices[-1:]
+    return list(used)
 
 
 def _reads_single_map(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +17,9 @@ from .families import STRIDES
 from .refusal import SwapRefused
 
 # Side of the image that shapes are found with: a multiple of every stride,
-# and of the windows of Swin.
+# and of the windows of Swin. Where numbers are computed, a smaller one.
 _SIDE = 224
+_SMALL_SIDE = 128
 
 
 class Level(NamedTuple):
@@ -44,13 +46,32 @@ def probe_backbone(cfg: dict, host: str) -> list[Level]:
         SwapRefused: If it needs more than an image, cannot be built here, or
             returns something else than maps or vectors.
     """
-    cfg = plain(cfg)
-    cfg.pop('init_cfg', None)
-    cfg.pop('pretrained', None)
+    cfg = {k: v for k, v in cfg.items() if k not in ('init_cfg', 'pretrained')}
+    return list(_probe_backbone(_Key(plain(cfg)), host))
+
+
+class _Key:
+    """A config as the key of a cache: equal if it reads the same."""
+
+    def __init__(self, cfg: Any) -> None:
+        self.cfg = cfg
+        self.text = repr(cfg)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+
+@lru_cache(maxsize=1024)
+def _probe_backbone(key: _Key, host: str) -> tuple[Level, ...]:
+    cfg = key.cfg
     kind = str(cfg.get('type'))
     side = cfg.get('img_size', _SIDE)
     size = (side, side) if isinstance(side, int) else tuple(side)
     image = torch.empty(1, cfg.get('in_channels') or 3, *size)
+    small = _SMALL_SIDE if 'img_size' not in cfg else max(size)
     try:
         with DefaultScope.overwrite_default_scope(host):
             module = _build_without_weights(cfg)
@@ -60,7 +81,14 @@ def probe_backbone(cfg: dict, host: str) -> list[Level]:
             f'{type(error).__name__}: {error}',
         ) from error
     _check_signature(module, kind)
-    return _levels_of(_run(module, image), size[0], kind)
+    try:
+        outputs, image = _run(module, image, image[..., :small, :small])
+    except Exception as error:  # of a codebase, about an image of ours
+        raise SwapRefused(
+            'its backbone does not run on an RGB image',
+            f'{kind}: {type(error).__name__}: {error}',
+        ) from error
+    return tuple(_levels_of(outputs, image.shape[2], kind))
 
 
 def probe_neck(cfg: Any, levels: Sequence[Level], host: str) -> list[Level]:
@@ -77,24 +105,32 @@ def probe_neck(cfg: Any, levels: Sequence[Level], host: str) -> list[Level]:
     Raises:
         SwapRefused: If it does not run on these maps.
     """
+    cfgs = plain(list(cfg) if isinstance(cfg, (list, tuple)) else [cfg])
+    return list(_probe_neck(_Key(cfgs), tuple(levels), host))
+
+
+@lru_cache(maxsize=1024)
+def _probe_neck(
+    key: _Key, levels: tuple[Level, ...], host: str
+) -> tuple[Level, ...]:
+    cfgs = key.cfg
     maps = tuple(
         torch.empty(
             1, level.channels, _SIDE // level.stride, _SIDE // level.stride
         )
         for level in levels
     )
-    cfgs = plain(cfg if isinstance(cfg, (list, tuple)) else [cfg])
     try:
         with DefaultScope.overwrite_default_scope(host):
             neck = nn.Sequential(*map(_build_without_weights, cfgs))
-        outputs = _run(neck, maps)
+        outputs, _ = _run(neck, maps, maps)
     except Exception as error:  # of a codebase, about maps that do not fit
         kinds = ' and '.join(str(cfg.get('type')) for cfg in cfgs)
         raise SwapRefused(
             f'its neck {kinds} does not take these maps',
             f'{type(error).__name__}: {error}',
         ) from error
-    return _levels_of(outputs, _SIDE, 'neck')
+    return tuple(_levels_of(outputs, _SIDE, 'neck'))
 
 
 def match_levels(levels: Sequence[Level]) -> list[int]:
@@ -166,19 +202,23 @@ def _build_without_weights(cfg: dict) -> nn.Module:
     return module
 
 
-def _run(module: nn.Module, x: Any) -> Any:
-    """Run on shapes alone, or on numbers where an operation needs them."""
+def _run(module: nn.Module, x: Any, small: Any) -> tuple[Any, Any]:
+    """Run on shapes alone, or on numbers where an operation needs them.
 
-    def move(device: str) -> Any:
-        if isinstance(x, tuple):
-            return tuple(item.to(device) for item in x)
-        return x.to(device)
-
+    Returns:
+        The outputs, and which of the two inputs they are of.
+    """
     with torch.no_grad():
         try:
-            return module.to_empty(device='meta')(move('meta'))
+            return module.to_empty(device='meta')(_move(x, 'meta')), x
         except Exception:  # compiled operations know no shapes
-            return module.to_empty(device='cpu')(move('cpu'))
+            return module.to_empty(device='cpu')(_move(small, 'cpu')), small
+
+
+def _move(x: Any, device: str) -> Any:
+    if isinstance(x, tuple):
+        return tuple(item.to(device) for item in x)
+    return x.to(device)
 
 
 def _check_signature(module: nn.Module, kind: str) -> None:

@@ -8,7 +8,7 @@ from .heads import Maps, edit_head, find_heads, indices_read
 from .levels import Level, match_levels, probe_backbone, probe_neck
 from .necks import NeckReading, read_neck
 from .refusal import SwapRefused
-from .refusals import check_network, find_network
+from .refusals import check_uses, check_whole, find_network
 from .surroundings import edit_optimizer, edit_preprocessor, edit_weights
 
 
@@ -40,10 +40,11 @@ def plan_swap(
     """
     path = find_network(config)
     network = get_at(config, path)
-    check_network(config, network)
+    check_whole(config, network)
     old = probe_backbone(network['backbone'], host)
     if on_levels is not None:
         on_levels(old)
+    check_uses(network)
     edits = edit_preprocessor(config)
     edits += edit_weights(config, path)
     edits += edit_network(network, path, host, old, family, checkpoint)
@@ -61,6 +62,8 @@ def edit_network(
     checkpoint: str | None,
 ) -> list[Edit]:
     """Replace the backbone, and fit the neck and the heads to it."""
+    if not network.get('neck') and not any(find_heads(network, path)):
+        raise SwapRefused('it has no head: its pretrained weights are all')
     if any(level.stride == 0 for level in old):
         return _edit_vector(network, path, old, family, checkpoint)
     pyramid = _pyramid_of_neck(network, old, host)
@@ -70,7 +73,8 @@ def edit_network(
     neck = read_neck(network, path, old)
     read = neck.indices if neck else _read_by_heads(network, path, old)
     stages = sorted({matches[i] for i in read})
-    edits = [_backbone(network, path, stages, family, checkpoint)]
+    before = [old[i].stride for i in read]
+    edits = [_backbone(network, path, stages, family, checkpoint, before)]
     positions = {i: stages.index(matches[i]) for i in read}
     new = [Level(family.channels[i], STRIDES[i]) for i in stages]
     maps = Maps(old, new, positions)
@@ -91,17 +95,30 @@ def _backbone(
     stages: Sequence[int],
     family: Family,
     checkpoint: str | None,
+    before: Sequence[int] = (),
 ) -> Edit:
+    """Config of the new backbone.
+
+    Args:
+        before: Strides of the old maps, where they were others.
+    """
     value = dict(type=family.type, arch=family.arch, out_indices=tuple(stages))
-    why = 'No pretrained weights: --checkpoint FILE names them.'
     if network['backbone'].get('with_cp'):
         value['with_cp'] = True
-    if checkpoint is not None:
+    strides = [STRIDES[i] for i in stages]
+    why = f'Maps at stride {_join(strides)}'
+    if before and list(before) != strides:
+        why += f' in place of {_join(before)}'
+    if checkpoint is None:
+        why += '. No pretrained weights: --checkpoint FILE names them'
+    else:
         value['init_cfg'] = dict(type='Pretrained', checkpoint=checkpoint)
-        why = ''
-    strides = ', '.join(str(STRIDES[i]) for i in stages)
-    why = f'Maps at stride {strides}. {why}'.rstrip()
-    return Edit((*path, 'backbone'), value, why)
+    return Edit((*path, 'backbone'), value, f'{why}.')
+
+
+def _join(numbers: Sequence[int]) -> str:
+    *most, last = map(str, numbers)
+    return f'{", ".join(most)} and {last}' if most else last
 
 
 def _edit_vector(

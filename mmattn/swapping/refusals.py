@@ -64,8 +64,8 @@ def find_network(config: dict) -> Path:
     raise SwapRefused('it has no backbone', detail)
 
 
-def check_network(config: dict, network: dict) -> None:
-    """Refuse what is known to be hard-wired.
+def check_whole(config: dict, network: dict) -> None:
+    """Refuse what has no backbone that could be taken out.
 
     Raises:
         SwapRefused: With the reason.
@@ -76,6 +76,16 @@ def check_network(config: dict, network: dict) -> None:
     for name, table in ((algorithm, _ALGORITHMS), (kind, _BACKBONES)):
         if name in table:
             raise SwapRefused(table[name], name)
+
+
+def check_uses(network: dict) -> None:
+    """Refuse networks that use more of their backbone than its maps.
+
+    Raises:
+        SwapRefused: With the reason.
+    """
+    backbone = network['backbone']
+    kind = str(backbone['type']).rpartition('.')[2]
     shared = get_at(network, ('roi_head', 'shared_head', 'type'))
     if shared is not None:
         raise SwapRefused(_STAGE, f'roi_head.shared_head is a {shared}')

@@ -34,9 +34,11 @@ def make_batch(config: dict, host: str, training: bool) -> dict:
         return _segmentation(model)
     if host == 'mmdet' and model['type'] not in _CLASSIFIERS:
         return _detection_batch(model, training)
-    if model['type'] in ('ImageClassifier', 'BaseReID') or host == 'mmdet':
+    if model['type'] in _CLASSIFIERS or host == 'mmdet':
         return _classification(config)
-    return _views(config) if training else _classification(config)
+    if model['type'] == 'ImageToImageRetriever':
+        return _classification(config)
+    return _views(config)
 
 
 _CLASSIFIERS = ('ImageClassifier', 'BaseReID')
@@ -72,13 +74,7 @@ def _classification(config: dict) -> dict:
         if multi:
             sample.set_gt_score(torch.eye(classes)[label])
         samples.append(sample)
-    size = _crop_size(config)
-    return dict(inputs=[_image(size) for _ in samples], data_samples=samples)
-
-
-def _crop_size(config: dict) -> tuple[int, int]:
-    # Square: relative positions of some heads are.
-    return (64, 64)
+    return dict(inputs=[_image() for _ in samples], data_samples=samples)
 
 
 def _views(config: dict) -> dict:
@@ -87,7 +83,8 @@ def _views(config: dict) -> dict:
 
     crops = get_at(config, ('model', 'head', 'loss', 'num_crops'), [2])
     inputs = [
-        [_image((64, 64)) for _ in range(_BATCH)] for _ in range(sum(crops))
+        torch.stack([_image((64, 64)) for _ in range(_BATCH)])
+        for _ in range(sum(crops))
     ]
     return dict(inputs=inputs, data_samples=[DataSample()] * _BATCH)
 
@@ -185,7 +182,7 @@ def _detection_sample(model: dict, index: int) -> Any:
         instances_ids=labels[:0],
     )
     sample.proposals = InstanceData(
-        bboxes=HorizontalBoxes(boxes), scores=torch.ones(len(boxes))
+        bboxes=boxes, scores=torch.ones(len(boxes))
     )
     stuff = torch.from_numpy(masks.any(0)).long()[None]
     sample.gt_sem_seg = PixelData(sem_seg=stuff)

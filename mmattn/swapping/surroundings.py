@@ -14,8 +14,13 @@ _RECIPES = {
     'mmseg': (6e-5, 16, 0.01),
     'mmpretrain': (1e-3, 1024, 0.05),
 }
+# Below it the recipe of DETR and its heirs lets norms decay with the rest.
+_LEAST_DECAY = 1e-4
 # They know the names of other backbones only; mmpretrain's asks the backbone.
-_NAME_BOUND = ('LearningRateDecayOptimizerConstructor', 'LayerDecay')
+_NAME_BOUND = (
+    'LayerDecayOptimizerConstructor',
+    'LearningRateDecayOptimizerConstructor',
+)
 
 
 def edit_preprocessor(config: dict) -> list[Edit]:
@@ -77,19 +82,21 @@ def edit_optimizer(config: dict, family: Family, host: str) -> list[Edit]:
     edits = []
     if wrapper['optimizer'].get('type') != 'AdamW':
         edits.append(_adamw(config, host))
-    keys = {part: dict(decay_mult=0.0) for part in family.undecayed}
-    old = get_at(wrapper, ('paramwise_cfg', 'custom_keys'), {})
-    missing = {key: value for key, value in keys.items() if key not in old}
+    old = get_at(wrapper, ('paramwise_cfg', 'custom_keys')) or {}
+    missing = _undecayed(family, old, wrapper['optimizer'])
     why = 'Norms and position tables of the backbone do not decay.'
-    if str(wrapper.get('constructor', '')).startswith(_NAME_BOUND):
+    if wrapper.get('constructor') in _NAME_BOUND:
         edits.append(
             Edit(
                 (*path, 'constructor'),
-                'DefaultOptimWrapperConstructor',
+                'mmattn.LayerDecayOptimWrapperConstructor',
                 'The one before knows the layers of other backbones only.',
             )
         )
-        value = dict(custom_keys={**old, **missing})
+        value = dict(
+            layer_decay_rate=wrapper['paramwise_cfg'].get('decay_rate', 1.0),
+            custom_keys={**old, **missing},
+        )
         edits.append(Edit((*path, 'paramwise_cfg'), value, why))
     elif not isinstance(wrapper.get('paramwise_cfg'), dict):
         value = dict(custom_keys=missing)
@@ -100,6 +107,21 @@ def edit_optimizer(config: dict, family: Family, host: str) -> list[Edit]:
             Edit((*where, key), value, why) for key, value in missing.items()
         ]
     return edits
+
+
+def _undecayed(family: Family, old: dict, optimizer: dict) -> dict:
+    """Keys of the parameters that do not decay, as far as they are missing.
+
+    mmengine takes the longest key that is part of a parameter's name. A key
+    for the whole backbone hides the short ones: each place is named then.
+    """
+    parts, rule = family.undecayed, dict(decay_mult=0.0)
+    whole = next((key for key in ('backbone', 'backbone.') if key in old), '')
+    decays = optimizer.get('weight_decay', 0) > _LEAST_DECAY
+    if whole and decays and old[whole].get('decay_mult', 1) != 0:
+        parts = [f'backbone.{path}' for path in family.undecayed_paths]
+        rule = {**old[whole], **rule}
+    return {part: dict(rule) for part in parts if part not in old}
 
 
 def _adamw(config: dict, host: str) -> Edit:

@@ -15,10 +15,10 @@ from .refusals import find_network
 from .source import Source, read_source
 from .writing import write_config
 
-# How config names of the codebases write the backbones that they ship.
+# How the part of a config's name that says the backbone begins.
 _BACKBONE = re.compile(
-    r'(r|x|s|hrnet|hr|regnet|res|convnext|swin|mobilenet|vgg|pvt|eff|mit|'
-    r'twins|segnext|poolformer|se-|v-)[a-z]*-?v?\d*.*'
+    r'[rxs]\d|res|hr|regnet|swin|convnext|mobilenet|vgg|pvt|twins|mit|vit|'
+    r'beit|mae|mscan|poolformer|d53|cspnext|[slmx]$|tiny$|nano$'
 )
 
 
@@ -30,12 +30,13 @@ class Swapped(NamedTuple):
     is_checked: bool
 
     def __str__(self) -> str:
-        done = 'checked: a loss and a prediction' if self.is_checked else ''
-        lines = [
-            f'wrote     {self.path}',
-            f'changed   {len(self.edits)} entries',
-        ]
-        return '\n'.join([*lines, done] if done else lines)
+        paths = dict.fromkeys(
+            '.'.join(map(str, edit.path)) for edit in self.edits
+        )
+        lines = [f'wrote     {self.path}', f'changed   {", ".join(paths)}']
+        if self.is_checked:
+            lines.insert(0, 'checked   a loss and a prediction')
+        return '\n'.join(lines)
 
 
 def swap_backbone(
@@ -85,19 +86,20 @@ def swap_backbone(
                 f'the check of {source} with {backbone} failed, nothing was '
                 f'written: {error}'
             ) from error
-    out = out or Path(new_name(read.path, family))
+    out = out or Path(f'{new_name(read.path, family)}.py')
     write_config(read, edits, out, make_head(read, family), force)
     return Swapped(out, edits, check)
 
 
 def new_name(path: Path, family: Family) -> str:
     """Name of a config with the backbone's part replaced, or added."""
-    parts = path.stem.split('_')
+    first, *parts = path.stem.split('_')
     for i, part in enumerate(parts):
-        if i > 0 and _BACKBONE.fullmatch(part):
-            parts[i] = family.name
-            return '_'.join(parts) + '.py'
-    return '_'.join([parts[0], family.name, *parts[1:]]) + '.py'
+        if _BACKBONE.match(part):
+            return '_'.join([first, *parts[:i], family.name, *parts[i + 1 :]])
+    if _BACKBONE.match(first):  # a classifier's name begins with it
+        return '_'.join([family.name, *parts])
+    return '_'.join([first, family.name, *parts])
 
 
 def make_head(source: Source, family: Family) -> str:

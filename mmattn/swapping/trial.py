@@ -5,6 +5,7 @@ import gc
 import hashlib
 import json
 import os
+import re
 import select
 import signal
 import tempfile
@@ -16,6 +17,7 @@ from typing import Any
 from mmattn.engine.usage import UsageError
 
 from .checking import CheckFailed, check_model, shrink_model
+from .coverage_page import FAILED, PASSED, REFUSED, UNCHECKED
 from .edits import apply_edits
 from .families import find_family
 from .planning import plan_swap
@@ -25,7 +27,11 @@ from .source import read_source
 from .swap import make_head
 from .writing import write_config
 
-PASSED, REFUSED, FAILED = 'passed', 'refused', 'failed'
+# What a codebase says of a package, or an operation, that is not there.
+_ABSENT = re.compile(
+    r'is not installed|No module named|please install|urlopen error|'
+    r'implementation for device cpu not found'
+)
 
 
 def try_swap(name: str, backbone: str, known: dict[str, dict]) -> dict:
@@ -48,7 +54,12 @@ def try_swap(name: str, backbone: str, known: dict[str, dict]) -> dict:
         row.update(status=REFUSED, reason=error.reason, detail=str(error))
     except CheckFailed as error:
         reason = str(error).partition(':')[0]
-        row.update(status=FAILED, reason=reason, detail=str(error))
+        status = FAILED
+        if _ABSENT.search(str(error)):
+            status, reason = UNCHECKED, 'something is not installed here'
+        elif _fails_anyway(name):
+            reason = 'the source fails the check as well'
+        row.update(status=status, reason=reason, detail=str(error))
     except UsageError as error:
         row.update(status=REFUSED, reason='unreadable', detail=str(error))
     except Exception as error:  # a mistake of ours: counted as one
@@ -78,6 +89,16 @@ def _try_swap(
         return
     has_loss = check_model(config, source.host, find_network(config))
     row.update(status=PASSED, reason='' if has_loss else 'no loss')
+
+
+def _fails_anyway(name: str) -> bool:
+    """Whether a config fails the check with its own backbone too."""
+    source = read_source(name)
+    try:
+        check_model(source.config, source.host, find_network(source.config))
+    except CheckFailed:
+        return True
+    return False
 
 
 def _noting(row: dict) -> Callable[[list], None]:
@@ -128,9 +149,10 @@ def run_forked(call: Callable[[], dict], seconds: float) -> dict:
             if not part:
                 break
             text += part
-    _, status = os.waitpid(child, 0)
+    _, status, usage = os.wait4(child, 0)
     if text and status == 0:
-        return json.loads(text)
+        cpu = round(usage.ru_utime + usage.ru_stime, 2)
+        return dict(json.loads(text), cpu=cpu)
     reason = 'timeout' if os.WIFSIGNALED(status) else 'crash'
     return dict(
         status=FAILED, reason=reason, detail=f'the process ended so: {status}'

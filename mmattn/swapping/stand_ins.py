@@ -1,0 +1,136 @@
+"""What the check of a model takes in place of what must be downloaded.
+
+The language model of detectors that read a prompt, and the assignment solver
+of trackers: neither says anything about the backbone.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+# Channels of BERT, which the heads of these detectors are sized for.
+_CHANNELS = 768
+
+
+class Words:
+    """Prompts cut into words; every word is a token.
+
+    Args:
+        prompts (Sequence[str]): As many as there are images.
+    """
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        self.spans = [
+            [found.span() for found in re.finditer(r'\w+|[^\w\s]', prompt)]
+            for prompt in prompts
+        ]
+        count = max(map(len, self.spans))
+        self.input_ids = torch.zeros(len(prompts), count, dtype=torch.long)
+
+    def char_to_token(self, position: int) -> int | None:
+        """Index of the word at a character of the first prompt."""
+        for index, (start, end) in enumerate(self.spans[0]):
+            if start <= position < end:
+                return index
+        return None
+
+
+class StandInLanguageModel(nn.Module):
+    """Random embeddings of words in the form of mmdet's ``BertModel``.
+
+    Args:
+        with_sentences (bool): Words attend to each other in a matrix of their
+            own, and are not padded: what Grounding DINO wants.
+    """
+
+    pad_to_max = False
+    max_tokens = 256
+
+    def __init__(self, with_sentences: bool) -> None:
+        super().__init__()
+        body = nn.Embedding(self.max_tokens, _CHANNELS)
+        body.language_dim = _CHANNELS  # read by the detector
+        self.language_backbone = nn.ModuleDict(dict(body=body))
+        self.with_sentences = with_sentences
+
+    def tokenizer(self, prompts: Sequence[str], **_: Any) -> Words:
+        """Cut prompts into words."""
+        return Words(prompts)
+
+    def forward(self, prompts: Sequence[str], **_: Any) -> dict[str, Tensor]:
+        """Embed prompts, ``(B, L, 768)``."""
+        batch, length = Words(prompts).input_ids.shape
+        shape = (batch, length, length)
+        if not self.with_sentences:
+            length = self.max_tokens
+            shape = (batch, length)
+        positions = torch.arange(length).expand(batch, length)
+        embedded = self.language_backbone['body'](positions)
+        return dict(
+            embedded=embedded,
+            hidden=embedded,
+            masks=torch.ones(shape, dtype=torch.bool),
+            position_ids=positions,
+            text_token_mask=torch.ones(batch, length, dtype=torch.bool),
+        )
+
+
+class _Bert:
+    """The one number that the head of GLIP asks the config of BERT for."""
+
+    @staticmethod
+    def from_pretrained(name: str) -> SimpleNamespace:
+        """Answer without a download."""
+        return SimpleNamespace(hidden_size=_CHANNELS)
+
+
+def _solve(
+    cost: np.ndarray, extend_cost: bool, cost_limit: float
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Match rows and columns below a cost, as ``lap.lapjv`` does.
+
+    Returns:
+        The cost, the column of each row and the row of each column; -1 where
+        there is none.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(cost)
+    near = cost[rows, columns] <= cost_limit
+    rows, columns = rows[near], columns[near]
+    column_of, row_of = (np.full(size, -1) for size in cost.shape)
+    column_of[rows], row_of[columns] = columns, rows
+    return float(cost[rows, columns].sum()), column_of, row_of
+
+
+@contextmanager
+def stand_ins(model: dict) -> Iterator[None]:
+    """Let the algorithms that want a download run without it.
+
+    Args:
+        model: Config of the model, changed where it names a language model.
+    """
+    language = model.get('language_model')
+    with ExitStack() as stack:
+        if language:
+            sentences = bool(language.get('use_sub_sentence_represent'))
+            model['language_model'] = dict(
+                type=StandInLanguageModel, with_sentences=sentences
+            )
+            head = 'mmdet.models.dense_heads.atss_vlfusion_head'
+            stack.enter_context(patch(f'{head}.BertConfig', _Bert))
+            stack.enter_context(patch(f'{head}.BertEncoderLayer', nn.Identity))
+        if model.get('tracker'):
+            for tracker in ('byte_tracker', 'ocsort_tracker'):
+                solver = SimpleNamespace(lapjv=_solve)
+                name = f'mmdet.models.trackers.{tracker}.lap'
+                stack.enter_context(patch(name, solver))
+        yield

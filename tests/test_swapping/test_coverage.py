@@ -1,0 +1,128 @@
+"""Runs over many configs, and their page."""
+
+import json
+import os
+import time
+
+import pytest
+
+from mmattn.swapping import coverage as coverage_module
+from mmattn.swapping.coverage import Coverage, read_journal
+from mmattn.swapping.coverage_page import render_page, yields_maps
+from mmattn.swapping.trial import run_forked, try_swap
+
+SAMPLE = 8
+
+
+@pytest.mark.parametrize('backbone', ['boat-swin-tiny', 'smt-tiny'])
+@pytest.mark.parametrize('host', ['mmpretrain', 'mmseg', 'mmdet'])
+def test_a_sample_is_swapped_or_refused(host, backbone, tmp_path):
+    run = Coverage(host, backbone, tmp_path / 'journal.jsonl')
+    rows = run.run(sample=SAMPLE, seed=3)
+    assert len(rows) == SAMPLE
+    wrong = [row for row in rows if row['status'] not in ('passed', 'refused')]
+    assert wrong == []
+    assert sum(row['status'] == 'passed' for row in rows) >= SAMPLE // 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('backbone', ['boat-swin-tiny', 'smt-tiny'])
+@pytest.mark.parametrize('host', ['mmpretrain', 'mmseg', 'mmdet'])
+def test_nearly_all_that_yield_maps_pass(host, backbone, tmp_path):
+    rows = Coverage(host, backbone, tmp_path / 'journal.jsonl').run()
+    rows = [row for row in rows if yields_maps(row)]
+    passed = sum(row['status'] == 'passed' for row in rows)
+    assert passed >= 0.95 * len(rows)
+
+
+def test_forked_function_answers_hangs_or_dies():
+    assert run_forked(lambda: dict(status='passed'), 60)['status'] == 'passed'
+    start = time.monotonic()
+    row = run_forked(lambda: time.sleep(60), 0.2)
+    assert (row['status'], row['reason']) == ('failed', 'timeout')
+    assert time.monotonic() - start < 30
+    assert run_forked(lambda: os._exit(3), 60)['reason'] == 'crash'
+    assert run_forked(lambda: 1 / 0, 60)['reason'] == 'crash'
+
+
+def test_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    tried = []
+
+    def answer(call, seconds):
+        tried.append(1)
+        return dict(
+            status='failed' if len(tried) == 2 else 'passed',
+            reason='',
+            detail='',
+            algorithm='X',
+            key=str(len(tried)),
+        )
+
+    names = [f'mmdet::a/{i}.py' for i in range(3)]
+    monkeypatch.setattr(coverage_module, 'run_forked', answer)
+    monkeypatch.setattr(coverage_module, '_preload', lambda host: None)
+    monkeypatch.setattr(coverage_module, 'list_shipped', lambda host: names)
+    journal = tmp_path / 'new' / 'journal.jsonl'
+    run = Coverage('mmdet', 'boat-swin-nano', journal)
+    assert [row['status'] for row in run.run()] == [
+        'passed',
+        'failed',
+        'passed',
+    ]
+    journal.write_text(journal.read_text() + '{"cut short')
+    assert len(tried) == 3
+    run.run()
+    assert len(tried) == 3
+    rows = run.run(retry='failed')
+    assert len(tried) == 4
+    assert [row['status'] for row in rows] == ['passed'] * 3
+    assert len(read_journal(journal)) == 3
+    run.version = 'another'
+    run.run(retry='changed')
+    assert len(tried) == 7
+
+
+def test_result_of_the_same_model_is_shared():
+    name = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
+    key = try_swap(name, 'boat-swin-nano', {})['key']
+    known = {key: dict(status='passed', reason='as before')}
+    other = 'mmpretrain::resnet/resnet101_8xb32_in1k.py'
+    row = try_swap(other, 'boat-swin-nano', known)
+    assert row['shared'] and row['reason'] == 'as before'
+
+
+@pytest.mark.parametrize(
+    'host, strides, expected',
+    [
+        ('mmdet', [4, 8, 16, 32], True),
+        ('mmseg', [4, 8, 8, 8], True),
+        ('mmdet', [32], True),
+        ('mmseg', [16, 16, 16, 16], False),
+        ('mmseg', [16, 8, 4], False),
+        ('mmpretrain', [32], True),
+        ('mmpretrain', [0], False),
+        ('mmpretrain', None, False),
+    ],
+)
+def test_what_counts_as_maps(host, strides, expected):
+    assert yields_maps(dict(host=host, strides=strides)) is expected
+
+
+def test_page_counts_exactly():
+    base = dict(host='mmdet', backbone='smt-tiny', strides=[4, 8, 16, 32])
+    base.update(algorithm='FCOS', reason='', detail='', version='1')
+    rows = [
+        dict(base, config=str(i), status='passed', key=f'{i % 2}')
+        for i in range(3)
+    ]
+    rows.append(dict(base, config='3', status='failed', detail='why < |'))
+    rows.append(
+        dict(base, config='4', status='refused', reason='no', strides=None)
+    )
+    page = render_page(json.loads(json.dumps(rows)))
+    assert '2 models for 3 configs' in page
+    assert '| mmdet | smt-tiny | 5 | 3 (60.0%) | 1 | 0 | 1 |' in page
+    assert '| mmdet | smt-tiny | 4 | 3 (75.0%) | 0 | 0 | 1 |' in page
+    assert '| mmdet | smt-tiny | refused | no | 1 |' in page
+    assert '| mmdet | FCOS | smt-tiny | 3 | 1 |  | 1 |' in page
+    assert '- `3`, smt-tiny: why &lt; &#124;' in page

@@ -1,0 +1,88 @@
+"""Configs by path and by name."""
+
+import pytest
+from mmengine.config import Config
+
+from mmattn.engine.usage import UsageError
+from mmattn.swapping.families import find_family
+from mmattn.swapping.source import config_root, list_shipped, read_source
+from mmattn.swapping.swap import new_name
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py',
+        # A folder that mmengine's pattern does not know.
+        'mmdet::legacy_1.x/retinanet_r50_fpn_1x_coco_v1.py',
+    ],
+)
+def test_shipped_config_is_inherited_by_name(name, tmp_path):
+    source = read_source(name)
+    host = name.partition('::')[0]
+    assert (source.host, source.name) == (host, name)
+    child = tmp_path / 'child.py'
+    base = source.base_for(child)
+    assert base.startswith(f'{host}::')
+    child.write_text(f'_base_ = {base!r}\n')
+    assert Config.fromfile(child).model.type == source.config['model']['type']
+    # By its path it is the same config.
+    assert read_source(str(source.path)).name == name
+
+
+def test_own_config_is_inherited_by_a_relative_path(tmp_path):
+    path = tmp_path / 'a' / 'mine.py'
+    path.parent.mkdir()
+    path.write_text("default_scope = 'mmdet'\nmodel = dict(type='X')\n")
+    source = read_source(str(path))
+    assert source.base_for(tmp_path / 'b' / 'new.py') == '../a/mine.py'
+
+
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('mmdet::fcos/fcos_r50_fpn_1x_coc.py', 'did you mean fcos_'),
+        ('no/such.py', "expects a config file or one of .*'no/such.py'"),
+        ('mmrotate::a/b.py', 'got mmrotate::, which is not installed'),
+    ],
+)
+def test_unknown_source(text, message):
+    with pytest.raises(UsageError, match=message):
+        read_source(text)
+
+
+def test_config_of_another_codebase_or_that_breaks(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text("default_scope = 'mmagic'\n")
+    with pytest.raises(UsageError, match="got 'mmagic'"):
+        read_source(str(path))
+    path.write_text('a = b\n')
+    with pytest.raises(UsageError, match='cannot read the config.*NameError'):
+        read_source(str(path))
+
+
+def test_bases_are_not_listed():
+    names = list_shipped('mmdet')
+    assert len(names) > 700
+    assert not any('_base_' in name for name in names)
+    assert (config_root('mmdet') / names[0].partition('::')[2]).is_file()
+
+
+@pytest.mark.parametrize(
+    'old, new',
+    [
+        ('mask-rcnn_r50_fpn_1x_coco', 'mask-rcnn_smt-nano_fpn_1x_coco'),
+        ('resnet50_8xb32_in1k', 'smt-nano_8xb32_in1k'),
+        ('yolox_s_8xb8-300e_coco', 'yolox_smt-nano_8xb8-300e_coco'),
+        ('ssd300_coco', 'ssd300_smt-nano_coco'),
+    ],
+)
+def test_name_of_the_new_config(old, new, tmp_path):
+    assert new_name(tmp_path / f'{old}.py', find_family('smt-nano')) == new
+
+
+def test_families_have_the_names_of_config_files():
+    assert find_family('boat-swin-tiny').channels == (96, 192, 384, 768)
+    assert find_family('swin-nano').type == 'mmattn.AttentionPyramid'
+    with pytest.raises(UsageError, match="one of boat-swin-nano.*'resnet'"):
+        find_family('resnet')
