@@ -35,6 +35,7 @@ from mmattn.checkpoints import load_file  # noqa: E402
 from mmattn.engine import single_image  # noqa: E402
 from mmattn.engine.run_config import check_pretrained, read_config  # noqa: E402
 from mmattn.engine.usage import UsageError, run_command  # noqa: E402
+from mmattn.swapping import list_families  # noqa: E402
 from mmattn.visualization import attention  # noqa: E402
 
 
@@ -171,28 +172,21 @@ def main() -> None:
 
 
 def build_backbone(name: str, checkpoint: str | None) -> nn.Module:
-    """Build a backbone by its name, ``family-arch``.
+    """Build a backbone by its name, such as ``boat-swin-nano``.
 
     Raises:
         UsageError: If there is no such backbone.
     """
-    known = {}
-    for kind in (getattr(backbones, name) for name in backbones.__all__):
-        for arch in getattr(kind, 'arch_zoo', ()):
-            # The archs of AttentionPyramid name the attention.
-            family = kind.__name__.lower()
-            full = arch if '-' in arch else f'{family}-{arch}'
-            known[full.replace('-', '')] = (kind, arch, full)
-    key = name.lower().replace('-', '').replace('_', '')
-    if key not in known:
+    known = list_families()
+    if name not in known:
         raise UsageError(
-            f'--backbone expects one of '
-            f'{", ".join(sorted(full for *_, full in known.values()))} '
-            f'(hyphens do not matter), got {name!r}'
+            f'--backbone expects one of {", ".join(known)}, got {name!r}'
         )
-    kind, arch, _ = known[key]
+    kind, arch = known[name]
     pretrained = dict(type='Pretrained', checkpoint=checkpoint)
-    model = kind(arch=arch, init_cfg=pretrained if checkpoint else None)
+    model = getattr(backbones, kind)(
+        arch=arch, init_cfg=pretrained if checkpoint else None
+    )
     model.init_weights()
     return model.eval()
 

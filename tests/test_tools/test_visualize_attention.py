@@ -83,7 +83,7 @@ def test_configs_of_three_hosts(config, names, run, image, tmp_path):
 def test_a_backbone_with_weights_and_chosen_pixels(run, image, tmp_path):
     torch.manual_seed(1)
     torch.save(SMT('nano').state_dict(), tmp_path / 'smt.pth')
-    args = (image, '--backbone', 'SMT-nano', '--stages', 2, '--out-dir')
+    args = (image, '--backbone', 'smt-nano', '--stages', 2, '--out-dir')
     pictures = []
     for folder, more in (
         ('a', ['--checkpoint', tmp_path / 'smt.pth']),
@@ -104,7 +104,10 @@ def test_a_backbone_with_weights_and_chosen_pixels(run, image, tmp_path):
 @pytest.mark.parametrize(
     'words, message',
     [
-        (['--backbone', 'boat-swin-huge'], r'one of .*boatswin-nano.* swin-n'),
+        (
+            ['--backbone', 'boat-swin-huge'],
+            r'one of boat-swin-nano, .* swin-nano',
+        ),
         ([], 'expects a config or --backbone, one of them'),
         ([CLASSIFIER, '--backbone', 'x'], 'expects a config or --backbone'),
         (['--backbone', 'smt-nano', '--max-heads', 0], 'expects at least 1, '),
