@@ -36,27 +36,6 @@ def any_size(
     return build
 
 
-def with_impl(build: Build, impl: str) -> Build:
-    """A builder that forces an implementation on the attentions inside.
-
-    See ``mmattn.ops.list_implementations``.
-    """
-
-    def build_and_force(size: Size) -> nn.Module:
-        model = build(size)
-        forced = [m for m in model.modules() if hasattr(m, 'impl')]
-        for module in forced:
-            module.impl = impl
-        if not forced:
-            raise ValueError(
-                f'impl={impl!r} expects a model with attentions of mmattn, '
-                f'got {type(model).__name__} without'
-            )
-        return model
-
-    return build_and_force
-
-
 def choose_outputs(
     backbone: type, options: dict[str, Any], outputs: str
 ) -> dict[str, Any]:

@@ -7,17 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn
-
-from mmattn.backbones import (
-    SMT,
-    AttentionPyramid,
-    BOATCSWin,
-    BOATSwin,
-    CSWin,
-    PerspectiveEncoder,
-)
+from mmattn import backbones
 from mmattn.engine.run_config import HOSTS
+from mmattn.ops import list_implementations
+from mmattn.swapping import list_families
 
 from .builders import (
     Build,
@@ -28,38 +21,25 @@ from .builders import (
     from_file,
     from_registry,
     from_timm,
-    with_impl,
 )
 
-FAMILIES = {
-    'boat-cswin': BOATCSWin,
-    'boat-swin': BOATSwin,
-    'cswin': CSWin,
-    'perspective': PerspectiveEncoder,
-    'smt': SMT,
-}
 # What a subject computes: its last map, or a map of each of its stages.
 OUTPUTS = ('last', 'all')
 
 
 class Subject(NamedTuple):
-    """Something to measure: its name, and what builds it for a size."""
+    """Something to measure.
+
+    Attributes:
+        name: As the command line has it.
+        build: Builds it for a size.
+        impl: Implementation that all operations of ours which have it take;
+            None for those that they choose.
+    """
 
     name: str
     build: Build
-
-
-def own_archs() -> dict[str, tuple[type[nn.Module], str]]:
-    """Class and arch of each of our backbones, by name: boat-swin-tiny."""
-    names = {
-        f'{family}-{arch}': (backbone, arch)
-        for family, backbone in FAMILIES.items()
-        for arch in backbone.arch_zoo
-    }
-    pyramids = {
-        arch: (AttentionPyramid, arch) for arch in AttentionPyramid.arch_zoo
-    }
-    return names | pyramids
+    impl: str | None = None
 
 
 def read_subjects(texts: Sequence[str], outputs: str) -> list[Subject]:
@@ -89,8 +69,8 @@ def read_subject(text: str, outputs: str = 'last') -> Subject:
     - a class or function in a file: ``path/to/file.py:Class``.
 
     Keyword arguments may follow: ``boat-swin-tiny(window_size=14)``. The
-    argument ``impl`` of a backbone or config goes to all attentions of ours
-    inside: ``boat-swin-tiny(impl='reference')``.
+    argument ``impl`` of a backbone or config is an implementation for all
+    operations of ours that have it: ``boat-swin-tiny(impl='reference')``.
 
     Args:
         text: The name.
@@ -105,14 +85,12 @@ def read_subject(text: str, outputs: str = 'last') -> Subject:
         ImportError: If timm or a codebase is not installed.
     """
     name, options = _split_arguments(text)
-    if 'impl' not in options or _is_foreign(name):
-        return Subject(text, _find_build(name, options, outputs))
-    impl = options.pop('impl')
-    return Subject(text, with_impl(_find_build(name, options, outputs), impl))
-
-
-def _is_foreign(name: str) -> bool:
-    return name.startswith('timm:') or '.py:' in name
+    is_foreign = name.startswith('timm:') or '.py:' in name
+    impl = None if is_foreign else options.pop('impl', None)
+    known = {row.name for row in list_implementations()}
+    if impl is not None and impl not in known:
+        raise ValueError(f'impl is expected in {sorted(known)}, got {impl!r}')
+    return Subject(text, _find_build(name, options, outputs), impl)
 
 
 def _find_build(name: str, options: dict[str, Any], outputs: str) -> Build:
@@ -125,8 +103,9 @@ def _find_build(name: str, options: dict[str, Any], outputs: str) -> Build:
     if of_host or name.endswith('.py'):
         path = find_host_config(*of_host.groups()) if of_host else name
         return from_config(str(path), options, outputs)
-    if name in own_archs():
-        backbone, arch = own_archs()[name]
+    if name in list_families():
+        kind, arch = list_families()[name]
+        backbone = getattr(backbones, kind)
         options = choose_outputs(backbone, options, outputs)
         return any_size(name, backbone, dict(arch=arch) | options)
     if re.fullmatch(r'\w+\.\w+', name):
@@ -154,8 +133,8 @@ def _split_arguments(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _unknown(name: str) -> str:
-    names = list(own_archs())
-    close = difflib.get_close_matches(name, names, n=3) or sorted(names)
+    names = list(list_families())
+    close = difflib.get_close_matches(name, names, n=3) or names
     return (
         'a model is expected: an arch of ours, scope.Class, config.py, '
         'mmdet::path/config.py, mmpretrain:config, timm:name or '

@@ -1,16 +1,19 @@
 """One model on one batch of images: its steps, and what they need."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
+from mmattn.ops import force_implementation, list_implementations
+
 from .builders import Size
-from .cost import count_cost
+from .cost import Cost, count_cost
 from .memory import kept_bytes, moved_bytes
 from .operations import Operation, profile_operations
 from .subjects import Subject
@@ -65,7 +68,18 @@ class Trial:
     ) -> None:
         self.subject, self.settings = subject, settings
         model = subject.build(size)
-        self.cost = count_cost(model, torch.rand(1, 3, *size))
+        self.operations = [
+            row.operation
+            for row in list_implementations()
+            if row.name == subject.impl
+        ]
+        has_any = any(hasattr(module, 'impl') for module in model.modules())
+        if self.operations and not has_any:
+            raise ValueError(
+                f'impl={subject.impl!r} expects attentions of mmattn, got '
+                f'{type(model).__name__} without any'
+            )
+        self.cost = _count(model, size)
         images = torch.rand(settings.batch, 3, *size)
         if not settings.with_amp:
             model.to(settings.dtype)
@@ -99,7 +113,8 @@ class Trial:
         """Bytes that one image's forward pass keeps for the backward pass."""
         self._drop_gradients()
         besides = [*self._constants(), self.images]
-        return kept_bytes(self._loss, besides) / len(self.images)
+        with self._forced():
+            return kept_bytes(self._loss, besides) / len(self.images)
 
     def find_peak(self, step: Step) -> int | None:
         """Most bytes of the GPU during a step, as if alone in the process."""
@@ -123,13 +138,14 @@ class Trial:
 
     def infer(self) -> None:
         """One step of inference."""
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), self._autocast(), self._forced():
             self.model(self.images)
 
     def train(self) -> None:
         """One step of training, up to the gradients."""
         self._drop_gradients()
-        self._loss().backward()
+        with self._forced():  # blocks may run again in the backward pass
+            self._loss().backward()
 
     def _loss(self) -> Tensor:
         with self._autocast():
@@ -149,9 +165,29 @@ class Trial:
             return nullcontext()
         return torch.autocast(settings.device.type, settings.dtype)
 
+    @contextmanager
+    def _forced(self) -> Iterator[None]:
+        """Let operations take what the subject names."""
+        for operation in self.operations:
+            force_implementation(operation, self.subject.impl)
+        try:
+            yield
+        finally:
+            for operation in self.operations:
+                force_implementation(operation, 'auto')
+
     def _constants(self) -> list[Tensor]:
         return [*self.module.parameters(), *self.module.buffers()]
 
     def _drop_gradients(self) -> None:
         for parameter in self.module.parameters():
             parameter.grad = None
+
+
+def _count(model: nn.Module, size: Size) -> Cost:
+    """The cost of one image; of a model of ours by its shapes alone."""
+    is_ours = type(model).__module__.startswith('mmattn.')
+    # Definitions hold all scores of an attention: too many to compute.
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake if is_ours else nullcontext():
+        return count_cost(model, torch.rand(1, 3, *size))

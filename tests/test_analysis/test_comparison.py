@@ -5,8 +5,12 @@ import torch
 from torch import nn
 
 from mmattn.analysis.comparison import compare
+from mmattn.analysis.cost import count_cost
 from mmattn.analysis.subjects import Subject
 from mmattn.analysis.trial import MODES, Settings
+from mmattn.attentions import WindowAttention
+from mmattn.backbones import BOATSwin
+from mmattn.ops import watch_choices
 
 BATCH, CHANNELS = 2, 5
 SIZE = (4, 7)
@@ -78,6 +82,13 @@ def test_costs_are_those_of_one_image(rows):
     assert rows[2].moved_bytes > rows[0].moved_bytes > 2 * kept
 
 
+def test_a_model_of_ours_costs_what_it_computes():
+    ours = Subject('ours', lambda size: BOATSwin('nano', out_indices=(0,)))
+    (row,) = compare([ours], (32, 40), ['inference'], settings())
+    computed = count_cost(ours.build(SIZE), torch.rand(1, 3, 32, 40))
+    assert row.multiply_adds == computed.multiply_adds > 0
+
+
 def test_a_step_sees_mode_gradients_and_types():
     seen = []
 
@@ -115,6 +126,34 @@ def test_a_step_sees_mode_gradients_and_types():
             expected = (is_training, is_training, True, weights, maps)
             # The first call only counts multiply-adds.
             assert set(seen[1:]) == {expected}
+
+
+def test_a_named_implementation_runs_and_no_other():
+    taken = {}
+
+    class Attentions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attend = WindowAttention(3, 1, window_size=2)
+
+        def forward(self, x):
+            chosen = taken.setdefault(torch.is_grad_enabled(), set())
+            with watch_choices(lambda row: chosen.add(row.name)):
+                return self.attend(x.movedim(1, -1))
+
+    for impl in ('reference', None):
+        taken.clear()
+        named = Subject('named', lambda size: Attentions(), impl)
+        compare([named], SIZE, MODES, settings())
+        for chosen in taken.values():
+            assert (chosen == {'reference'}) == (impl is not None)
+    assert set(taken) == {False, True}
+
+
+def test_an_implementation_of_nothing():
+    plain = subject()._replace(impl='reference')
+    with pytest.raises(ValueError, match='mmattn, got Convolutions without'):
+        compare([plain], SIZE, ['inference'], settings())
 
 
 def test_progress_says_where_it_is():

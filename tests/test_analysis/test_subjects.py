@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmattn.analysis.subjects import own_archs, read_subject, read_subjects
+from mmattn.analysis.subjects import read_subject, read_subjects
 from mmattn.backbones import BOATSwin
 from mmattn.engine.usage import UsageError
 
@@ -19,12 +19,6 @@ def maps_of(name, outputs='last', size=SIZE):
     model.eval()  # returns nothing in a class of mmpretrain
     with torch.no_grad():
         return [tuple(out.shape) for out in model(torch.rand(1, 3, *size))]
-
-
-def test_every_arch_has_a_name():
-    names = own_archs()
-    assert names['boat-swin-tiny'] == (BOATSwin, 'tiny')
-    assert {'cswin-large', 'smt-nano', 'swin-base', 'enltb-nano'} <= set(names)
 
 
 @pytest.mark.parametrize(
@@ -50,16 +44,13 @@ def test_arguments_change_the_model():
     assert maps_of(name) == [(1, 48, 8, 8)]
 
 
-def test_an_implementation_is_forced_on_all_attentions():
-    model = read_subject("boat-swin-nano(impl='reference')").build(SIZE)
-    chosen = {m.impl for m in model.modules() if hasattr(m, 'impl')}
-    assert chosen == {'reference'}
-    unknown = read_subject("boat-swin-nano(impl='none')").build(SIZE)
-    with pytest.raises(ValueError, match="expects impl 'auto' or one of"):
-        unknown(torch.rand(1, 3, *SIZE))
-    foreign = read_subject("mmpretrain.ResNet(depth=18, impl='sdpa')")
-    with pytest.raises(ValueError, match='attentions of mmattn, got ResNet'):
-        foreign.build(SIZE)
+def test_an_implementation_for_all_operations():
+    assert read_subject('boat-swin-nano').impl is None
+    subject = read_subject("boat-swin-nano(impl='reference')")
+    assert subject.impl == 'reference'
+    assert isinstance(subject.build(SIZE), BOATSwin)
+    with pytest.raises(ValueError, match=r"\['dense'.*\], got 'none'"):
+        read_subject("boat-swin-nano(impl='none')")
 
 
 @pytest.mark.parametrize(
