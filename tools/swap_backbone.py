@@ -99,8 +99,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--retry',
         metavar='STATUS',
-        choices=('failed', 'refused'),
-        help='--coverage: try those again that ended so',
+        choices=('failed', 'refused', 'changed'),
+        help='--coverage: try those again that ended so, or that another '
+        'state of this tool tried',
     )
     parser.add_argument(
         '--timeout',

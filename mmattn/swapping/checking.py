@@ -1,5 +1,6 @@
 """Build the model of a config and run a loss and a prediction."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from mmattn.engine.launch import replace_sync_norms
 
 from .cheap_build import shared_weights
 from .edits import Path, get_at, plain
-from .samples import SIZE, make_batch
+from .samples import LARGE_SIZE, SIZE, Size, make_batch
 from .stand_ins import stand_ins
 
 # The most that a check needs of what an algorithm counts.
@@ -30,6 +31,9 @@ _MOST = {
 }
 _MOST_SAMPLED = 16
 _CLASSES = 6
+# No parameter of this size or less begins with numbers as great.
+_SMALL = 1 << 14
+_GREAT = 1e3
 
 
 class CheckFailed(Exception):
@@ -48,6 +52,8 @@ def shrink_model(config: dict) -> dict:
         )
     replace_sync_norms(model)
     _shrink(model)
+    if get_at(model, ('head', 'loss', 'use_sigmoid')) is None:
+        (model.get('train_cfg') or {}).pop('augments', None)  # of labels
     if not _weighs_classes(model):
         _reduce_classes(model)
     preprocessor = model.get('data_preprocessor') or {}
@@ -71,7 +77,8 @@ def _shrink(node: Any) -> None:
     if not isinstance(node, dict):
         return
     node.pop('init_cfg', None)  # nothing is trained
-    node.pop('augments', None)  # of labels
+    if node.get('use_autocast'):
+        node['use_autocast'] = False  # of a GPU
     for key in ('pretrained', 'teacher_ckpt'):
         if node.get(key) is not None:
             node[key] = None
@@ -121,8 +128,18 @@ def check_model(config: dict, host: str, network: Path) -> bool:
 
     Raises:
         CheckFailed: If one of the steps fails, if the loss is not finite, or
-            if a parameter of the backbone takes no part in it.
+            if a parameter of the backbone takes no part in it. Detectors are
+            tried on larger images too: some go on to coarser maps.
     """
+    try:
+        return _check(config, host, network, SIZE)
+    except CheckFailed:
+        if host != 'mmdet':
+            raise
+    return _check(config, host, network, LARGE_SIZE)
+
+
+def _check(config: dict, host: str, network: Path, size: Size) -> bool:
     small = shrink_model(config)
     torch.manual_seed(0)
     # What a Runner would tell losses that change with the epoch.
@@ -132,10 +149,12 @@ def check_model(config: dict, host: str, network: Path) -> bool:
     with scope, stand_ins(small):
         model = _try('build', lambda: _build(small))
         whole = dict(config, model=small)
-        has_loss = _try(
-            'loss', lambda: _check_loss(model, whole, host, network)
-        )
-        _try('prediction', lambda: _predict(model, whole, host))
+
+        def make(training: bool) -> dict:
+            return make_batch(whole, host, training, size)
+
+        has_loss = _try('loss', lambda: _check_loss(model, make, network))
+        _try('prediction', lambda: _predict(model, make, host))
     return has_loss
 
 
@@ -155,15 +174,18 @@ def _build(cfg: dict) -> nn.Module:
         model = MODELS.build(ConfigDict(plain(cfg)))
         if hasattr(model, 'rpn_head'):  # learned proposals have no size yet
             model.rpn_head.init_weights()
+    for parameter in model.parameters():
+        # Memory as it was found, where init_weights would have written.
+        if parameter.numel() < _SMALL and not parameter.abs().max() < _GREAT:
+            nn.init.normal_(parameter, std=0.02)
     return model
 
 
 def _check_loss(
-    model: nn.Module, config: dict, host: str, network: Path
+    model: nn.Module, make: Callable[[bool], dict], network: Path
 ) -> bool:
     model.train()
-    batch = make_batch(config, host, training=True)
-    data = model.data_preprocessor(batch, True)
+    data = model.data_preprocessor(make(True), True)
     try:
         losses = model(**data, mode='loss')
     except NotImplementedError:
@@ -203,9 +225,11 @@ def _parameters_of(loss: Tensor) -> set[Tensor]:
     return found
 
 
-def _predict(model: nn.Module, config: dict, host: str) -> None:
+def _predict(
+    model: nn.Module, make: Callable[[bool], dict], host: str
+) -> None:
     model.eval()
-    batch = make_batch(config, host, training=False)
+    batch = make(False)
     count = len(batch['data_samples'])
     with torch.no_grad():
         data = model.data_preprocessor(batch, False)

@@ -97,7 +97,10 @@ class Coverage:
 
     def write_page(self, path: Path) -> str:
         """Write the page of all runs in the journal; return what to say."""
-        text = render_page(read_journal(self.journal))
+        rows = read_journal(self.journal)
+        hosts = {row['host'] for row in rows}
+        totals = {host: len(list_shipped(host)) for host in hosts}
+        text = render_page(rows, totals)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return f'wrote     {path}'

@@ -44,11 +44,12 @@ only.
 """
 
 
-def render_page(rows: Sequence[Mapping]) -> str:
+def render_page(rows: Sequence[Mapping], totals: Mapping[str, int]) -> str:
     """Write the page in Markdown.
 
     Args:
         rows: Of a journal, each config and backbone once.
+        totals: How many configs each codebase ships.
 
     Returns:
         The text.
@@ -59,8 +60,9 @@ def render_page(rows: Sequence[Mapping]) -> str:
         _HEAD.format(
             commands='\n'.join(
                 f'python tools/swap_backbone.py --coverage {host} '
-                f'--backbone {backbone}'
-                for host, backbone in runs
+                f'--backbone {backbone}  # {len(found)} of {totals[host]} '
+                'configs'
+                for (host, backbone), found in runs.items()
             ),
             versions=', '.join(
                 f'{item.distribution} {item.version}'
@@ -69,6 +71,7 @@ def render_page(rows: Sequence[Mapping]) -> str:
             distinct=f'{len(keys)} models for '
             f'{sum("key" in row for row in rows)} configs',
         ),
+        _versions(rows),
         '\n## All configs\n',
         _counts(runs),
         _GOAL,
@@ -91,6 +94,16 @@ def yields_maps(row: Mapping) -> bool:
     if row['host'] == 'mmpretrain':
         return True
     return len(strides) == 1 or len(set(strides)) > 1
+
+
+def _versions(rows: Sequence[Mapping]) -> str:
+    """Say which rows are of which state of the tool."""
+    counts = Counter(row.get('version', '') for row in rows)
+    shown = ', '.join(f'{name} ({count})' for name, count in counts.items())
+    return (
+        'State of the tool, as a hash of its source, and how many results are '
+        f'of it: {shown}.'
+    )
 
 
 def _group(rows: Iterable[Mapping], keys: Sequence[str]) -> dict:

@@ -32,16 +32,24 @@ class Maps(NamedTuple):
 
 
 def find_heads(network: dict, path: Path) -> Iterator[tuple[Path, dict]]:
-    """List the heads of a network, those in lists too."""
+    """List the heads of a network, those in lists and in other heads too."""
     for key, value in network.items():
         if key in _NOT_HEADS or key.startswith('teacher'):
             continue
         items = [((*path, key), value)]
         if isinstance(value, (list, tuple)):
             items = [((*path, key, i), item) for i, item in enumerate(value)]
-        yield from (
-            (where, item) for where, item in items if isinstance(item, dict)
-        )
+        for where, item in items:
+            if isinstance(item, dict):
+                yield where, item
+                yield from _inner_heads(item, where)
+
+
+def _inner_heads(head: dict, path: Path) -> Iterator[tuple[Path, dict]]:
+    """Heads of mmseg inside another one, which name the maps they read."""
+    for key, part in head.items():
+        if isinstance(part, dict) and 'in_index' in part:
+            yield (*path, key), part
 
 
 def indices_read(head: dict, levels: Sequence[Level]) -> set[int]:
@@ -52,7 +60,7 @@ def indices_read(head: dict, levels: Sequence[Level]) -> set[int]:
         read = {i % count for i in _indices(head)}
     elif isinstance(head.get('in_channels'), int):
         read = {_index_of(head, levels)}
-    else:
+    elif not any(_inner_heads(head, ())):
         read = set(range(count))
     if head.get('c1_in_channels'):
         read.add(0)
@@ -98,7 +106,12 @@ def edit_head(head: dict, path: Path, maps: Maps) -> list[Edit]:
 def _edit_parts(head: dict, path: Path, maps: Maps) -> list[Edit]:
     """Write what the parts of a head say: RoI heads, pixel decoders."""
     edits = []
-    parts = [((*path, k), v) for k, v in head.items() if k != 'in_channels']
+    inner = [where[-1] for where, _ in _inner_heads(head, path)]
+    parts = [
+        ((*path, key), part)
+        for key, part in head.items()
+        if key != 'in_channels' and key not in inner
+    ]
     while parts:
         where, part = parts.pop(0)
         if isinstance(part, dict):

@@ -20,6 +20,8 @@ from .refusal import SwapRefused
 # and of the windows of Swin. Where numbers are computed, a smaller one.
 _SIDE = 224
 _SMALL_SIDE = 128
+# For necks that go on to coarser and coarser maps.
+_NECK_SIDE = 512
 
 
 class Level(NamedTuple):
@@ -106,6 +108,9 @@ def probe_neck(cfg: Any, levels: Sequence[Level], host: str) -> list[Level]:
         SwapRefused: If it does not run on these maps.
     """
     cfgs = plain(list(cfg) if isinstance(cfg, (list, tuple)) else [cfg])
+    if all('GlobalAveragePooling' in str(cfg.get('type')) for cfg in cfgs):
+        # Its window may be as large as the map of one size of image only.
+        return [Level(level.channels, 0) for level in levels]
     return list(_probe_neck(_Key(cfgs), tuple(levels), host))
 
 
@@ -114,23 +119,25 @@ def _probe_neck(
     key: _Key, levels: tuple[Level, ...], host: str
 ) -> tuple[Level, ...]:
     cfgs = key.cfg
-    maps = tuple(
-        torch.empty(
-            1, level.channels, _SIDE // level.stride, _SIDE // level.stride
+    maps, small = (
+        tuple(
+            torch.empty(1, level.channels, *2 * (side // level.stride,))
+            for level in levels
         )
-        for level in levels
+        for side in (_NECK_SIDE, _SMALL_SIDE)
     )
     try:
         with DefaultScope.overwrite_default_scope(host):
             neck = nn.Sequential(*map(_build_without_weights, cfgs))
-        outputs, _ = _run(neck, maps, maps)
+        outputs, used = _run(neck, maps, small)
     except Exception as error:  # of a codebase, about maps that do not fit
         kinds = ' and '.join(str(cfg.get('type')) for cfg in cfgs)
         raise SwapRefused(
             f'its neck {kinds} does not take these maps',
             f'{type(error).__name__}: {error}',
         ) from error
-    return tuple(_levels_of(outputs, _SIDE, 'neck'))
+    side = _NECK_SIDE if used is maps else _SMALL_SIDE
+    return tuple(_levels_of(outputs, side, 'neck'))
 
 
 def match_levels(levels: Sequence[Level]) -> list[int]:

@@ -88,10 +88,14 @@ def read_neck(
         return NeckReading(
             path, neck, key, everything if same else (found[-1],)
         )
-    backwards = list(named) == channels[::-1] and list(named) != channels
-    _check(backwards or list(named) == channels, neck, named, channels)
+    named = list(named)
+    backwards = named == channels[::-1] and named != channels
+    # A neck that names fewer maps takes the last ones.
+    last = named == channels[-len(named) :]
+    _check(backwards or last, neck, named, channels)
+    everything = everything[-len(named) :]
     start, end = neck.get('start_level', 0), neck.get('end_level', -1)
-    end = len(levels) if end == -1 else end + 1
+    end = len(named) if end == -1 else end + 1
     return NeckReading(path, neck, key, everything[start:end], backwards)
 
 

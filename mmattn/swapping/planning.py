@@ -70,6 +70,8 @@ def edit_network(
     if pyramid:
         return _edit_without_neck(network, path, pyramid, family, checkpoint)
     matches = match_levels(old)
+    if _compares_maps(network, path):
+        matches = _same_for_same_stride(matches, old)
     neck = read_neck(network, path, old)
     read = neck.indices if neck else _read_by_heads(network, path, old)
     stages = sorted({matches[i] for i in read})
@@ -198,6 +200,21 @@ def _read_by_heads(
     for _, head in find_heads(network, path):
         read |= indices_read(head, levels)
     return sorted(read)
+
+
+def _compares_maps(network: dict, path: Path) -> bool:
+    """Whether a head joins what others read, place by place."""
+    return any(
+        head.get('type') == 'OCRHead' for _, head in find_heads(network, path)
+    )
+
+
+def _same_for_same_stride(
+    matches: Sequence[int], old: Sequence[Level]
+) -> list[int]:
+    """Take the last of ours for all old maps that had one stride."""
+    last = {level.stride: match for level, match in zip(old, matches)}
+    return [last[level.stride] for level in old]
 
 
 def _check_distinct(neck: NeckReading, positions: dict[int, int]) -> None:

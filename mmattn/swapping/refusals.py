@@ -89,6 +89,11 @@ def check_uses(network: dict) -> None:
     shared = get_at(network, ('roi_head', 'shared_head', 'type'))
     if shared is not None:
         raise SwapRefused(_STAGE, f'roi_head.shared_head is a {shared}')
+    if get_at(network, ('decode_head', 'type')) == 'LRASPPHead':
+        raise SwapRefused(
+            'its head pools windows larger than the coarsest map of ours',
+            'LRASPPHead takes 49 x 49 places',
+        )
     if kind == 'TridentResNet':
         raise SwapRefused('its backbone runs three branches', kind)
     if backbone.get('output_img'):

@@ -9,8 +9,11 @@ from torch import Tensor
 
 from .edits import get_at
 
-# Of the images: small, not square, and multiples of the coarsest stride.
+# Of the images: small, not square, and multiples of the coarsest stride; and
+# larger, for algorithms that go on to coarser maps.
 SIZE = (64, 96)
+LARGE_SIZE = (320, 512)
+Size = tuple[int, int]
 # Two, since batch normalisation wants more than one value of a channel.
 _BATCH = 2
 # Boxes (left, top, right, bottom) of the objects of every image.
@@ -18,22 +21,25 @@ _BOXES = ((4, 4, 40, 36), (30, 20, 90, 60))
 _TRACKERS = ('TrackDataPreprocessor',)
 
 
-def make_batch(config: dict, host: str, training: bool) -> dict:
+def make_batch(
+    config: dict, host: str, training: bool, size: Size = SIZE
+) -> dict:
     """Make what a data loader would give the model's preprocessor.
 
     Args:
         config: The whole config.
         host: Codebase that it is for.
         training: For a loss; otherwise for a prediction.
+        size: Height and width of the images, at least ``SIZE``.
 
     Returns:
         ``dict(inputs=..., data_samples=...)``.
     """
     model = config['model']
     if host == 'mmseg':
-        return _segmentation(model)
+        return _segmentation(model, size)
     if host == 'mmdet' and model['type'] not in _CLASSIFIERS:
-        return _detection_batch(model, training)
+        return _detection_batch(model, training, size)
     if model['type'] in _CLASSIFIERS or host == 'mmdet':
         return _classification(config)
     if model['type'] == 'ImageToImageRetriever':
@@ -44,7 +50,7 @@ def make_batch(config: dict, host: str, training: bool) -> dict:
 _CLASSIFIERS = ('ImageClassifier', 'BaseReID')
 
 
-def _image(size: tuple[int, int] = SIZE) -> Tensor:
+def _image(size: Size = SIZE) -> Tensor:
     return torch.randint(0, 256, (3, *size), dtype=torch.uint8)
 
 
@@ -102,49 +108,51 @@ def _identities(model: dict) -> dict:
     return dict(inputs=list(images), data_samples=samples)
 
 
-def _segmentation(model: dict) -> dict:
+def _segmentation(model: dict, size: Size) -> dict:
     from mmseg.structures import SegDataSample
 
     classes = _classes(model) or 2
     samples = []
     for _ in range(_BATCH):
         sample = SegDataSample(
-            metainfo=dict(img_shape=SIZE, ori_shape=SIZE, pad_shape=SIZE)
+            metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size)
         )
         # In squares, so that every class has an area.
-        labels = torch.randint(0, classes, (1, 1, SIZE[0] // 8, SIZE[1] // 8))
+        labels = torch.randint(0, classes, (1, 1, size[0] // 8, size[1] // 8))
         labels = labels.repeat_interleave(8, 2).repeat_interleave(8, 3)[0]
         sample.gt_sem_seg = PixelData(data=labels)
         samples.append(sample)
-    return dict(inputs=[_image() for _ in samples], data_samples=samples)
+    return dict(inputs=[_image(size) for _ in samples], data_samples=samples)
 
 
-def _detection_batch(model: dict, training: bool) -> dict:
+def _detection_batch(model: dict, training: bool, size: Size) -> dict:
     preprocessor = model.get('data_preprocessor') or {}
     if model['type'] == 'SoftTeacher' and training:
         branches = ('sup', 'unsup_teacher', 'unsup_student')
-        batches = {name: _detection(model) for name in branches}
+        batches = {name: _detection(model, size) for name in branches}
         return {
             key: {name: batch[key] for name, batch in batches.items()}
             for key in ('inputs', 'data_samples')
         }
     tracks = preprocessor.get('type') in _TRACKERS
     if tracks and not (training and preprocessor.get('use_det_processor')):
-        return _video(model, training)
-    return _detection(model)
+        return _video(model, training, size)
+    return _detection(model, size)
 
 
-def _detection(model: dict) -> dict:
-    samples = [_detection_sample(model, index) for index in range(_BATCH)]
-    return dict(inputs=[_image() for _ in samples], data_samples=samples)
+def _detection(model: dict, size: Size) -> dict:
+    samples = [
+        _detection_sample(model, index, size) for index in range(_BATCH)
+    ]
+    return dict(inputs=[_image(size) for _ in samples], data_samples=samples)
 
 
-def _detection_sample(model: dict, index: int) -> Any:
+def _detection_sample(model: dict, index: int, size: Size) -> Any:
     from mmdet.structures import DetDataSample
     from mmdet.structures.bbox import HorizontalBoxes
     from mmdet.structures.mask import BitmapMasks
 
-    height, width = SIZE
+    height, width = size
     masks = np.zeros((len(_BOXES), height, width), np.uint8)
     for mask, (left, top, right, bottom) in zip(masks, _BOXES):
         mask[top:bottom, left:right] = 1
@@ -154,10 +162,10 @@ def _detection_sample(model: dict, index: int) -> Any:
         metainfo=dict(
             img_id=index,
             img_path='',
-            img_shape=SIZE,
-            ori_shape=SIZE,
-            pad_shape=SIZE,
-            batch_input_shape=SIZE,
+            img_shape=size,
+            ori_shape=size,
+            pad_shape=size,
+            batch_input_shape=size,
             scale_factor=(1.0, 1.0),
             flip=False,
             border=(0, 0, 0, 0),  # of CenterNet's crops
@@ -189,7 +197,7 @@ def _detection_sample(model: dict, index: int) -> Any:
     return sample
 
 
-def _video(model: dict, training: bool) -> dict:
+def _video(model: dict, training: bool, size: Size) -> dict:
     """Clips of two frames, the second of which refers to the first."""
     from mmdet.structures import TrackDataSample
 
@@ -198,9 +206,9 @@ def _video(model: dict, training: bool) -> dict:
         clip = TrackDataSample(
             metainfo=dict(key_frames_inds=[0], ref_frames_inds=[1])
         )
-        frames = [_detection_sample(model, index) for index in range(2)]
+        frames = [_detection_sample(model, index, size) for index in range(2)]
         clip.video_data_samples = frames if training else frames[:1]
         samples.append(clip)
         count = len(clip.video_data_samples)
-        inputs.append(torch.stack([_image() for _ in range(count)]))
+        inputs.append(torch.stack([_image(size) for _ in range(count)]))
     return dict(inputs=inputs, data_samples=samples)

@@ -14,6 +14,8 @@ _RECIPES = {
     'mmseg': (6e-5, 16, 0.01),
     'mmpretrain': (1e-3, 1024, 0.05),
 }
+# What they call the factor between layers.
+_RATES = ('decay_rate', 'layer_decay_rate')
 # Below it the recipe of DETR and its heirs lets norms decay with the rest.
 _LEAST_DECAY = 1e-4
 # They know the names of other backbones only; mmpretrain's asks the backbone.
@@ -85,7 +87,9 @@ def edit_optimizer(config: dict, family: Family, host: str) -> list[Edit]:
     old = get_at(wrapper, ('paramwise_cfg', 'custom_keys')) or {}
     missing = _undecayed(family, old, wrapper['optimizer'])
     why = 'Norms and position tables of the backbone do not decay.'
+    paramwise = wrapper.get('paramwise_cfg') or {}
     if wrapper.get('constructor') in _NAME_BOUND:
+        rates = [paramwise.get(key) for key in _RATES]
         edits.append(
             Edit(
                 (*path, 'constructor'),
@@ -94,11 +98,11 @@ def edit_optimizer(config: dict, family: Family, host: str) -> list[Edit]:
             )
         )
         value = dict(
-            layer_decay_rate=wrapper['paramwise_cfg'].get('decay_rate', 1.0),
+            layer_decay_rate=next(filter(None, rates), 1.0),
             custom_keys={**old, **missing},
         )
         edits.append(Edit((*path, 'paramwise_cfg'), value, why))
-    elif not isinstance(wrapper.get('paramwise_cfg'), dict):
+    elif not paramwise:
         value = dict(custom_keys=missing)
         edits.append(Edit((*path, 'paramwise_cfg'), value, why))
     else:
@@ -119,7 +123,12 @@ def _undecayed(family: Family, old: dict, optimizer: dict) -> dict:
     whole = next((key for key in ('backbone', 'backbone.') if key in old), '')
     decays = optimizer.get('weight_decay', 0) > _LEAST_DECAY
     if whole and decays and old[whole].get('decay_mult', 1) != 0:
-        parts = [f'backbone.{path}' for path in family.undecayed_paths]
+        parts = [part for part in parts if len(part) > len(whole)]
+        parts += [
+            f'backbone.{path}'
+            for path in family.undecayed_paths
+            if not path.endswith(tuple(parts))
+        ]
         rule = {**old[whole], **rule}
     return {part: dict(rule) for part in parts if part not in old}
 

@@ -119,7 +119,8 @@ def test_page_counts_exactly():
     rows.append(
         dict(base, config='4', status='refused', reason='no', strides=None)
     )
-    page = render_page(json.loads(json.dumps(rows)))
+    page = render_page(json.loads(json.dumps(rows)), dict(mmdet=9))
+    assert '--backbone smt-tiny  # 5 of 9 configs' in page
     assert '2 models for 3 configs' in page
     assert '| mmdet | smt-tiny | 5 | 3 (60.0%) | 1 | 0 | 1 |' in page
     assert '| mmdet | smt-tiny | 4 | 3 (75.0%) | 0 | 0 | 1 |' in page

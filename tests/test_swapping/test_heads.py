@@ -81,6 +81,21 @@ def test_teachers_and_settings_are_no_heads():
     ]
 
 
+def test_a_head_inside_another_names_its_own_map():
+    inner = dict(type='FCNHead', in_channels=2048, in_index=3)
+    network = dict(decode_head=dict(type='Iterative', generator=inner))
+    paths = [path for path, _ in find_heads(network, ())]
+    assert paths == [('decode_head',), ('decode_head', 'generator')]
+    assert indices_read(network['decode_head'], OLD) == set()
+    assert edited(network['decode_head']) == {}
+    assert indices_read(inner, OLD) == {3}
+
+
+def test_a_neck_that_takes_the_last_maps():
+    neck = dict(in_channels=[512, 1024, 2048])
+    assert neck_edits(neck) == ((1, 2, 3), dict(in_channels=[48, 96, 192]))
+
+
 def neck_edits(neck, old=OLD, channels=(24, 48, 96, 192)):
     reading = read_neck(dict(neck=neck), (), old)
     chosen = [channels[i] for i in reading.indices]
