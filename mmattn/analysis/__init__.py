@@ -1,4 +1,4 @@
-"""What models cost: parameters and multiply-adds."""
+"""What models cost: parameters, multiply-adds, time and memory."""
 
 from .cost import Cost, ModuleCost, count_cost
 from .host_model import build_for_counting, count_config
