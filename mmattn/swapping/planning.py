@@ -107,6 +107,8 @@ def _backbone(
     value = dict(type=family.type, arch=family.arch, out_indices=tuple(stages))
     if network['backbone'].get('with_cp'):
         value['with_cp'] = True
+    if network['backbone'].get('in_channels', 3) != 3:  # pairs of images
+        value['in_channels'] = network['backbone']['in_channels']
     strides = [STRIDES[i] for i in stages]
     why = f'Maps at stride {_join(strides)}'
     if before and list(before) != strides:

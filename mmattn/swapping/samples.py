@@ -207,6 +207,9 @@ def _video(model: dict, training: bool, size: Size) -> dict:
             metainfo=dict(key_frames_inds=[0], ref_frames_inds=[1])
         )
         frames = [_detection_sample(model, index, size) for index in range(2)]
+        for frame in frames:  # nothing unwraps the boxes of videos later
+            for found in (frame.gt_instances, frame.ignored_instances):
+                found.bboxes = found.bboxes.tensor
         clip.video_data_samples = frames if training else frames[:1]
         samples.append(clip)
         count = len(clip.video_data_samples)

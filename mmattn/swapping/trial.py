@@ -17,7 +17,13 @@ from typing import Any
 from mmattn.engine.usage import UsageError
 
 from .checking import CheckFailed, check_model, shrink_model
-from .coverage_page import FAILED, PASSED, REFUSED, UNCHECKED
+from .coverage_page import (
+    FAILED,
+    PASSED,
+    REFUSED,
+    SOURCE_FAILS,
+    UNCHECKED,
+)
 from .edits import apply_edits
 from .families import find_family
 from .planning import plan_swap
@@ -58,7 +64,7 @@ def try_swap(name: str, backbone: str, known: dict[str, dict]) -> dict:
         if _ABSENT.search(str(error)):
             status, reason = UNCHECKED, 'something is not installed here'
         elif _fails_anyway(name):
-            reason = 'the source fails the check as well'
+            reason = SOURCE_FAILS
         row.update(status=status, reason=reason, detail=str(error))
     except UsageError as error:
         row.update(status=REFUSED, reason='unreadable', detail=str(error))

@@ -122,8 +122,12 @@ def test_page_counts_exactly():
     page = render_page(json.loads(json.dumps(rows)), dict(mmdet=9))
     assert '--backbone smt-tiny  # 5 of 9 configs' in page
     assert '2 models for 3 configs' in page
-    assert '| mmdet | smt-tiny | 5 | 3 (60.0%) | 1 | 0 | 1 |' in page
-    assert '| mmdet | smt-tiny | 4 | 3 (75.0%) | 0 | 0 | 1 |' in page
+    assert (
+        '| mmdet | smt-tiny | 5 | 3 (60.0%) | 1 | 0 | 1 | 0 | 60.0% |' in page
+    )
+    assert (
+        '| mmdet | smt-tiny | 4 | 3 (75.0%) | 0 | 0 | 1 | 0 | 75.0% |' in page
+    )
     assert '| mmdet | smt-tiny | refused | no | 1 |' in page
     assert '| mmdet | FCOS | smt-tiny | 3 | 1 |  | 1 |' in page
     assert '- `3`, smt-tiny: why &lt; &#124;' in page
