@@ -44,13 +44,14 @@ def profile_operations(
     activities = [ProfilerActivity.CPU]
     if not is_cpu:
         activities.append(ProfilerActivity.CUDA)
-    with warnings.catch_warnings(), profile(activities=activities) as profiler:
+    with warnings.catch_warnings():
         # That a second profile forgets the first is what is wanted.
         warnings.simplefilter('ignore')
-        for _ in range(_STEPS):
-            step()
-        if not is_cpu:
-            torch.cuda.synchronize()
+        with profile(activities=activities) as profiler:
+            for _ in range(_STEPS):
+                step()
+            if not is_cpu:
+                torch.cuda.synchronize()
     found = [
         (
             event.key,
