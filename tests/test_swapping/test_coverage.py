@@ -5,22 +5,34 @@ import os
 import time
 
 import pytest
+from mmengine.config import utils as config_utils
 
 from mmattn.swapping import coverage as coverage_module
 from mmattn.swapping.coverage import Coverage, read_journal
-from mmattn.swapping.coverage_page import render_page, yields_maps
+from mmattn.swapping.coverage_page import (
+    SOURCE_FAILS,
+    render_page,
+    yields_maps,
+)
 from mmattn.swapping.trial import run_forked, try_swap
 
-SAMPLE = 8
+SAMPLE = 6
 
 
 @pytest.mark.parametrize('backbone', ['boat-swin-tiny', 'smt-tiny'])
 @pytest.mark.parametrize('host', ['mmpretrain', 'mmseg', 'mmdet'])
-def test_a_sample_is_swapped_or_refused(host, backbone, tmp_path):
+def test_a_sample_is_swapped_or_refused(host, backbone, tmp_path, monkeypatch):
+    # A run keeps what mmengine reads: not for the tests after this one.
+    monkeypatch.setattr(config_utils, 'load', config_utils.load)
     run = Coverage(host, backbone, tmp_path / 'journal.jsonl')
     rows = run.run(sample=SAMPLE, seed=3)
     assert len(rows) == SAMPLE
-    wrong = [row for row in rows if row['status'] not in ('passed', 'refused')]
+    wrong = [
+        row
+        for row in rows
+        if row['status'] not in ('passed', 'refused')
+        and row['reason'] != SOURCE_FAILS
+    ]
     assert wrong == []
     assert sum(row['status'] == 'passed' for row in rows) >= SAMPLE // 2
 
@@ -31,6 +43,7 @@ def test_a_sample_is_swapped_or_refused(host, backbone, tmp_path):
 def test_nearly_all_that_yield_maps_pass(host, backbone, tmp_path):
     rows = Coverage(host, backbone, tmp_path / 'journal.jsonl').run()
     rows = [row for row in rows if yields_maps(row)]
+    rows = [row for row in rows if row.get('reason') != SOURCE_FAILS]
     passed = sum(row['status'] == 'passed' for row in rows)
     assert passed >= 0.95 * len(rows)
 
