@@ -31,8 +31,9 @@ class ZooModel(NamedTuple):
 
 def zoo_folders() -> list[Path]:
     """Folders of local zoos, there or not; the first is published into."""
-    named = os.environ.get('MMATTN_ZOO') or '~/.cache/mmattn/zoo'
-    return [Path(p).expanduser() for p in named.split(os.pathsep) if p]
+    named = os.environ.get('MMATTN_ZOO', '').split(os.pathsep)
+    folders = [Path(path).expanduser() for path in named if path]
+    return folders or [Path('~/.cache/mmattn/zoo').expanduser()]
 
 
 def index_files() -> list[Path]:
@@ -42,21 +43,46 @@ def index_files() -> list[Path]:
 
 
 def read_index(index: Path) -> list[ZooModel]:
-    """List the models of a ``model-index.yml``."""
+    """List the models of a ``model-index.yml``.
+
+    Raises:
+        OSError, ValueError: If it, or a metafile that it names, cannot be
+            read.
+    """
     models = []
-    for name in read_yaml(index)['Import']:
-        entries = read_yaml(index.parent / name)['Models']
-        models += [_read_entry(entry, index.parent) for entry in entries]
+    for name in _read_field(index, 'Import'):
+        metafile = index.parent / name
+        try:
+            models += [
+                _read_entry(entry, index.parent)
+                for entry in _read_field(metafile, 'Models')
+            ]
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                'mmattn expects models with Name and Config, and results '
+                f'with Task, got others in {metafile} '
+                f'({type(error).__name__}: {error}); mend that file'
+            ) from error
     return models
 
 
 def read_yaml(path: Path) -> dict:
-    """Read a metafile or an index of metafiles."""
+    """Read a metafile or an index of metafiles.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If it is no yaml.
+    """
     import yaml
 
     # The one written in C is ten times as fast, and not always built.
     loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding='utf-8'), loader)
+    try:
+        return yaml.load(path.read_text(encoding='utf-8'), loader)
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f'mmattn expects yaml, got {path}: {error}; mend that file'
+        ) from error
 
 
 def find_model(name: str) -> ZooModel:
@@ -154,6 +180,16 @@ def file_digest(path: str | os.PathLike) -> str:
 def _all_models() -> Iterator[ZooModel]:
     for index in index_files():
         yield from read_index(index)
+
+
+def _read_field(path: Path, name: str) -> list:
+    content = read_yaml(path)
+    found = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(found, list):
+        raise ValueError(
+            f'mmattn expects a list {name} in {path}, got none; mend that file'
+        )
+    return found
 
 
 def _read_entry(entry: dict, folder: Path) -> ZooModel:

@@ -117,10 +117,13 @@ def test_a_module_that_is_not_there_stays_so(module):
     assert calls == []
 
 
-def test_a_broken_zoo_is_left_out_with_a_warning(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    'index', ['Import: [gone.yml]', 'Import: [', 'Import: [model-index.yml]']
+)
+def test_a_broken_zoo_is_left_out_with_a_warning(index, tmp_path, monkeypatch):
     from mmpretrain.apis import model
 
-    (tmp_path / 'model-index.yml').write_text('Import: [gone.yml]')
+    (tmp_path / 'model-index.yml').write_text(index)
     monkeypatch.setenv('MMATTN_ZOO', str(tmp_path))
     monkeypatch.setattr(model.ModelHub, '_models_dict', {})
     with pytest.warns(UserWarning, match=f'leaves out {tmp_path}'):

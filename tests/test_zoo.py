@@ -73,9 +73,28 @@ def test_several_zoos_are_read_where_they_are_there(folder, monkeypatch):
     assert zoo.find_model('mine_1xb8-1e_digits')
 
 
-def test_without_a_name_the_zoo_is_the_users(monkeypatch):
+@pytest.mark.parametrize('named', [None, '', os.pathsep])
+def test_without_a_name_the_zoo_is_the_users(named, monkeypatch):
     monkeypatch.delenv('MMATTN_ZOO', raising=False)
+    if named is not None:
+        monkeypatch.setenv('MMATTN_ZOO', named)
     assert zoo.zoo_folders() == [Path.home() / '.cache' / 'mmattn' / 'zoo']
+
+
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('Models: [', 'expects yaml, got .*metafile.yml: while parsing'),
+        ('', 'expects a list Models in .*metafile.yml, got none; mend'),
+        ('- Models', 'expects a list Models in .*metafile.yml'),
+        ('Models: [{Name: mine}]', r"metafile.yml \(KeyError: 'Config'\); m"),
+        ('Models: [mine]', r'metafile.yml \(AttributeError: '),
+    ],
+)
+def test_a_broken_metafile_is_named(folder, text, message):
+    (folder / 'metafile.yml').write_text(text)
+    with pytest.raises(ValueError, match=f'(?s){message}'):
+        zoo.find_model('nowhere')
 
 
 def test_unknown_names_are_answered_with_alike_ones():
