@@ -44,6 +44,7 @@ from mmattn.analysis import (  # noqa: E402
 from mmattn.checkpoints.metafiles import (  # noqa: E402
     add_entry,
     check_new_name,
+    check_replaceable,
 )
 from mmattn.checkpoints.model_card import (  # noqa: E402
     Published,
@@ -117,6 +118,12 @@ def main() -> None:
         ('model', 'test_dataloader', 'test_evaluator', 'default_scope'),
         'publishing',
     )
+    if cfg.default_scope not in HOSTS or not cfg.model.get('backbone'):
+        raise UsageError(
+            f'publishing expects a config of {", ".join(HOSTS)} with '
+            f'model.backbone, got {args.config} of {cfg.default_scope} with '
+            f'a {cfg.model.get("type")}'
+        )
     try:
         check_name(args.name, args.zoo, args.force)
         trained = read_training(checkpoint_file(args.checkpoint), args.ema)
@@ -128,14 +135,21 @@ def main() -> None:
 
 
 def check_name(name: str, zoo: Path, force: bool) -> None:
-    """Refuse a name that is taken, here or in a codebase."""
+    """Refuse a name that is taken, here or in a codebase.
+
+    With ``--force`` a model of the zoo is replaced, nothing else: a folder
+    of trainings has names like these too.
+    """
     hosts = [importlib.util.find_spec(host) for host in HOSTS]
     check_new_name(name, zoo, [Path(h.origin).parent for h in hosts if h])
-    if (zoo / name).exists() and not force:
+    if not (zoo / name).exists():
+        return
+    if not force:
         raise FileExistsError(
             f'publishing expects a new name, got {name}, which is there in '
             f'{zoo}; choose another, or replace the model with --force'
         )
+    check_replaceable(name, zoo)
 
 
 def publish(

@@ -1,7 +1,10 @@
 """The metafile of a zoo: entries that publishing adds or updates."""
 
+import fcntl
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -16,21 +19,28 @@ def add_entry(folder: Path, entry: dict) -> None:
         folder: The zoo; its ``model-index.yml`` is made where it is missing.
         entry: As in ``Models`` of a metafile.
     """
-    metafile = folder / 'metafile.yml'
-    content = read_yaml(metafile) if metafile.exists() else {}
-    collections = content.setdefault('Collections', [])
-    if entry['In Collection'] not in [c['Name'] for c in collections]:
-        collections.append({'Name': entry['In Collection']})
-    models = content.setdefault('Models', [])
-    names = [model['Name'] for model in models]
-    if entry['Name'] in names:
-        models[names.index(entry['Name'])] = entry
-    else:
-        models.append(entry)
-    _write_yaml(metafile, content)
+    with _alone_in(folder):
+        _add_entry(folder, entry)
+
+
+def check_replaceable(name: str, folder: Path) -> None:
+    """Refuse to replace what is no model of a zoo.
+
+    Args:
+        name: Of the folder to replace.
+        folder: The zoo.
+
+    Raises:
+        FileExistsError: If the zoo's index does not list it as a model.
+    """
     index = folder / 'model-index.yml'
-    if not index.exists():
-        _write_yaml(index, {'Import': ['metafile.yml']})
+    models = read_index(index) if index.is_file() else []
+    if name not in [model.name for model in models]:
+        raise FileExistsError(
+            f'publishing expects to replace a model, got {folder / name}, '
+            f'which is no model that {index} lists; nothing was touched, '
+            'choose another name or zoo, or remove it yourself'
+        )
 
 
 def check_new_name(name: str, folder: Path, hosts: list[Path]) -> None:
@@ -53,7 +63,8 @@ def check_new_name(name: str, folder: Path, hosts: list[Path]) -> None:
     taken = {}
     for index in index_files():
         if index.parent.resolve() != folder.resolve():
-            taken |= {model.name: index for model in read_index(index)}
+            models = read_index(index)
+            taken |= {model.name.lower(): index for model in models}
     for host in hosts:
         taken |= dict.fromkeys(host_names(host), host)
     if name in taken:
@@ -61,6 +72,38 @@ def check_new_name(name: str, folder: Path, hosts: list[Path]) -> None:
             f'mmattn expects a new name for a model, got {name!r}, which is '
             f'one of {taken[name]}; choose another'
         )
+
+
+def _add_entry(folder: Path, entry: dict) -> None:
+    metafile = folder / 'metafile.yml'
+    content = read_yaml(metafile) if metafile.exists() else {}
+    collections = content.setdefault('Collections', [])
+    if entry['In Collection'] not in [c['Name'] for c in collections]:
+        collections.append({'Name': entry['In Collection']})
+    models = content.setdefault('Models', [])
+    names = [model['Name'] for model in models]
+    if entry['Name'] in names:
+        models[names.index(entry['Name'])] = entry
+    else:
+        models.append(entry)
+    _write_yaml(metafile, content)
+    index = folder / 'model-index.yml'
+    content = read_yaml(index) if index.exists() else {}
+    imported = content.setdefault('Import', [])
+    if metafile.name not in imported:  # an index that somebody wrote
+        imported.append(metafile.name)
+        _write_yaml(index, content)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process changes what lies in a folder."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)  # gives the lock back
 
 
 def _write_yaml(path: Path, content: dict) -> None:

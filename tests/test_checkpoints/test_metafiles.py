@@ -1,5 +1,6 @@
 """Entries that publishing adds to a zoo, read by MIM's and our readers."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mmpretrain
@@ -7,7 +8,11 @@ import pytest
 from modelindex.load_model_index import load
 
 from mmattn import zoo
-from mmattn.checkpoints.metafiles import add_entry, check_new_name
+from mmattn.checkpoints.metafiles import (
+    add_entry,
+    check_new_name,
+    check_replaceable,
+)
 from mmattn.checkpoints.model_card import (
     Published,
     metafile_entry,
@@ -64,6 +69,31 @@ def test_an_entry_is_updated_and_the_others_stay(tmp_path):
     assert [c['Name'] for c in content['Collections']] == ['BOATSwin', 'SMT']
 
 
+def test_entries_that_are_added_at_once_all_stay(tmp_path):
+    names = {f'mine_{i}' for i in range(12)}
+    entries = [metafile_entry(MODEL._replace(name=n)) for n in names]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add_entry, [tmp_path] * len(entries), entries))
+    found = zoo.read_index(tmp_path / 'model-index.yml')
+    assert {model.name for model in found} == names
+
+
+def test_an_index_of_another_hand_names_the_entry_too(tmp_path):
+    (tmp_path / 'model-index.yml').write_text('Import: [old.yml]')
+    (tmp_path / 'old.yml').write_text('Models: [{Name: Old, Config: old.py}]')
+    add_entry(tmp_path, metafile_entry(MODEL))
+    found = zoo.read_index(tmp_path / 'model-index.yml')
+    assert [model.name for model in found] == ['Old', 'mine_digits']
+
+
+def test_only_a_model_is_replaced(tmp_path):
+    (tmp_path / 'mine_digits').mkdir()
+    with pytest.raises(FileExistsError, match='mine_digits, which is no mod'):
+        check_replaceable('mine_digits', tmp_path)
+    add_entry(tmp_path, metafile_entry(MODEL))
+    check_replaceable('mine_digits', tmp_path)
+
+
 def test_a_card_says_what_was_measured_and_how_to_load(tmp_path):
     write_card(MODEL, tmp_path / 'README.md')
     text = (tmp_path / 'README.md').read_text()
@@ -100,3 +130,7 @@ def test_a_name_of_the_same_zoo_may_be_updated(tmp_path, monkeypatch):
     check_new_name('mine_digits', tmp_path, [])
     with pytest.raises(ValueError, match='a new name .* choose another'):
         check_new_name('mine_digits', tmp_path / 'another', [])
+    # Models are found in any case of the letters.
+    add_entry(tmp_path, metafile_entry(MODEL._replace(name='My-SMT')))
+    with pytest.raises(ValueError, match="a new name .* got 'my-smt'"):
+        check_new_name('my-smt', tmp_path / 'another', [])

@@ -113,6 +113,15 @@ def test_nothing_is_replaced_without_force(publish, unmeasured):
     ]
 
 
+def test_force_replaces_nothing_but_a_model(publish, tmp_path):
+    training = tmp_path / 'zoo' / NAME / 'epoch_25.pth'
+    training.parent.mkdir(parents=True)
+    training.write_bytes(b'of hours')
+    with pytest.raises(UsageError, match=f'{NAME}, which is no model that .*'):
+        publish('--force')
+    assert training.read_bytes() == b'of hours'
+
+
 def test_metrics_that_are_not_reached_publish_nothing(
     publish, unmeasured, tmp_path
 ):
@@ -137,6 +146,16 @@ def test_metrics_that_are_not_reached_publish_nothing(
 def test_usage_errors_are_told(publish, more, message):
     with pytest.raises(UsageError, match=message):
         publish(*more)
+
+
+def test_a_model_without_a_backbone_is_refused(publish, tmp_path):
+    config = tmp_path / 'inside.py'
+    config.write_text(
+        f"_base_ = 'mmattn::boat_swin/{CONFIG}.py'\n"
+        "model = dict(_delete_=True, type='SemiBaseDetector')\n"
+    )
+    with pytest.raises(UsageError, match='model.backbone, got .*SemiBaseDe'):
+        publish('--config', config)
 
 
 def test_metrics_are_compared_one_by_one(tool):
