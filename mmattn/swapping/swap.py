@@ -1,6 +1,7 @@
 """Swap the backbone of one config: read, decide, check, write."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,7 +88,8 @@ def swap_backbone(
                 f'written: {error}'
             ) from error
     out = out or Path(f'{new_name(read.path, family)}.py')
-    write_config(read, edits, out, make_head(read, family), force)
+    head = make_head(read, family, checkpoint, keep_optimizer)
+    write_config(read, edits, out, head, force)
     return Swapped(out, edits, check)
 
 
@@ -102,14 +104,24 @@ def new_name(path: Path, family: Family) -> str:
     return '_'.join([first, family.name, *parts])
 
 
-def make_head(source: Source, family: Family) -> str:
-    """The first lines of the new config."""
+def make_head(
+    source: Source,
+    family: Family,
+    checkpoint: str | None = None,
+    keep_optimizer: bool = False,
+) -> str:
+    """The first lines of the new config, with the command that made it."""
+    words = [f'--backbone {family.name}']
+    if checkpoint is not None:
+        words.append(f'--checkpoint {shlex.quote(checkpoint)}')
+    if keep_optimizer:
+        words.append('--keep-optimizer')
+    command = ' \\\n#     '.join([shlex.quote(source.name), *words])
     return (
         f'# {source.path.stem}\n'
         f'# on {family.type} {family.arch}; made by\n'
         f'# python tools/swap_backbone.py \\\n'
-        f'#     {source.name} \\\n'
-        f'#     --backbone {family.name}\n'
+        f'#     {command}\n'
     )
 
 
@@ -118,8 +130,12 @@ def _check_checkpoint(checkpoint: str, family: Family) -> None:
         found = convert(load_file(checkpoint))
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(f'--checkpoint: {error}') from error
-    if f'mmattn.{found.family}' != family.type:
+    if found.family is None:
+        return  # in our names, which do not tell: loading it will
+    # A dict of sizes, and none at all, are no named arch: neither tells.
+    arch = found.arch if isinstance(found.arch, str) else family.arch
+    if (f'mmattn.{found.family}', arch) != (family.type, family.arch):
         raise UsageError(
-            f'--checkpoint expects weights of {family.type}, got those of '
-            f'mmattn.{found.family} in {checkpoint}'
+            f'--checkpoint expects weights of {family.type} {family.arch}, '
+            f'got those of mmattn.{found.family} {arch} in {checkpoint}'
         )

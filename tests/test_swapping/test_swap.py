@@ -1,8 +1,12 @@
 """Whole swaps of configs that the codebases ship."""
 
+import shlex
+
 import pytest
+import torch
 from mmengine.config import Config
 
+from mmattn.backbones import AttentionPyramid, BOATSwin
 from mmattn.engine.usage import UsageError
 from mmattn.swapping import SwapRefused, swap_backbone
 
@@ -57,6 +61,46 @@ def test_classifier(tmp_path):
     assert cfg.model.backbone.out_indices == (3,)
     assert cfg.model.head.in_channels == 192
     assert cfg.optim_wrapper.optimizer.type == 'SGD'
+
+
+def test_a_config_says_the_command_that_made_it(tmp_path):
+    base = tmp_path / 'my base.py'
+    base.write_text("_base_ = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'\n")
+    weights = tmp_path / 'weights.pth'
+    torch.save(BOATSwin('nano').state_dict(), weights)
+    _, text = swap(
+        str(base), tmp_path, checkpoint=str(weights), keep_optimizer=True
+    )
+    command = text.split('made by\n')[1].split('\n\n')[0]
+    assert shlex.split(command.replace('# ', '').replace('\\\n', '')) == [
+        *('python', 'tools/swap_backbone.py', str(base)),
+        *('--backbone', 'boat-swin-nano', '--checkpoint', str(weights)),
+        '--keep-optimizer',
+    ]
+
+
+def test_weights_of_another_arch_are_refused(tmp_path):
+    weights = tmp_path / 'weights.pth'
+    with torch.device('meta'):
+        tiny = BOATSwin('tiny')
+    state = {
+        k: torch.zeros_like(v, device='cpu')
+        for k, v in tiny.state_dict().items()
+    }
+    torch.save(state, weights)
+    with pytest.raises(
+        UsageError, match='of mmattn.BOATSwin nano, got .*BOATSwin tiny in'
+    ):
+        swap(MASK_RCNN, tmp_path, checkpoint=str(weights))
+
+
+def test_weights_whose_names_do_not_tell_are_taken(tmp_path):
+    weights, out = tmp_path / 'weights.pth', tmp_path / 'swapped.py'
+    torch.save(AttentionPyramid('enltb-nano').state_dict(), weights)
+    name = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
+    swap_backbone(name, 'enltb-nano', out=out, checkpoint=str(weights))
+    init_cfg = Config.fromfile(out).model.backbone.init_cfg
+    assert init_cfg == dict(type='Pretrained', checkpoint=str(weights))
 
 
 def test_refusal_says_why_and_writes_nothing(tmp_path):
