@@ -30,12 +30,12 @@ from mmengine.device import get_device  # noqa: E402
 from mmengine.logging import MMLogger  # noqa: E402
 from torch import nn  # noqa: E402
 
-from mmattn import backbones  # noqa: E402
 from mmattn.checkpoints import load_file  # noqa: E402
 from mmattn.engine import single_image  # noqa: E402
 from mmattn.engine.run_config import check_pretrained, read_config  # noqa: E402
 from mmattn.engine.usage import UsageError, run_command  # noqa: E402
-from mmattn.swapping import list_families  # noqa: E402
+from mmattn.registry import MODELS  # noqa: E402
+from mmattn.swapping import find_family  # noqa: E402
 from mmattn.visualization import attention  # noqa: E402
 
 
@@ -153,19 +153,25 @@ def main() -> None:
         single_image.run_features(model, image.inputs.to(device))
     out_dir = args.out_dir or f'work_dirs/attention/{Path(args.image).stem}'
     weights = args.checkpoint or 'those of the config, else random'
-    pictures = attention.write_page(
-        out_dir,
-        image,
-        pixels,
-        layers,
-        calls,
-        dict(
-            image=args.image,
-            model=args.config or args.backbone,
-            weights=weights if args.config else args.checkpoint or 'random',
-        ),
-        max_heads=args.max_heads,
+    facts = dict(
+        image=args.image,
+        model=args.config or args.backbone,
+        weights=weights if args.config else args.checkpoint or 'random',
     )
+    try:
+        pictures = attention.write_page(
+            out_dir,
+            image,
+            pixels,
+            layers,
+            calls,
+            facts,
+            max_heads=args.max_heads,
+        )
+    except OSError as error:
+        raise UsageError(
+            f'--out-dir expects a folder to write to, got {out_dir}: {error}'
+        ) from error
     for path in pictures:
         print(path)
     print(f'{len(pictures)} pictures; open {Path(out_dir, "index.html")}')
@@ -177,15 +183,10 @@ def build_backbone(name: str, checkpoint: str | None) -> nn.Module:
     Raises:
         UsageError: If there is no such backbone.
     """
-    known = list_families()
-    if name not in known:
-        raise UsageError(
-            f'--backbone expects one of {", ".join(known)}, got {name!r}'
-        )
-    kind, arch = known[name]
+    family = find_family(name)
     pretrained = dict(type='Pretrained', checkpoint=checkpoint)
-    model = getattr(backbones, kind)(
-        arch=arch, init_cfg=pretrained if checkpoint else None
+    model = MODELS.get(family.type)(
+        arch=family.arch, init_cfg=pretrained if checkpoint else None
     )
     model.init_weights()
     return model.eval()

@@ -127,6 +127,10 @@ def test_a_backbone_with_weights_and_chosen_pixels(run, image, tmp_path):
             ['--backbone', 'smt-nano', '--checkpoint', 'none.pth'],
             'expects a checkpoint file, got none.pth',
         ),
+        (
+            ['--backbone', 'smt-nano', '--out-dir', 'grey.png'],
+            'expects a folder to write to, got grey.png: ',
+        ),
         (['missing.py'], "got 'missing.py', which does not exist"),
     ],
 )
