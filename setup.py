@@ -91,6 +91,7 @@ setup(
         'pyyaml',
         'safetensors',
         'scikit-learn',
+        'scipy',
         'torch>=2.1',
     ],
     extras_require={
