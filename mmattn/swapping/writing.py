@@ -30,9 +30,14 @@ def write_config(
         force: Replace a file that is there.
 
     Raises:
-        UsageError: If the file is there and is not to be replaced, or if
-            what it says is not what was decided.
+        UsageError: If the file is there and is not to be replaced, if it is
+            the source, or if what it says is not what was decided.
     """
+    if out.exists() and out.samefile(source.path):
+        raise UsageError(
+            f'--out expects another file than SOURCE, got {out}: the new '
+            'config inherits from the old one, which has to stay'
+        )
     if out.exists() and not force:
         raise UsageError(
             f'--out expects a new file, got {out}, which exists; --force '
@@ -42,7 +47,8 @@ def write_config(
     # In the same folder, since `_base_` may be relative to it.
     draft = out.with_name(f'.{out.stem}-{os.getpid()}.py')
     try:
-        draft.write_text(render_config(source, edits, out, head))
+        text = render_config(source, edits, out, head)
+        draft.write_text(text, encoding='utf-8')
         check_text(draft, source, edits)
         os.replace(draft, out)
     finally:

@@ -115,3 +115,13 @@ def test_existing_file_is_kept(tmp_path):
     with pytest.raises(UsageError, match='which exists; --force'):
         swap(MASK_RCNN, tmp_path)
     assert (tmp_path / 'swapped.py').read_text() == '# mine'
+
+
+def test_the_source_is_never_replaced(tmp_path):
+    base = tmp_path / 'swapped.py'
+    text = "_base_ = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'\n"
+    base.write_text(text)
+    with pytest.raises(UsageError, match='another file than SOURCE, got .*ed'):
+        swap(str(base), tmp_path, force=True)
+    assert base.read_text() == text
+    assert [path.name for path in tmp_path.iterdir()] == ['swapped.py']

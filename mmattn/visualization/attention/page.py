@@ -120,7 +120,8 @@ def write_page(
         ]
         if pictures:
             sections.append(_Section(name, layers[name], pictures))
-    (folder / PAGE).write_text(_page(image, pixels, facts, sections))
+    page = _page(image, pixels, facts, sections)
+    (folder / PAGE).write_text(page, encoding='utf-8')  # as its head says
     return [path for section in sections for path, _ in section.pictures]
 
 
