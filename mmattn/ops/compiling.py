@@ -1,4 +1,4 @@
-"""Who else has a hand in the code just now: a compiler, autocast."""
+"""Who else has a hand in the code: a compiler, a transform, autocast."""
 
 import torch
 
@@ -7,7 +7,7 @@ try:
 except ImportError:  # torch before 2.3
     from torch._dynamo import is_compiling
 
-__all__ = ['is_autocast_on_cpu', 'is_compiling']
+__all__ = ['is_autocast_on_cpu', 'is_compiling', 'is_transforming']
 
 
 def is_autocast_on_cpu() -> bool:
@@ -16,3 +16,16 @@ def is_autocast_on_cpu() -> bool:
         return torch.is_autocast_enabled('cpu')
     except TypeError:  # torch before 2.4
         return torch.is_autocast_cpu_enabled()
+
+
+def is_transforming() -> bool:
+    """Whether something looks at each operation to make another one of it.
+
+    ``torch.jit.trace``, ``torch.func`` (vmap, grad, ...) or forward-mode
+    differentiation. They need operations whose rules they know.
+    """
+    return (
+        torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+    )

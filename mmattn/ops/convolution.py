@@ -14,7 +14,7 @@ from .implementations import (
     choose_implementation,
     register_implementation,
 )
-from .linear import linear, refuse_onednn
+from .linear import NEEDS, linear, refuse_onednn
 
 
 def depthwise_convolution(
@@ -81,7 +81,7 @@ def _missing() -> Reason:
 @register_implementation(
     'depthwise_convolution',
     'onednn',
-    needs='a CPU; float32; torch with oneDNN; no autocast, no compiler',
+    needs=NEEDS,
     priority=20,
     missing=_missing,
     refuses=refuse_onednn,
@@ -105,7 +105,8 @@ def _onednn(
     out = torch.ops.mkldnn._convolution_pointwise(
         x.permute(0, 3, 1, 2),
         weight,
-        bias,
+        # The operator does not look at its strides.
+        None if bias is None else bias.contiguous(),
         [side // 2] * 2,
         [1, 1],
         [1, 1],

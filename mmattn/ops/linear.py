@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
+from torch.nn import Parameter
 
-from .compiling import is_autocast_on_cpu, is_compiling
+from .compiling import is_autocast_on_cpu, is_compiling, is_transforming
 from .implementations import (
     Reason,
     choose_implementation,
@@ -49,6 +50,7 @@ def _reference(
     return F.gelu(out) if with_gelu else out
 
 
+NEEDS = 'a CPU; float32; torch with oneDNN; no autocast, compiler or transform'
 # The operator behind torch.compile's own fused linear layers. Looked up once:
 # a compiler cannot follow the look-up.
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(
@@ -60,28 +62,52 @@ def _missing() -> Reason:
     return None if _HAS_ONEDNN else 'this torch was built without oneDNN'
 
 
-def refuse_onednn(x: Tensor, weight: Tensor, *args) -> Reason:
-    """Why oneDNN cannot take ``x`` and ``weight`` here, or None."""
-    if is_compiling() or torch.jit.is_tracing():
+def refuse_onednn(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *args
+) -> Reason:
+    """Why oneDNN cannot take ``x``, ``weight`` and ``bias`` here, or None."""
+    tensors = (x, weight) if bias is None else (x, weight, bias)
+    if is_compiling():
         return 'a compiler fuses the definition by itself'
-    if x.device.type != 'cpu' or weight.device.type != 'cpu':
-        return f'it runs on a CPU, got {x.device} and {weight.device}'
-    if not x.dtype == weight.dtype == torch.float32:
-        return f'it takes float32, got {x.dtype} and {weight.dtype}'
+    if is_transforming():
+        return 'tracers and transforms follow the definition only'
+    if any(type(t) not in (Tensor, Parameter) for t in tensors):
+        return f'it takes plain tensors, got {[type(t) for t in tensors]}'
+    if any(t.layout != torch.strided for t in tensors):
+        return f'it takes dense tensors, got {[t.layout for t in tensors]}'
+    if any(t.device.type != 'cpu' for t in tensors):
+        return f'it runs on a CPU, got {[str(t.device) for t in tensors]}'
+    if any(t.dtype != torch.float32 for t in tensors):
+        return f'it takes float32, got {[t.dtype for t in tensors]}'
     if x.numel() == 0:
         return f'it takes at least one value, got {tuple(x.shape)}'
     if is_autocast_on_cpu():
         return 'autocast casts the definition only'
+    if not torch.backends.mkldnn.enabled:
+        return 'torch.backends.mkldnn.enabled is False'
+    return None
+
+
+def _refuse(x: Tensor, weight: Tensor, bias: Tensor | None, *args) -> Reason:
+    reason = refuse_onednn(x, weight, bias)
+    if reason is not None:
+        return reason
+    shapes = [tuple(t.shape) for t in (x, weight, bias) if t is not None]
+    if shapes[1:] not in (
+        [(len(weight), x.shape[-1])],
+        [(len(weight), x.shape[-1]), (len(weight),)],
+    ):
+        return f'it takes (*, C), (E, C) and (E,), got {shapes}'
     return None
 
 
 @register_implementation(
     'linear',
     'onednn',
-    needs='a CPU; float32; torch with oneDNN; no autocast, no compiler',
+    needs=NEEDS,
     priority=20,
     missing=_missing,
-    refuses=refuse_onednn,
+    refuses=_refuse,
 )
 def _onednn(
     x: Tensor, weight: Tensor, bias: Tensor | None, with_gelu: bool
@@ -113,9 +139,9 @@ class _Linear(torch.autograd.Function):
             again = torch.is_grad_enabled()
             grad_x = grad @ weight if again else _multiply(grad, weight.t())
         if need_weight or need_bias:
-            grad = grad.flatten(0, -2)
+            grad = grad.reshape(-1, grad.shape[-1])
         if need_weight:
-            grad_weight = grad.t() @ x.flatten(0, -2)
+            grad_weight = grad.t() @ x.reshape(-1, x.shape[-1])
         if need_bias:
             grad_bias = grad.sum(0)
         return grad_x, grad_weight, grad_bias
@@ -125,6 +151,8 @@ def _multiply(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, post: str = 'none'
 ) -> Tensor:
     algorithm = 'none' if post == 'gelu' else ''  # of the GELU: no tanh
+    if bias is not None:
+        bias = bias.contiguous()  # the operator does not look at its strides
     return torch.ops.mkldnn._linear_pointwise(
         x, weight, bias, post, [], algorithm
     )

@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
-from .compiling import is_compiling
+from .compiling import is_compiling, is_transforming
 from .implementations import Reason
 
-NEEDS = 'a CPU; float32 or float64; no compiler'
+NEEDS = 'a CPU; float32 or float64; no compiler or transform'
 # Beyond, PyTorch's fused attention is as fast, and does not hold the scores.
 _MOST_KEYS = 160
 # Scores that fit into the caches of a core, and of its neighbour, are written
@@ -67,6 +67,8 @@ def refuse_rows(x: Tensor, num_keys: int) -> Reason:
     """Why :func:`row_attention` cannot take ``x`` and groups so large."""
     if is_compiling():
         return 'a compiler fuses the definition by itself'
+    if is_transforming():
+        return 'tracers and transforms follow the definition only'
     if x.device.type != 'cpu':
         return f'it runs on a CPU, got {x.device}'
     if x.dtype not in (torch.float32, torch.float64):
@@ -100,7 +102,8 @@ def row_attention(
             a multiple of this number, itself one of p. Defaults to 1.
 
     Returns:
-        ``(B, *, h * d)``. Its gradients have no gradients themselves.
+        ``(B, *, h * d)``. Its gradients have no gradients themselves: a
+        backward pass with ``create_graph`` raises a ``RuntimeError``.
     """
     rows = qkv.reshape(-1, qkv.shape[-1] // (3 * groups.num_heads))
     # Autocast would narrow the products, whatever the inputs' dtype.
@@ -152,8 +155,20 @@ class _RowAttention(torch.autograd.Function):
         return out.index_select(0, groups.query_slots)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            # Silence would leave this layer out of a gradient penalty.
+            raise RuntimeError(
+                "impl 'rows' expects a backward pass without create_graph, "
+                "got create_graph=True; force 'reference', see "
+                'mmattn.ops.force_implementation'
+            )
+        # As in the forward pass.
+        with torch.autocast('cpu', enabled=False):
+            return _RowAttention._backward(ctx, grad)
+
+    @staticmethod
+    def _backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         groups = ctx.groups
         q, k, v, bias, *weights = ctx.saved_tensors
         grad = grad.index_select(0, groups.queries)

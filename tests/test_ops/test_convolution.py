@@ -78,3 +78,32 @@ def test_float64_is_exact_by_default():
     assert torch.equal(out, want)
     with pytest.raises(RuntimeError, match="impl 'onednn': it takes float32"):
         depthwise_convolution(x, weight, bias, impl='onednn')
+
+
+@torch.no_grad()
+def test_bias_of_any_strides():
+    x, weight = torch.randn(2, 5, 6, 4), torch.randn(4, 1, 3, 3)
+    for bias in (torch.randn(4, 2)[:, 1], torch.randn(1).expand(4)):
+        args = (x, weight, bias, False, True)
+        torch.testing.assert_close(
+            depthwise_convolution(*args, impl='onednn'),
+            depthwise_convolution(*args, impl='reference'),
+            rtol=1e-5,
+            atol=1e-5,
+        )
+
+
+@torch.no_grad()
+def test_forward_gradients_follow_the_definition():
+    x, weight = torch.randn(2, 5, 6, 4), torch.randn(4, 1, 3, 3)
+
+    def call(impl):
+        return torch.func.jvp(
+            lambda x: depthwise_convolution(
+                x, weight, None, with_gelu=True, impl=impl
+            ),
+            (x,),
+            (x,),
+        )
+
+    torch.testing.assert_close(call('auto'), call('reference'))

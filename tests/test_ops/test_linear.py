@@ -67,7 +67,10 @@ def test_auto_follows_dtype_and_autocast():
     [
         (torch.zeros(2, 12, dtype=torch.float64), 'it takes float32, got'),
         (torch.zeros(0, 12), 'it takes at least one value, got (0, 12)'),
-        (torch.zeros(2, 12, device='meta'), 'it runs on a CPU, got meta'),
+        (
+            torch.zeros(2, 12, device='meta'),
+            "it runs on a CPU, got ['meta', 'cpu'",
+        ),
     ],
 )
 def test_onednn_says_why_it_cannot_run(x, reason):
@@ -82,3 +85,71 @@ def test_compiled_equals_eager():
     args = inputs(torch.float64)
     compiled = torch.compile(linear, fullgraph=True, backend='aot_eager')
     assert torch.equal(compiled(*args), linear(*args))
+
+
+def test_bias_and_inputs_of_any_strides():
+    x, weight, _ = (x.detach() for x in inputs())
+    for bias in (torch.randn(9, 2)[:, 1], torch.randn(1).expand(9)):
+        with torch.no_grad():
+            out = linear(x.transpose(0, 2), weight, bias, impl='onednn')
+        want = F.linear(x.transpose(0, 2), weight, bias)
+        torch.testing.assert_close(out, want, rtol=1e-5, atol=1e-5)
+
+
+def test_one_token_without_leading_axes():
+    x, weight, bias = inputs()
+    args = (x[0, 0, 0], weight, bias)
+    got = torch.autograd.grad(linear(*args, impl='onednn').sum(), args)
+    want = torch.autograd.grad(F.linear(*args).sum(), args)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('sparse', [False, True])
+def test_auto_leaves_other_weights_to_the_definition(sparse):
+    class Marked(torch.Tensor):
+        pass
+
+    x, weight, bias = (x.detach() for x in inputs())
+    other = weight.to_sparse() if sparse else weight.as_subclass(Marked)
+    bias = None if sparse else bias
+    want = F.linear(x, weight, bias)
+    out = linear(x[0, 0] if sparse else x, other, bias)
+    torch.testing.assert_close(
+        torch.as_tensor(out).as_subclass(torch.Tensor),
+        want[0, 0] if sparse else want,
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    reason = 'dense tensors' if sparse else 'plain tensors'
+    with pytest.raises(RuntimeError, match=f'it takes {reason}, got'):
+        linear(x, other, bias, impl='onednn')
+
+
+def test_what_does_not_fit_is_named():
+    x, weight, bias = inputs()
+    with pytest.raises(RuntimeError, match=r'it takes \(\*, C\), \(E, C\)'):
+        linear(x[..., :5], weight, bias, impl='onednn')
+    with pytest.raises(RuntimeError, match='cannot be multiplied'):
+        linear(x[..., :5], weight, bias)
+
+
+def test_onednn_can_be_turned_off(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, 'enabled', False)
+    with pytest.raises(RuntimeError, match='mkldnn.enabled is False'):
+        linear(*inputs(), impl='onednn')
+
+
+def test_transforms_follow_the_definition():
+    x, weight, bias = (x.detach() for x in inputs())
+
+    def call(x):
+        return linear(x, weight, bias, with_gelu=True)
+
+    _, tangent = torch.func.jvp(call, (x,), (x,))
+    exact = torch.func.jvp(
+        lambda x: F.gelu(F.linear(x, weight, bias)), (x,), (x,)
+    )[1]
+    torch.testing.assert_close(tangent, exact)
+    torch.testing.assert_close(torch.vmap(call)(x), call(x))
+    traced = torch.jit.trace(call, (x,), check_trace=False)
+    torch.testing.assert_close(traced(x[:1]), call(x[:1]))

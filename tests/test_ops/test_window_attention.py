@@ -240,3 +240,36 @@ def test_shift_out_of_range(M, shift):
         'window_attention expects 0 <= shift < window_size, got '
         f'shift={shift}, window_size={M}'
     )
+
+
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+def test_tracers_and_transforms_follow_the_definition():
+    maps = torch.randn(2, 2, 5, 8, 12)
+
+    def call(x, impl='auto'):
+        return window_attention(x, 2, 3, 1, impl=impl)
+
+    want = torch.stack([call(x, 'reference') for x in maps])
+    torch.testing.assert_close(torch.vmap(call)(maps), want)
+    grad = torch.func.grad(lambda x: call(x).square().sum())(maps[0])
+    assert grad.shape == maps[0].shape
+    traced = torch.jit.trace(call, (maps[0],), check_trace=False)
+    torch.testing.assert_close(traced(maps[1]), want[1])
+    with pytest.raises(RuntimeError, match='tracers and transforms follow'):
+        torch.vmap(lambda x: call(x, 'rows'))(maps)
+
+
+def test_rows_tell_that_gradients_have_none():
+    x = torch.randn(1, 5, 8, 12, requires_grad=True)
+    out = window_attention(x, 2, 3, 1, impl='rows').square().sum()
+    with pytest.raises(RuntimeError, match='without create_graph, got'):
+        torch.autograd.grad(out, x, create_graph=True)
+
+
+def test_rows_go_back_under_autocast():
+    x = torch.randn(1, 5, 8, 12, requires_grad=True)
+    out = window_attention(x, 2, 3, 1, impl='rows').square().sum()
+    (want,) = torch.autograd.grad(out, x, retain_graph=True)
+    with torch.autocast('cpu', torch.bfloat16):
+        (grad,) = torch.autograd.grad(out, x)
+    assert torch.equal(grad, want)
