@@ -5,7 +5,11 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmattn.layers import Linear, fold_batch_norm
+from mmattn.layers import (
+    Linear,
+    fold_batch_norm,
+    has_fixed_statistics,
+)
 from mmattn.ops import grouped_linear, linear, mixed_convolution
 from mmattn.registry import MODELS
 
@@ -84,7 +88,7 @@ class ScaleAwareModulation(BaseModule):
         """Widen the groups, normalise, activate."""
         weight, bias = self.expand.weight.flatten(1), self.expand.bias
         norm, groups = self.norm, self.expand.groups
-        if norm.training:
+        if not has_fixed_statistics(norm):
             hidden = grouped_linear(scales, weight, bias, groups)
             hidden = norm(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             return F.gelu(hidden)

@@ -4,7 +4,7 @@ from .attention_block import AttentionBlock
 from .conv_mlp import ConvMLP
 from .conv_stem import ConvStem
 from .feature_space_block import FeatureSpaceBlock
-from .folding import fold_batch_norm
+from .folding import fold_batch_norm, has_fixed_statistics
 from .linear import Linear
 from .mlp import MLP
 from .overlapping_patches import OverlappingPatchEmbed, OverlappingPatchMerging
@@ -25,4 +25,5 @@ __all__ = [
     'PatchMerging',
     'TwoPathBlock',
     'fold_batch_norm',
+    'has_fixed_statistics',
 ]

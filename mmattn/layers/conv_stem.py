@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import check_images
-from .folding import fold_batch_norm
+from .folding import fold_batch_norm, has_fixed_statistics
 
 _STRIDE = 4
 
@@ -61,7 +61,7 @@ class ConvStem(nn.Module):
     def _embed(self, x: Tensor) -> Tensor:
         """The first convolution and its norm."""
         conv, norm = self.conv, self.batch_norm
-        if norm.training:
+        if not has_fixed_statistics(norm):
             return norm(conv(x))
         # With fixed statistics the norm is part of the kernels.
         weight, bias = fold_batch_norm(conv.weight, conv.bias, norm)

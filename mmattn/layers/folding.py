@@ -1,7 +1,13 @@
 """Batch normalisation with fixed statistics, as part of what it follows."""
 
+import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def has_fixed_statistics(norm: _BatchNorm) -> bool:
+    """Whether a norm takes what it learned, not what the batch holds."""
+    return not norm.training and norm.running_var is not None
 
 
 def fold_batch_norm(
@@ -12,13 +18,23 @@ def fold_batch_norm(
     Args:
         weight: Of the convolution, output channels first, ``(E, *)``.
         bias: Of the convolution, ``(E, )``; None for no bias.
-        norm: The norm of its E output channels.
+        norm: The norm of its E output channels, with fixed statistics, see
+            :func:`has_fixed_statistics`.
 
     Returns:
-        The new weight and bias. Gradients flow to the old ones and to the
-        parameters of the norm.
+        The new weight and bias, in the dtype of the weight. Gradients flow to
+        the old ones and to the parameters of the norm.
     """
-    factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    shift = -norm.running_mean if bias is None else bias - norm.running_mean
-    weight = weight * factor.view(-1, *[1] * (weight.ndim - 1))
-    return weight, shift * factor + norm.bias
+    # In float32 or wider, as the norm itself computes.
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    factor = (norm.running_var.to(wide) + norm.eps).rsqrt()
+    shift = -norm.running_mean.to(wide)
+    if bias is not None:
+        shift = shift + bias
+    if norm.weight is not None:
+        factor = factor * norm.weight
+    shift = shift * factor
+    if norm.bias is not None:
+        shift = shift + norm.bias
+    folded = weight * factor.view(-1, *[1] * (weight.ndim - 1))
+    return folded.to(weight.dtype), shift.to(weight.dtype)
