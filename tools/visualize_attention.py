@@ -145,12 +145,12 @@ def main() -> None:
         pixels = image.default_pixels()
         if args.pixels:
             pixels = [image.locate(*pixel) for pixel in args.pixels]
+        device = get_device()
+        model.to(device)
+        with attention.CallRecorder(model, layers) as calls:
+            single_image.run_features(model, image.inputs.to(device))
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(str(error)) from error
-    device = get_device()
-    model.to(device)
-    with attention.CallRecorder(model, layers) as calls:
-        single_image.run_features(model, image.inputs.to(device))
     out_dir = args.out_dir or f'work_dirs/attention/{Path(args.image).stem}'
     weights = args.checkpoint or 'those of the config, else random'
     facts = dict(

@@ -1,5 +1,6 @@
 """Build the model of a config and run a loss and a prediction."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -173,7 +174,11 @@ def _build(cfg: dict) -> nn.Module:
     with shared_weights():
         model = MODELS.build(ConfigDict(plain(cfg)))
         if hasattr(model, 'rpn_head'):  # learned proposals have no size yet
-            model.rpn_head.init_weights()
+            logging.disable(logging.INFO)  # four lines for each parameter
+            try:
+                model.rpn_head.init_weights()
+            finally:
+                logging.disable(logging.NOTSET)
     for parameter in model.parameters():
         # Memory as it was found, where init_weights would have written.
         if parameter.numel() < _SMALL and not parameter.abs().max() < _GREAT:

@@ -140,6 +140,13 @@ def test_mistakes(words, message, run, image, capsys):
     assert 'Traceback' not in error
 
 
+def test_a_picture_smaller_than_a_patch(run, tmp_path, capsys):
+    Image.new('RGB', (1, 1)).save(tmp_path / 'one.png')
+    assert 'at least 4 x 4 pixels, got (1, 3, 1, 1)' in error_of(
+        run, capsys, 'one.png', '--backbone', 'smt-nano'
+    )
+
+
 def test_files_that_are_no_pictures(run, tmp_path, capsys):
     (tmp_path / 'text.jpg').write_text('no picture')
     args = ('--backbone', 'smt-nano')
