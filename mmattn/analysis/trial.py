@@ -1,7 +1,7 @@
 """One model on one batch of images: its steps, and what they need."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
-from mmattn.ops import force_implementation, list_implementations
+from mmattn.ops import forced_implementations, list_implementations
 
 from .builders import Size
 from .cost import Cost, count_cost
@@ -165,16 +165,11 @@ class Trial:
             return nullcontext()
         return torch.autocast(settings.device.type, settings.dtype)
 
-    @contextmanager
-    def _forced(self) -> Iterator[None]:
+    def _forced(self) -> AbstractContextManager[None]:
         """Let operations take what the subject names."""
-        for operation in self.operations:
-            force_implementation(operation, self.subject.impl)
-        try:
-            yield
-        finally:
-            for operation in self.operations:
-                force_implementation(operation, 'auto')
+        return forced_implementations(
+            dict.fromkeys(self.operations, self.subject.impl)
+        )
 
     def _constants(self) -> list[Tensor]:
         return [*self.module.parameters(), *self.module.buffers()]

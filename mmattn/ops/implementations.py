@@ -168,16 +168,29 @@ def _resolve(
 
 
 @contextmanager
+def forced_implementations(choices: dict[str, str]) -> Iterator[None]:
+    """Let ``'auto'`` mean these implementations for a while.
+
+    Args:
+        choices: A name for each operation, see :func:`force_implementation`.
+    """
+    before = dict(_FORCED)
+    try:
+        for operation, name in choices.items():
+            force_implementation(operation, name)
+        yield
+    finally:
+        _FORCED.clear()
+        _FORCED.update(before)
+
+
+@contextmanager
 def definitions_first() -> Iterator[None]:
     """Let ``'auto'`` take the definition of every operation for a while.
 
     For who looks at what runs, not at how fast: definitions are plain
     PyTorch. An implementation that is named still runs.
     """
-    before = dict(_FORCED)
-    _FORCED.update(dict.fromkeys(_TABLE, 'reference'))
-    try:
+    defined = [name for name, rows in _TABLE.items() if 'reference' in rows]
+    with forced_implementations(dict.fromkeys(defined, 'reference')):
         yield
-    finally:
-        _FORCED.clear()
-        _FORCED.update(before)

@@ -9,6 +9,7 @@ from mmattn.ops import (
     choose_implementation,
     definitions_first,
     force_implementation,
+    forced_implementations,
     implementations,
     list_implementations,
     register_implementation,
@@ -188,6 +189,22 @@ def test_definitions_first_for_a_while():
         assert chosen('sdpa') == 'sdpa'
         raise KeyError
     assert chosen() == usual
+
+
+def test_what_was_forced_before_comes_back(monkeypatch):
+    monkeypatch.setattr(implementations, '_FORCED', {})
+    force_implementation('attention', 'reference')
+    q, k, v = q_k_v()
+    taken = []
+    with watch_choices(lambda row: taken.append(row.name)):
+        with forced_implementations(dict(attention='sdpa')):
+            attention(q, k, v)
+        attention(q, k, v)
+        with pytest.raises(ValueError, match='force_implementation expects'):
+            with forced_implementations(dict(attention='auto', folding='no')):
+                pass
+        attention(q, k, v)
+    assert taken == ['sdpa', 'reference', 'reference']
 
 
 def test_the_page_registers_in_five_lines(table):
