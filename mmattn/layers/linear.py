@@ -7,29 +7,12 @@ from mmattn.ops import linear
 
 
 class Linear(nn.Linear):
-    """PyTorch's, by :func:`mmattn.ops.linear`, with a GELU if asked for.
+    """PyTorch's, by :func:`mmattn.ops.linear`; for its arguments see there."""
 
-    Args:
-        in_features (int): Channels of the input.
-        out_features (int): Channels of the output.
-        bias (bool): Add a learned bias. Defaults to True.
-        with_gelu (bool): Activate the result. Defaults to False.
-    """
+    def forward(self, x: Tensor, with_gelu: bool = False) -> Tensor:
+        """Map ``(*, in_features)`` to ``(*, out_features)``.
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        with_gelu: bool = False,
-    ) -> None:
-        super().__init__(in_features, out_features, bias)
-        self.with_gelu = with_gelu
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(*, in_features)`` to ``(*, out_features)``."""
-        return linear(x, self.weight, self.bias, self.with_gelu)
-
-    def extra_repr(self) -> str:
-        """Show in a printed model what its sub-modules do not."""
-        return f'{super().extra_repr()}, with_gelu={self.with_gelu}'
+        With ``with_gelu``, the result is activated, in the same call where
+        that is possible.
+        """
+        return linear(x, self.weight, self.bias, with_gelu)

@@ -1,6 +1,7 @@
 """The two-layer perceptron of a transformer block."""
 
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 
 from .linear import Linear
@@ -21,9 +22,12 @@ class MLP(nn.Module):
                 f'MLP expects hidden_dims >= 1, got {hidden_dims}; check '
                 'mlp_ratio'
             )
-        self.fc1 = Linear(embed_dims, hidden_dims, with_gelu=True)
+        self.fc1 = Linear(embed_dims, hidden_dims)
         self.fc2 = Linear(hidden_dims, embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(*, C)`` to ``(*, C)``."""
-        return self.fc2(self.fc1(x))
+        if isinstance(self.fc1, Linear):
+            return self.fc2(self.fc1(x, with_gelu=True))
+        # What has taken its place, a low-rank adapter say, is linear alone.
+        return self.fc2(F.gelu(self.fc1(x)))

@@ -1,0 +1,48 @@
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mmattn.layers import MLP
+
+
+class Adapter(nn.Module):
+    """A linear layer with a low-rank branch beside it."""
+
+    def __init__(self, layer, rank=2):
+        super().__init__()
+        self.layer = layer
+        self.down = nn.Linear(layer.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, layer.out_features, bias=False)
+
+    def forward(self, x):
+        return self.layer(x) + self.up(self.down(x))
+
+
+def test_activation_comes_between():
+    mlp = MLP(6, 9)
+    x = torch.randn(2, 4, 5, 6)
+    want = mlp.fc2(F.gelu(mlp.fc1(x)))
+    torch.testing.assert_close(mlp(x), want)
+    with torch.inference_mode():
+        torch.testing.assert_close(mlp(x), want)
+
+
+def test_adapters_add_before_the_activation():
+    mlp = MLP(6, 9)
+    mlp.fc1 = Adapter(mlp.fc1)
+    x = torch.randn(2, 4, 5, 6)
+    adapter = mlp.fc1
+    hidden = adapter.layer(x) + adapter.up(adapter.down(x))
+    torch.testing.assert_close(mlp(x), mlp.fc2(F.gelu(hidden)))
+
+
+def test_hooks_of_both_layers_run():
+    mlp = MLP(6, 9)
+    shapes = []
+    for layer in (mlp.fc1, mlp.fc2):
+        layer.register_forward_hook(
+            lambda module, args, out: shapes.append(out.shape[-1])
+        )
+    with torch.inference_mode():
+        mlp(torch.randn(3, 6))
+    assert shapes == [9, 6]
