@@ -19,8 +19,9 @@ META = dict(
 
 @pytest.fixture(autouse=True)
 def default_scope():
-    """The hosts' inferencers leave their scope behind."""
+    """A new process has none; the hosts' inferencers leave theirs behind."""
     before = dict(DefaultScope._instance_dict)
+    DefaultScope._instance_dict.clear()
     yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(before)

@@ -43,10 +43,13 @@ def test_search_finds_models_by_backbone(mim):
     assert found['config'][tiny] == f'configs/boat_swin/{tiny}.py'
 
 
-def test_run_finds_a_tool_by_name(mim, installed):
-    out, root = mim('run', 'mmattn', 'make_digit_scenes', '--help')
-    assert 'make_digit_scenes.py' in out
-    assert f'{installed}/' in out
+def test_run_finds_a_tool_by_name(mim):
+    # Not --help: mim gives that of the codebases that it knows alone.
+    _, root = mim(
+        *('run', 'mmattn', 'make_digit_scenes'),
+        *('--out', 'two', '--train', '1', '--val', '1'),
+    )
+    assert list((root / 'two').rglob('*.png'))
 
 
 @pytest.mark.slow
