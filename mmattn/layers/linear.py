@@ -2,6 +2,7 @@
 
 import torch.nn as nn
 from torch import Tensor
+from torch.nn.modules.module import _has_any_global_hook
 
 from mmattn.ops import linear
 
@@ -16,3 +17,18 @@ class Linear(nn.Linear):
         that is possible.
         """
         return linear(x, self.weight, self.bias, with_gelu)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a call would do nothing but multiply by these weights.
+
+        So that others may take the weights and leave out the call.
+        """
+        hooked = (
+            self._forward_hooks
+            or self._forward_pre_hooks
+            or self._backward_hooks
+            or self._backward_pre_hooks
+            or _has_any_global_hook()
+        )
+        return type(self) is Linear and not hooked

@@ -4,6 +4,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmattn.ops import perceptron
+
 from .linear import Linear
 
 
@@ -27,7 +29,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(*, C)`` to ``(*, C)``."""
-        if isinstance(self.fc1, Linear):
-            return self.fc2(self.fc1(x, with_gelu=True))
+        fc1, fc2 = self.fc1, self.fc2
+        if all(isinstance(fc, Linear) and fc.is_plain for fc in (fc1, fc2)):
+            return perceptron(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
         # What has taken its place, a low-rank adapter say, is linear alone.
-        return self.fc2(F.gelu(self.fc1(x)))
+        return fc2(F.gelu(fc1(x)))

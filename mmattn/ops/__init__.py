@@ -19,6 +19,7 @@ from .implementations import (
 from .kernel import kernel_attention, orthogonal_projection
 from .linear import linear
 from .mixed_convolution import mixed_convolution
+from .perceptron import perceptron
 from .relative_position import (
     relative_position_bias,
     relative_position_index,
@@ -58,6 +59,7 @@ __all__ = [
     'orthogonal_projection',
     'pad_map',
     'padded_size',
+    'perceptron',
     'register_implementation',
     'relative_position_bias',
     'relative_position_index',

@@ -3,6 +3,8 @@
 Axes: ``*`` any leading axes, C input channels, E output channels.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -58,7 +60,8 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(
 )
 
 
-def _missing() -> Reason:
+def why_no_onednn() -> Reason:
+    """Why this torch cannot call oneDNN, or None."""
     return None if _HAS_ONEDNN else 'this torch was built without oneDNN'
 
 
@@ -88,7 +91,10 @@ def refuse_onednn(
     return None
 
 
-def _refuse(x: Tensor, weight: Tensor, bias: Tensor | None, *args) -> Reason:
+def refuse_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *args
+) -> Reason:
+    """Why oneDNN cannot take them as a linear layer, or None."""
     reason = refuse_onednn(x, weight, bias)
     if reason is not None:
         return reason
@@ -106,8 +112,8 @@ def _refuse(x: Tensor, weight: Tensor, bias: Tensor | None, *args) -> Reason:
     'onednn',
     needs=NEEDS,
     priority=20,
-    missing=_missing,
-    refuses=_refuse,
+    missing=why_no_onednn,
+    refuses=refuse_linear,
 )
 def _onednn(
     x: Tensor, weight: Tensor, bias: Tensor | None, with_gelu: bool
@@ -116,7 +122,7 @@ def _onednn(
     if torch.is_grad_enabled() and any(i.requires_grad for i in inputs):
         out = _Linear.apply(x, weight, bias)
         return F.gelu(out) if with_gelu else out
-    return _multiply(x, weight, bias, 'gelu' if with_gelu else 'none')
+    return multiply(x, weight, bias, with_gelu)
 
 
 class _Linear(torch.autograd.Function):
@@ -125,34 +131,59 @@ class _Linear(torch.autograd.Function):
         ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _multiply(x, weight, bias)
+        return multiply(x, weight, bias)
 
     @staticmethod
     def backward(
         ctx: FunctionCtx, grad: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        need_x, need_weight, need_bias = ctx.needs_input_grad
-        grad_x = grad_weight = grad_bias = None
-        if need_x:
-            # The operator has no gradient, in case one is asked for.
-            again = torch.is_grad_enabled()
-            grad_x = grad @ weight if again else _multiply(grad, weight.t())
-        if need_weight or need_bias:
-            grad = grad.reshape(-1, grad.shape[-1])
-        if need_weight:
-            grad_weight = grad.t() @ x.reshape(-1, x.shape[-1])
-        if need_bias:
-            grad_bias = grad.sum(0)
-        return grad_x, grad_weight, grad_bias
+        return linear_gradients(*ctx.saved_tensors, grad, ctx.needs_input_grad)
 
 
-def _multiply(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, post: str = 'none'
+def linear_gradients(
+    x: Tensor, weight: Tensor, grad: Tensor, needed: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of a linear layer, with gradients themselves if asked for.
+
+    Args:
+        x: ``(*, C)``.
+        weight: ``(E, C)``.
+        grad: Gradient of the result, ``(*, E)``.
+        needed: Which of the three to compute.
+
+    Returns:
+        Of ``x``, of ``weight`` and of the bias, each None if not needed.
+    """
+    need_x, need_weight, need_bias = needed
+    grad_x = grad_weight = grad_bias = None
+    # The operator has no gradient, in case one is asked for.
+    again = torch.is_grad_enabled()
+    if need_x:
+        grad_x = grad @ weight if again else multiply(grad, weight.t())
+    if need_weight or need_bias:
+        grad = grad.reshape(-1, grad.shape[-1])
+    if need_weight:
+        x = x.reshape(-1, x.shape[-1])
+        if again or len(weight) == weight.shape[1]:
+            grad_weight = grad.t() @ x
+        # It is fastest where the result has fewer rows than columns.
+        elif len(weight) < weight.shape[1]:
+            grad_weight = multiply(grad.t(), x.t())
+        else:
+            grad_weight = multiply(x.t(), grad.t()).t()
+    if need_bias:
+        grad_bias = grad.sum(0)
+    return grad_x, grad_weight, grad_bias
+
+
+def multiply(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    with_gelu: bool = False,
 ) -> Tensor:
-    algorithm = 'none' if post == 'gelu' else ''  # of the GELU: no tanh
+    """:func:`linear` by oneDNN, for what it does not refuse; no gradients."""
     if bias is not None:
         bias = bias.contiguous()  # the operator does not look at its strides
-    return torch.ops.mkldnn._linear_pointwise(
-        x, weight, bias, post, [], algorithm
-    )
+    post = ('gelu', [], 'none') if with_gelu else ('none', [], '')  # no tanh
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *post)

@@ -46,3 +46,10 @@ def test_hooks_of_both_layers_run():
     with torch.inference_mode():
         mlp(torch.randn(3, 6))
     assert shapes == [9, 6]
+
+
+def test_compiled_equals_eager():
+    mlp = MLP(6, 9)
+    x = torch.randn(2, 4, 6)
+    compiled = torch.compile(mlp, fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(compiled(x), mlp(x))
