@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -46,13 +47,29 @@ def process_group(tmp_path):
     dist.destroy_process_group()
 
 
+@pytest.fixture
+def compiler():
+    """Skip where torch.compile and torch.export are too young for us."""
+    if not hasattr(torch.compiler, 'is_compiling'):
+        pytest.skip('torch.compile of whole graphs needs torch 2.3')
+
+
+@pytest.fixture
+def stand_ins_taken():
+    """Skip where files that hold more than tensors cannot be read."""
+    if not hasattr(torch.serialization, 'safe_globals'):
+        pytest.skip('files that hold more than tensors need torch 2.5')
+
+
 @pytest.fixture(params=[torch.bfloat16, torch.float16], ids=str)
 def half(request):
     """A half-precision type that autocast takes on this machine."""
     try:
-        with torch.autocast('cpu', request.param):
-            pass
-    except RuntimeError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter('error', UserWarning)  # torch before 2.3
+            with torch.autocast('cpu', request.param):
+                pass
+    except (RuntimeError, UserWarning) as error:
         pytest.skip(str(error))
     return request.param
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 
 def kept_bytes(call: Callable[[], Any], besides: Iterable[Tensor] = ()) -> int:
@@ -64,7 +64,8 @@ class _MovedBytes(TorchDispatchMode):
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         if not _is_free(func):
-            self.total += sum(map(_size, tree_leaves((args, kwargs, out))))
+            leaves, _ = tree_flatten((args, kwargs, out))
+            self.total += sum(map(_size, leaves))
         return out
 
 
@@ -83,4 +84,6 @@ def _is_free(func: Any) -> bool:
         for value in schema.returns
     )
     name = schema.name.partition('::')[2].lstrip('_')
-    return is_view or name.startswith(('empty', 'new_empty', 'unsafe_view'))
+    return is_view or name.startswith(
+        ('empty', 'new_empty', 'unsafe_view', 'is_same_size')
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from mmattn.ops import forced_implementations, list_implementations
 
@@ -152,7 +152,7 @@ class Trial:
             out = self.model(self.images)
         means = [
             leaf.float().mean()
-            for leaf in tree_leaves(out)
+            for leaf in tree_flatten(out)[0]
             if isinstance(leaf, Tensor) and leaf.requires_grad
         ]
         if not means:

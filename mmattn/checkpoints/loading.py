@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmattn.zoo import SCHEME, check_digest, find_weights
 
-from .stand_ins import stand_ins
+from .stand_ins import is_lacking, stand_ins
 
 # Where the tensors of a training file are; the first that is there counts.
 # An averaged copy comes before the plain one: published accuracies are its.
@@ -203,7 +203,16 @@ def _check_archive(path: Path) -> None:
 
 def _explain(path: Path, error: Exception) -> None:
     text = str(error)
-    wanted = re.search(r'GLOBAL (\S+)', text)
+    # Since torch 2.5 'GLOBAL name', before 'Unsupported class name'.
+    wanted = re.search(r'(?:GLOBAL|Unsupported class) (\S+)', text)
+    if wanted and is_lacking(wanted[1]):
+        raise ValueError(
+            f'load_file expects a checkpoint of tensors alone, got {path}, '
+            f'which holds {wanted[1]} too, and torch {torch.__version__}, '
+            'which cannot leave that out; use torch 2.5 or newer, or save '
+            'the weights alone where the file comes from, '
+            "torch.save(model.state_dict(), 'weights.pth')"
+        ) from error
     if wanted:
         what = f'asks to use {wanted[1]} while it is read'
     elif re.search('reduce for|create new object|Can only', text):

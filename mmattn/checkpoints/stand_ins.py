@@ -64,11 +64,17 @@ _STAND_INS = [_stand_in(path, _Object) for path in _OBJECTS]
 _STAND_INS += [_stand_in(path, _Mapping) for path in _MAPPINGS]
 
 
-def stand_ins() -> AbstractContextManager:
-    """Context in which ``torch.load(weights_only=True)`` knows the names.
+def is_lacking(path: str) -> bool:
+    """Whether a name has a stand-in that this torch does not take.
 
-    torch before 2.5 has no such context: there, files that hold more than
-    tensors are refused.
+    torch before 2.5 takes none: there, files that hold more than tensors are
+    refused.
     """
+    has_stand_in = path in (*_OBJECTS, *_MAPPINGS)
+    return has_stand_in and not hasattr(torch.serialization, 'safe_globals')
+
+
+def stand_ins() -> AbstractContextManager:
+    """Context in which ``torch.load(weights_only=True)`` knows the names."""
     scoped = getattr(torch.serialization, 'safe_globals', None)
     return nullcontext() if scoped is None else scoped(_STAND_INS)

@@ -2,9 +2,17 @@
 
 import torch.nn as nn
 from torch import Tensor
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module
 
 from mmattn.ops import linear
+
+# Registered for all modules; the dictionaries stay the same ones.
+_GLOBAL_HOOKS = (
+    module._global_forward_pre_hooks,
+    module._global_forward_hooks,
+    module._global_backward_pre_hooks,
+    module._global_backward_hooks,
+)
 
 
 class Linear(nn.Linear):
@@ -29,6 +37,6 @@ class Linear(nn.Linear):
             or self._forward_pre_hooks
             or self._backward_hooks
             or self._backward_pre_hooks
-            or _has_any_global_hook()
+            or any(_GLOBAL_HOOKS)
         )
         return type(self) is Linear and not hooked

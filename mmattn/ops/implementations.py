@@ -48,7 +48,7 @@ class Implementation:
     refuses: Callable[..., Reason]
 
 
-_TABLE: dict[str, dict[str, Implementation]] = {}
+_TABLE: dict[str, dict[str, Implementation]] = {}  # rows best first
 _FORCED: dict[str, str] = {}
 _WATCHERS: list[Callable[[Implementation], None]] = []
 
@@ -77,6 +77,10 @@ def register_implementation(
         rows[name] = Implementation(
             operation, name, function, needs, priority, missing, refuses
         )
+        # Best first, here and not in each call: compilers trace the calls.
+        _TABLE[operation] = dict(
+            sorted(rows.items(), key=lambda item: -item[1].priority)
+        )
         return function
 
     return add
@@ -84,12 +88,11 @@ def register_implementation(
 
 def list_implementations() -> list[Implementation]:
     """All rows of the table, by operation, best first."""
-    return [row for operation in sorted(_TABLE) for row in _ranked(operation)]
-
-
-def _ranked(operation: str) -> list[Implementation]:
-    rows = _TABLE[operation].values()
-    return sorted(rows, key=lambda row: -row.priority)
+    return [
+        row
+        for operation in sorted(_TABLE)
+        for row in _TABLE[operation].values()
+    ]
 
 
 def force_implementation(operation: str, name: str) -> None:
@@ -151,7 +154,7 @@ def _resolve(
     operation: str, impl: str, *args: Any, **kwargs: Any
 ) -> Implementation:
     if impl == 'auto':
-        for row in _ranked(operation):
+        for row in _TABLE[operation].values():
             if not (row.missing() or row.refuses(*args, **kwargs)):
                 return row
         raise RuntimeError(f'{operation} has no implementation that can run')

@@ -176,7 +176,10 @@ class Demanding(nn.Module):
     'error, message',
     [
         (ValueError('too small'), 'cannot run: ValueError: too small'),
-        (torch.OutOfMemoryError(), 'cpu has too little memory; lower --ba'),
+        (
+            torch.cuda.OutOfMemoryError(),
+            'cpu has too little memory; lower --ba',
+        ),
     ],
 )
 def test_a_model_that_cannot_run_is_named(error, message):

@@ -63,10 +63,11 @@ def test_position_tells_equal_tokens_apart():
     torch.testing.assert_close(placed(x), placed.v(x))
 
 
-def test_half_precision_tokens_of_any_size_are_scaled_right():
+def test_half_precision_tokens_of_any_size_are_scaled_right(half):
     layer = EfficientNonLocalAttention(8, seed=1)
     torch.nn.init.zeros_(layer.q.bias)
-    q, _ = layer.half().embed(torch.full((1, 1, 1, 8), 400.0).half())
+    x = torch.full((1, 1, 1, 8), 400.0, dtype=half)
+    q, _ = layer.to(half).embed(x)
     assert q.dtype == torch.float32
     torch.testing.assert_close(q.norm(), torch.tensor(1.0))
 

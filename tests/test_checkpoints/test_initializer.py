@@ -283,6 +283,7 @@ def test_boat_weights_into_a_swin(tmp_path, weights, log):
     assert 'left over 24 (stages.0.blocks.1.feature_norm.weight' in log[-1]
 
 
+@pytest.mark.usefixtures('stand_ins_taken')
 @pytest.mark.parametrize(
     'name',
     [
@@ -362,6 +363,7 @@ class Classifier(BaseModel):
         return dict(loss=nn.functional.cross_entropy(scores, labels))
 
 
+@pytest.mark.usefixtures('stand_ins_taken')
 def test_a_file_of_the_runner(tmp_path):
     data = [dict(inputs=torch.randn(3, 32, 32), labels=i % 2) for i in (0, 1)]
     runner = Runner(

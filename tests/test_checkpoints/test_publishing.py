@@ -40,6 +40,7 @@ def training_file(path, **more):
     return path
 
 
+@pytest.mark.usefixtures('stand_ins_taken')
 def test_weights_and_classes_are_kept_the_rest_is_dropped(tmp_path):
     trained = read_training(training_file(tmp_path / 'epoch_3.pth'))
     files = write_published(trained, tmp_path, 'mine', 'model = 1')
@@ -58,6 +59,7 @@ def test_weights_and_classes_are_kept_the_rest_is_dropped(tmp_path):
     assert whole['state_dict']['backbone.w'].untyped_storage().nbytes() == 16
 
 
+@pytest.mark.usefixtures('stand_ins_taken')
 def test_files_are_named_by_their_content(tmp_path):
     trained = read_training(training_file(tmp_path / 'epoch_3.pth'))
     files = write_published(trained, tmp_path, 'mine', '')
@@ -65,6 +67,7 @@ def test_files_are_named_by_their_content(tmp_path):
         assert file.stem == f'mine-{file_digest(file)}'
 
 
+@pytest.mark.usefixtures('stand_ins_taken')
 def test_seed_and_time_are_read(tmp_path):
     trained = read_training(training_file(tmp_path / 'epoch_3.pth'))
     assert trained.seed == 7
@@ -78,6 +81,7 @@ def test_what_is_not_told_is_unknown(tmp_path):
     assert (trained.seed, trained.seconds, trained.meta) == (None, None, {})
 
 
+@pytest.mark.usefixtures('stand_ins_taken')
 def test_meta_that_is_not_plain_is_left_out(tmp_path):
     path = tmp_path / 'epoch.pth'
     meta = dict(dataset_meta=dict(palette=np.ones(3)), iter=4)
@@ -107,6 +111,7 @@ def test_averaged_weights_when_asked(tmp_path):
     assert (plain.as_tested, averaged.as_tested) == (False, True)
 
 
+@pytest.mark.usefixtures('stand_ins_taken')
 def test_averaged_weights_that_are_not_there(tmp_path):
     path = training_file(tmp_path / 'epoch.pth')
     with pytest.raises(ValueError, match=r'averaged weights \(EMA\), got .*e'):

@@ -1,3 +1,4 @@
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -48,6 +49,7 @@ def test_hooks_of_both_layers_run():
     assert shapes == [9, 6]
 
 
+@pytest.mark.usefixtures('compiler')
 def test_compiled_equals_eager():
     mlp = MLP(6, 9)
     x = torch.randn(2, 4, 6)

@@ -123,7 +123,9 @@ def test_minus_infinity_hides_a_key(impl, half):
     out = attention(q, k, v, bias, impl=impl)
     seen = [0, 1, 3, 4]
     want = attention(q, k[..., seen, :], v[..., seen, :], impl=impl)
-    torch.testing.assert_close(out, want)
+    # Weights may be rounded before they are multiplied by the values.
+    rounding = torch.finfo(half).eps * v.abs().max().item()
+    torch.testing.assert_close(out, want, rtol=0, atol=rounding)
     for grad in torch.autograd.grad(out.sum(), (q, k, v)):
         assert grad.isfinite().all()
     _, key_grad, value_grad = torch.autograd.grad(

@@ -192,6 +192,7 @@ def cluster_and_attend(q, k, v):
     return attend(q, k, v, order, 5, 2)
 
 
+@pytest.mark.usefixtures('compiler')
 def test_compiled_equals_eager():
     q, k, v, _ = inputs(2, 21, 4)
     compiled = torch.compile(
@@ -204,6 +205,7 @@ def test_compiled_equals_eager():
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.usefixtures('compiler')
 def test_export_equals_eager():
 
     class Layer(torch.nn.Module):

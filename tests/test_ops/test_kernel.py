@@ -86,6 +86,7 @@ def test_half_precision_rounds_the_result_only(dtype):
     assert error <= torch.finfo(dtype).eps * want.abs().max()
 
 
+@pytest.mark.usefixtures('compiler')
 def test_compiled_equals_eager():
     q, k, v = draw(2, 9, 4), draw(2, 9, 4), draw(2, 9, 4)
     projection = draw(5, 4)

@@ -81,6 +81,7 @@ def test_onednn_says_why_it_cannot_run(x, reason):
     )
 
 
+@pytest.mark.usefixtures('compiler')
 def test_compiled_equals_eager():
     args = inputs(torch.float64)
     compiled = torch.compile(linear, fullgraph=True, backend='aot_eager')

@@ -120,6 +120,7 @@ def test_what_does_not_fit_is_named():
         perceptron(x, *parameters, impl='onednn')
 
 
+@pytest.mark.usefixtures('compiler')
 def test_compiled_equals_eager():
     args = inputs(torch.float64)
     compiled = torch.compile(perceptron, fullgraph=True, backend='aot_eager')

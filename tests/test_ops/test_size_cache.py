@@ -77,6 +77,7 @@ def test_fake_tensors_are_not_kept(numbers):
     out.backward()
 
 
+@pytest.mark.usefixtures('compiler')
 @pytest.mark.parametrize('strict', [False, True])
 def test_export_keeps_no_table(strict):
 
@@ -92,6 +93,7 @@ def test_export_keeps_no_table(strict):
     assert _slot_tables.cache_info().misses == before.misses + 1
 
 
+@pytest.mark.usefixtures('compiler')
 def test_compiling_keeps_no_table():
     x = torch.randn(1, 5, 29, 12)
     before = _slot_tables.cache_info()

@@ -205,6 +205,7 @@ def test_strided_map(impl):
     )
 
 
+@pytest.mark.usefixtures('compiler')
 def test_compiled_equals_eager():
     qkv, bias, padding = inputs((5, 8), 3)
 
