@@ -18,7 +18,8 @@ model = dict(
         dropout_ratio=0.0,
         loss_decode=[
             dict(type='CrossEntropyLoss', loss_weight=0.4),
-            dict(type='DiceLoss', loss_weight=0.6),
+            # Dice of each class, see the config for Synapse.
+            dict(type='TverskyLoss', alpha=0.5, beta=0.5, loss_weight=0.6),
         ],
     ),
     auxiliary_head=None,

@@ -30,7 +30,9 @@ model = dict(
         dropout_ratio=0.0,
         loss_decode=[
             dict(type='CrossEntropyLoss', loss_weight=0.4),
-            dict(type='DiceLoss', loss_weight=0.6),
+            # Soft Dice of each class: Tversky at equal weights. mmseg's
+            # DiceLoss counts all classes as one, nearly all background.
+            dict(type='TverskyLoss', alpha=0.5, beta=0.5, loss_weight=0.6),
         ],
     ),
     train_cfg=dict(),
