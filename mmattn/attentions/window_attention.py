@@ -77,13 +77,11 @@ class WindowAttention(BaseModule):
         table, bias = self.relative_position_bias_table, None
         if table is not None:
             bias = relative_position_bias(table, self.window_size)
-        # Shifting brings nothing new together where one window spans a side.
-        shifted = self.with_shift and min(x.shape[1:3]) > self.window_size
         out = window_attention(
             self.qkv(x),
             self.num_heads,
             self.window_size,
-            shift=self.window_size // 2 if shifted else 0,
+            shift=self.window_size // 2 if self.with_shift else 0,
             bias=bias,
             padding=self.qkv.bias,  # what a zero token is projected to
             impl=self.impl,

@@ -5,6 +5,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmattn.ops import padded_size, sizes_vary
+
 from .checks import check_images
 from .folding import fold_batch_norm, has_fixed_statistics
 
@@ -53,8 +55,9 @@ class ConvStem(nn.Module):
         """
         check_images(self, x, self.conv.in_channels, _STRIDE)
         H, W = x.shape[2:]
-        if H % _STRIDE or W % _STRIDE:
-            x = F.pad(x, (0, -W % _STRIDE, 0, -H % _STRIDE))
+        if sizes_vary(x) or H % _STRIDE or W % _STRIDE:
+            bottom, right = padded_size((H, W), (_STRIDE, _STRIDE))
+            x = F.pad(x, (0, right - W, 0, bottom - H))
         x = self._embed(x.contiguous(memory_format=torch.channels_last))
         return self.norm(self.proj(x.relu_()).permute(0, 2, 3, 1))
 

@@ -4,6 +4,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmattn.ops import padded_size, sizes_vary
+
 from .checks import check_images
 
 
@@ -39,6 +41,7 @@ class PatchEmbed(nn.Module):
         p = self.patch_size
         check_images(self, x, self.proj.in_channels, p)
         H, W = x.shape[2:]
-        if H % p or W % p:
-            x = F.pad(x, (0, -W % p, 0, -H % p))
+        if sizes_vary(x) or H % p or W % p:
+            bottom, right = padded_size((H, W), (p, p))
+            x = F.pad(x, (0, right - W, 0, bottom - H))
         return self.norm(self.proj(x).permute(0, 2, 3, 1))

@@ -1,9 +1,9 @@
 """Downsampling of Swin Transformer."""
 
-import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torch import Tensor
+
+from mmattn.ops import pad_map, padded_size
 
 from .linear import Linear
 
@@ -26,17 +26,9 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H / 2, W / 2, out_channels)``."""
-        H, W = x.shape[1:3]
-        if H % 2 or W % 2:
-            x = F.pad(x, (0, 0, 0, W % 2, 0, H % 2))
+        B, H, W, C = x.shape
+        size = padded_size((H, W), (2, 2))
+        x = pad_map(x, size).view(B, size[0] // 2, 2, size[1] // 2, 2, C)
         # The order of the published weights: down the columns first.
-        x = torch.cat(
-            (
-                x[:, 0::2, 0::2],
-                x[:, 1::2, 0::2],
-                x[:, 0::2, 1::2],
-                x[:, 1::2, 1::2],
-            ),
-            dim=-1,
-        )
+        x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)
         return self.reduction(self.norm(x))

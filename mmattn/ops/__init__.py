@@ -3,6 +3,7 @@
 from .attention import attention
 from .cluster_attention import cluster_attention
 from .clustering import balanced_clusters, cluster_sizes
+from .compiling import sizes_vary
 from .contrastive import contrastive_loss
 from .convolution import depthwise_convolution, grouped_linear
 from .cross_shaped_attention import cross_shaped_attention
@@ -66,6 +67,7 @@ __all__ = [
     'resize_relative_position_bias_table',
     'shifted_window_bias',
     'sine_position',
+    'sizes_vary',
     'sliding_window_attention',
     'split_windows',
     'watch_choices',

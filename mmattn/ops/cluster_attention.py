@@ -12,11 +12,13 @@ from torch import Tensor
 
 from .attention import attention
 from .clustering import cluster_sizes, group_slots
+from .compiling import is_compiling, sizes_vary
 from .implementations import (
     Reason,
     choose_implementation,
     register_implementation,
 )
+from .operators import define_operator
 from .row_attention import NEEDS, RowGroups, refuse_rows, row_attention
 from .size_cache import cached_per_size
 
@@ -73,7 +75,17 @@ def cluster_attention(
         scale = (qkv.shape[-1] // (3 * order.shape[1])) ** -0.5
     args = (qkv, order, cluster_size, overlap, scale)
     row = choose_implementation('cluster_attention', impl, *args)
+    if sizes_vary(qkv) and not row.any_size:
+        return _for_any_size(*args, impl)
     return row.function(*args)
+
+
+_for_any_size = define_operator(
+    'cluster_attention_for_any_size',
+    'Tensor qkv, Tensor order, int cluster_size, int overlap, float scale, '
+    'str impl',
+    cluster_attention,
+)
 
 
 @register_implementation('cluster_attention', 'reference')
@@ -131,6 +143,8 @@ def _in_clusters(
 def _refuse(
     qkv: Tensor, order: Tensor, cluster_size: int, overlap: int, *args
 ) -> Reason:
+    if is_compiling():
+        return 'a compiler fuses the definition by itself'
     largest = cluster_sizes(qkv.shape[1], cluster_size)[0]
     near = near_size(largest, cluster_size, overlap)
     return refuse_rows(qkv, largest + near)

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .compiling import sizes_vary
 from .implementations import choose_implementation, register_implementation
+from .operators import define_operator
 from .size_cache import cached_per_size
 
 
@@ -90,8 +92,23 @@ def balanced_clusters(
         )
     args = (features, cluster_size, iterations, temperature)
     row = choose_implementation('balanced_clusters', impl, *args)
+    if sizes_vary(features) and not row.any_size:
+        return _for_any_size(features.detach(), *args[1:], impl)
     with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
         return row.function(*args)
+
+
+def _empty_order(features: Tensor, *args) -> Tensor:
+    return features.new_empty(features.shape[:2], dtype=torch.int64)
+
+
+_for_any_size = define_operator(
+    'balanced_clusters_for_any_size',
+    'Tensor features, int cluster_size, int iterations, float temperature, '
+    'str impl',
+    balanced_clusters,
+    _empty_order,
+)
 
 
 @register_implementation('balanced_clusters', 'reference')

@@ -7,7 +7,28 @@ try:
 except ImportError:  # torch before 2.3
     from torch._dynamo import is_compiling
 
-__all__ = ['is_autocast_on_cpu', 'is_compiling', 'is_transforming']
+__all__ = [
+    'is_autocast_on_cpu',
+    'is_compiling',
+    'is_transforming',
+    'sizes_vary',
+]
+
+# Compilers of torch before know no way to ask.
+_CAN_ASK = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 9)
+
+
+def sizes_vary(x: torch.Tensor) -> bool:
+    """Whether a compiler looks at ``x`` for maps of more than one size.
+
+    The first axis, that of the images, may vary without.
+    """
+    if not is_compiling() or not _CAN_ASK:
+        return False
+    # Costly to import, and a compiler has done so.
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+
+    return not all([has_static_value(side) for side in x.shape[1:]])
 
 
 def is_autocast_on_cpu() -> bool:

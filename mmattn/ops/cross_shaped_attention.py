@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import attention
+from .compiling import sizes_vary
 from .implementations import choose_implementation, register_implementation
+from .operators import define_operator
 from .windows import Size, merge_windows, padded_size, split_windows
 
 
@@ -61,7 +63,22 @@ def cross_shaped_attention(
         scale = (qkv.shape[-1] // (3 * num_heads)) ** -0.5
     args = (qkv, num_heads, stripe_width, local_weight, local_bias, scale)
     row = choose_implementation('cross_shaped_attention', impl, *args)
+    if sizes_vary(qkv) and not row.any_size:
+        # Autocast would do the same inside.
+        local = [
+            None if x is None else x.to(qkv.dtype)
+            for x in (local_weight, local_bias)
+        ]
+        return _for_any_size(*args[:3], *local, scale, impl)
     return row.function(*args)
+
+
+_for_any_size = define_operator(
+    'cross_shaped_attention_for_any_size',
+    'Tensor qkv, int num_heads, int? stripe_width, Tensor local_weight, '
+    'Tensor? local_bias, float scale, str impl',
+    cross_shaped_attention,
+)
 
 
 def _check(

@@ -37,6 +37,8 @@ class Implementation:
         refuses: Called with the operation's arguments: why it cannot run on
             them, or None. It may look at shapes, dtypes and devices, never at
             values.
+        any_size: Whether a compiler that reads ``function`` once has read it
+            for maps of all sizes.
     """
 
     operation: str
@@ -46,6 +48,7 @@ class Implementation:
     priority: int
     missing: Callable[[], Reason]
     refuses: Callable[..., Reason]
+    any_size: bool = False
 
 
 _TABLE: dict[str, dict[str, Implementation]] = {}  # rows best first
@@ -60,6 +63,7 @@ def register_implementation(
     priority: int = 0,
     missing: Callable[[], Reason] = _no_obstacle,
     refuses: Callable[..., Reason] = _no_obstacle,
+    any_size: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the decorated function to the table; see :class:`Implementation`.
 
@@ -75,7 +79,14 @@ def register_implementation(
                 f"got {name!r}; taken: 'auto', {', '.join(map(repr, rows))}"
             )
         rows[name] = Implementation(
-            operation, name, function, needs, priority, missing, refuses
+            operation,
+            name,
+            function,
+            needs,
+            priority,
+            missing,
+            refuses,
+            any_size,
         )
         # Best first, here and not in each call: compilers trace the calls.
         _TABLE[operation] = dict(

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import attention
+from .compiling import sizes_vary
 from .implementations import choose_implementation, register_implementation
+from .operators import define_operator
 from .size_cache import cached_per_size
 from .windows import Size, pad_map
 
@@ -67,7 +69,17 @@ def sliding_window_attention(
         scale = (qkv.shape[-1] // (3 * num_heads)) ** -0.5
     args = (qkv, num_heads, window_size, stride, bias, scale)
     row = choose_implementation('sliding_window_attention', impl, *args)
+    if sizes_vary(qkv) and not row.any_size:
+        return _for_any_size(*args, impl)
     return row.function(*args)
+
+
+_for_any_size = define_operator(
+    'sliding_window_attention_for_any_size',
+    'Tensor qkv, int num_heads, int window_size, int stride, Tensor? bias, '
+    'float scale, str impl',
+    sliding_window_attention,
+)
 
 
 @register_implementation('sliding_window_attention', 'reference')

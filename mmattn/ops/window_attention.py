@@ -8,16 +8,19 @@ import torch
 from torch import Tensor
 
 from .attention import attention
+from .compiling import sizes_vary
 from .implementations import (
     Reason,
     choose_implementation,
     register_implementation,
 )
+from .operators import define_operator
 from .row_attention import NEEDS, RowGroups, refuse_rows, row_attention
 from .size_cache import cached_per_size
 from .windows import (
     Size,
     merge_windows,
+    needed_shift,
     pad_map,
     padded_size,
     shifted_window_bias,
@@ -48,7 +51,8 @@ def window_attention(
             of ``h`` heads of ``d`` channels.
         num_heads: Number of heads h.
         window_size: Window side M, in tokens.
-        shift: Rows and columns to roll, from 0 to ``M - 1``. Defaults to 0.
+        shift: Rows and columns to roll, from 0 to ``M - 1``. See
+            :func:`needed_shift`. Defaults to 0.
         bias: Per head and pair of tokens of a window, ``(h, N, N)``. Defaults
             to None, no bias.
         padding: Query, key and value of a padded place, ``(3 * C, )``.
@@ -79,7 +83,20 @@ def window_attention(
         scale = (qkv.shape[-1] // (3 * num_heads)) ** -0.5
     args = (qkv, num_heads, window_size, shift, bias, padding, scale)
     row = choose_implementation('window_attention', impl, *args)
+    if sizes_vary(qkv) and not row.any_size:
+        return _for_any_size(*args, impl)
+    if not row.any_size:
+        shift = needed_shift(qkv.shape[1:3], window_size, shift)
+        args = (qkv, num_heads, window_size, shift, bias, padding, scale)
     return row.function(*args)
+
+
+_for_any_size = define_operator(
+    'window_attention_for_any_size',
+    'Tensor qkv, int num_heads, int window_size, int shift, Tensor? bias, '
+    'Tensor? padding, float scale, str impl',
+    window_attention,
+)
 
 
 @register_implementation('window_attention', 'reference')

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .compiling import sizes_vary
 from .size_cache import cached_per_size
 
 Size = tuple[int, int]
@@ -16,8 +17,20 @@ Size = tuple[int, int]
 
 def padded_size(size: Size, window: Size) -> Size:
     """Smallest multiple of ``window`` that holds ``size``, side by side."""
-    height, width = (side + -side % step for side, step in zip(size, window))
+    # The form of which a compiler makes the simplest expressions.
+    height, width = (
+        (side + step - 1) // step * step for side, step in zip(size, window)
+    )
     return height, width
+
+
+def needed_shift(size: Size, window_size: int, shift: int) -> int:
+    """Rows and columns to roll a map by so that windows hold others.
+
+    None where a window spans the map, on one side or both: nothing new would
+    meet, and what is adjacent would be kept apart.
+    """
+    return shift if min(size) > window_size else 0
 
 
 def pad_map(x: Tensor, size: Size, value: Tensor | None = None) -> Tensor:
@@ -32,7 +45,8 @@ def pad_map(x: Tensor, size: Size, value: Tensor | None = None) -> Tensor:
         ``(B, *size, C)``; ``x`` itself where it has that size.
     """
     B, H, W, C = x.shape
-    if (H, W) == tuple(size):
+    # A compiler for all sizes must not ask.
+    if not sizes_vary(x) and (H, W) == tuple(size):
         return x
     if value is None:
         return F.pad(x, (0, 0, 0, size[1] - W, 0, size[0] - H))

@@ -14,7 +14,8 @@ CASES = [
     ((9, 14), 7, 3),  # 5 rows of padding, 2 more than the shift
     ((14, 9), 7, 5),  # no half window
     ((5, 8), 3, 1),
-    ((10, 3), 4, 3),
+    ((10, 3), 4, 3),  # one window is as wide as the map: not rolled
+    ((10, 5), 4, 3),
     ((3, 5), 1, 0),
 ]
 
@@ -22,6 +23,7 @@ CASES = [
 def by_hand(qkv, heads, M, shift, bias, padding, scale):
     """Attend place by place, with keys found by their coordinates."""
     B, H, W, _ = qkv.shape
+    shift = shift if min(H, W) > M else 0
     rows, columns = -(-H // M) * M, -(-W // M) * M
     if padding is None:
         padding = qkv.new_zeros(qkv.shape[-1])

@@ -81,6 +81,7 @@ def _refuses_cluster_attention(
     priority=_PRIORITY,
     missing=missing,
     refuses=_refuses_cluster_attention,
+    any_size=True,
 )
 def _cluster_attention(*args) -> Tensor:
     from .cluster_attention import cluster_attention
@@ -112,6 +113,7 @@ def _refuses_window_attention(
     priority=_PRIORITY,
     missing=missing,
     refuses=_refuses_window_attention,
+    any_size=True,
 )
 def _window_attention(
     qkv: Tensor,
@@ -145,6 +147,7 @@ def _refuses_clustering(features: Tensor, *args) -> str | None:
     priority=_PRIORITY,
     missing=missing,
     refuses=_refuses_clustering,
+    any_size=True,
 )
 def _balanced_clusters(*args) -> Tensor:
     from .clustering import balanced_clusters
@@ -163,6 +166,7 @@ def _refuses_convolution(x: Tensor, *args) -> str | None:
     priority=_PRIORITY,
     missing=missing,
     refuses=_refuses_convolution,
+    any_size=True,
 )
 def _mixed_convolution(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]

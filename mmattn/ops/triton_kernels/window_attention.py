@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..windows import padded_size
+from ..windows import needed_shift, padded_size
 from .device_functions import on_device_of, tile_side, with_unit_stride
 from .window_attention_kernels import attend_windows, attend_windows_backward
 
@@ -49,7 +49,7 @@ def window_attention(
         num_heads: Number of heads h.
         window_size: Window side M, in tokens. A program holds the whole
             window, of 64 tokens at most.
-        shift: Rows and columns to roll.
+        shift: Rows and columns to roll, where the map needs it.
         scale: Factor of the products.
 
     Returns:
@@ -171,6 +171,7 @@ def _plan(
     H, W, channels = qkv.shape[1:]
     size = padded_size((H, W), (window_size, window_size))
     down, across = (side // window_size for side in size)
+    shift = needed_shift((H, W), window_size, shift)
     d = channels // (3 * num_heads)
     is_padded = padding is not None and size != (H, W)
     tiles = {

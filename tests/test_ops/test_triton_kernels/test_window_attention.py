@@ -12,7 +12,8 @@ CASES = [  # map, heads, channels, window, shift
     ((1, 7, 7), 1, 32, 7, 0),
     ((1, 14, 7), 2, 24, 7, 0),
     ((2, 5, 9), 1, 12, 4, 2),  # padded on both sides, then rolled
-    ((1, 9, 4), 3, 8, 4, 1),
+    ((1, 9, 5), 3, 8, 4, 1),
+    ((1, 9, 4), 1, 8, 4, 1),  # one window is as wide as the map: not rolled
     ((1, 3, 2), 2, 16, 7, 0),  # smaller than a window
     ((1, 9, 13), 1, 16, 8, 5),
     ((1, 4, 5), 1, 8, 1, 0),

@@ -1,0 +1,148 @@
+"""Backbones under torch.compile: one graph, for one size and for many."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from mmattn.registry import MODELS
+
+MODELS_OF = {
+    'AttentionPyramid': 'swin-nano',
+    'BOATSwin': 'nano',
+    'CSWin': 'nano',
+    'BOATCSWin': 'nano',
+    'SMT': 'nano',
+}
+OTHERS = ('enltb-nano', 'key-value-nano', 'sliding-window-nano')
+CASES = [
+    *MODELS_OF.items(),
+    *(
+        pytest.param('AttentionPyramid', arch, marks=pytest.mark.slow)
+        for arch in OTHERS
+    ),
+]
+# Windows that fill the map and that do not, maps smaller than a window or a
+# stripe, one cluster and many, sides that nothing divides.
+SIZES = [(64, 96), (96, 64), (80, 112), (101, 147), (224, 224)]
+
+
+class Compiled:
+    """A model and its compiled self, which may be compiled again."""
+
+    def __init__(self, name, arch, training=False, backend='eager', **options):
+        torch._dynamo.reset()
+        stages = options.pop('stages', 4)
+        self.model = MODELS.get(name)(
+            arch=arch, drop_path_rate=0.0, out_indices=range(stages)
+        ).train(training)
+        self.counter = CompileCounterWithBackend(backend)
+        self.compiled = torch.compile(
+            self.model, fullgraph=True, backend=self.counter, **options
+        )
+
+    @property
+    def times(self):
+        return self.counter.frame_count
+
+    def check(self, *size, batch=2, mark=()):
+        """Results, in training also gradients, are those of the model."""
+        found, want = (
+            self.results(model, *size, batch=batch, mark=mark)
+            for model in (self.compiled, self.model)
+        )
+        for a, b in zip(found, want, strict=True):
+            atol = 1e-4 * max(b.abs().max().item(), 1)
+            torch.testing.assert_close(a, b, rtol=0, atol=atol)
+
+    def results(self, model, *size, batch, mark):
+        # The same for both, and no ties to be broken by rounding.
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(batch, 3, *size, generator=generator)
+        for axis in mark:
+            torch._dynamo.mark_dynamic(images, axis)
+        if not self.model.training:
+            with torch.no_grad():
+                return model(images)
+        outs = model(images)
+        self.model.zero_grad()
+        sum(out.square().mean() for out in outs).backward()
+        return [*outs, *(p.grad for p in self.model.parameters())]
+
+
+@pytest.mark.parametrize('name, arch', CASES)
+def test_one_graph_for_all_sizes(name, arch):
+    """The first two stages, which meet all that the others meet."""
+    model = Compiled(name, arch, dynamic=True, stages=2)
+    for size in SIZES:
+        model.check(*size)
+    assert model.times == 1
+
+
+def pooled(x, weight):
+    return F.linear(F.avg_pool2d(x, 4).permute(0, 2, 3, 1), weight)
+
+
+def test_pytorch_compiles_a_size_of_one_by_itself():
+    """What no model can mend: see docs/implementations.md."""
+    weight = torch.randn(5, 3)
+    for first, second in [((2, 8), (1, 8)), ((2, 8), (2, 4))]:
+        torch._dynamo.reset()
+        counter = CompileCounterWithBackend('eager')
+        compiled = torch.compile(
+            pooled, fullgraph=True, dynamic=True, backend=counter
+        )
+        for batch, side in (first, (3, 12), second):
+            compiled(torch.randn(batch, 3, side, side), weight)
+        assert counter.frame_count == 2
+
+
+@pytest.mark.slow  # most of a minute each
+@pytest.mark.parametrize('name, arch', CASES)
+def test_one_graph_trains_on_all_sizes(name, arch):
+    model = Compiled(name, arch, True, 'aot_eager', dynamic=True)
+    model.check(*SIZES[0])
+    # The first compilation may begin anew, on what it has found out.
+    times = model.times
+    for size in SIZES[1:]:
+        model.check(*size)
+    assert model.times == times
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, arch', CASES)
+def test_the_second_size_is_the_last_that_is_compiled(name, arch):
+    """Without options: first for one size, then for all."""
+    model = Compiled(name, arch)
+    for size in [SIZES[0], SIZES[3], *SIZES]:
+        model.check(*size)
+    assert model.times == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, arch', CASES)
+def test_sizes_of_which_the_user_says_that_they_vary(name, arch):
+    model = Compiled(name, arch)
+    for batch, size in zip((2, 3, 5, 2, 4), SIZES):
+        model.check(*size, batch=batch, mark=(0, 2, 3))
+    assert model.times == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, arch', CASES)
+def test_batches_of_one_size(name, arch):
+    model = Compiled(name, arch)
+    for batch in (2, 3, 5):
+        model.check(64, 96, batch=batch, mark=(0,))
+    assert model.times == 1
+
+
+@pytest.mark.slow  # minutes each: C++ is compiled
+@pytest.mark.parametrize('dynamic', [False, True])
+@pytest.mark.parametrize('name, arch', CASES)
+def test_inductor(name, arch, dynamic):
+    model = Compiled(name, arch, True, 'inductor', dynamic=dynamic, stages=2)
+    for size in SIZES[: 2 if dynamic else 1]:
+        model.check(*size)
+    model.model.eval()
+    model.check(*size)
