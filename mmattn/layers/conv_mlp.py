@@ -1,11 +1,13 @@
 """A perceptron that looks at the neighbours of each token: SMT."""
 
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.ops import depthwise_convolution
+from mmattn.ops import perceptron
 
 from .linear import Linear
+from .plain import is_plain
 
 
 class ConvMLP(nn.Module):
@@ -29,11 +31,19 @@ class ConvMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
-        x = depthwise_convolution(
-            self.fc1(x),
-            self.local_conv.weight,
-            self.local_conv.bias,
-            with_skip=True,
-            with_gelu=True,
-        )
-        return self.fc2(x)
+        fc1, conv, fc2 = self.fc1, self.local_conv, self.fc2
+        plain = is_plain(fc1, Linear) and is_plain(fc2, Linear)
+        if plain and is_plain(conv, nn.Conv2d):
+            return perceptron(
+                x,
+                fc1.weight,
+                fc1.bias,
+                fc2.weight,
+                fc2.bias,
+                conv.weight,
+                conv.bias,
+            )
+        # What has taken their places, or what looks at them, wants a call.
+        x = fc1(x)
+        local = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return fc2(F.gelu(x + local))

@@ -7,6 +7,7 @@ from torch import Tensor
 from mmattn.ops import perceptron
 
 from .linear import Linear
+from .plain import is_plain
 
 
 class MLP(nn.Module):
@@ -30,7 +31,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(*, C)`` to ``(*, C)``."""
         fc1, fc2 = self.fc1, self.fc2
-        if all(isinstance(fc, Linear) and fc.is_plain for fc in (fc1, fc2)):
+        if is_plain(fc1, Linear) and is_plain(fc2, Linear):
             return perceptron(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
         # What has taken its place, a low-rank adapter say, is linear alone.
         return fc2(F.gelu(fc1(x)))

@@ -4,6 +4,8 @@ Axes: B batch, H W rows and columns of the map, C input channels, E output
 channels, s side of a kernel, g groups.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +16,7 @@ from .implementations import (
     choose_implementation,
     register_implementation,
 )
-from .linear import NEEDS, linear, refuse_onednn
+from .linear import NEEDS, linear, refuse_onednn, why_no_onednn
 
 
 def depthwise_convolution(
@@ -45,7 +47,8 @@ def depthwise_convolution(
     return row.function(*args)
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """:func:`depthwise_convolution` as PyTorch has it, without more."""
     out = F.conv2d(
         x.permute(0, 3, 1, 2),
         weight,
@@ -64,18 +67,9 @@ def _reference(
     with_skip: bool,
     with_gelu: bool,
 ) -> Tensor:
-    out = _convolve(x, weight, bias)
+    out = convolve(x, weight, bias)
     out = x + out if with_skip else out
     return F.gelu(out) if with_gelu else out
-
-
-_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(
-    torch.ops.mkldnn, '_convolution_pointwise'
-)
-
-
-def _missing() -> Reason:
-    return None if _HAS_ONEDNN else 'this torch was built without oneDNN'
 
 
 @register_implementation(
@@ -83,7 +77,7 @@ def _missing() -> Reason:
     'onednn',
     needs=NEEDS,
     priority=20,
-    missing=_missing,
+    missing=why_no_onednn,
     refuses=refuse_onednn,
 )
 def _onednn(
@@ -93,21 +87,17 @@ def _onednn(
     with_skip: bool,
     with_gelu: bool,
 ) -> Tensor:
-    side = weight.shape[-1]
     if with_skip:
-        # A kernel that holds 1 in its middle adds what it is applied to.
-        skip = weight.new_zeros(side, side)
-        skip[side // 2, side // 2] = 1
-        weight = weight + skip
+        weight = add_skip(weight)
     if not with_gelu or torch.is_grad_enabled():
-        out = _convolve(x, weight, bias)
+        out = convolve(x, weight, bias)
         return F.gelu(out) if with_gelu else out
     out = torch.ops.mkldnn._convolution_pointwise(
         x.permute(0, 3, 1, 2),
         weight,
         # The operator does not look at its strides.
         None if bias is None else bias.contiguous(),
-        [side // 2] * 2,
+        [weight.shape[-1] // 2] * 2,
         [1, 1],
         [1, 1],
         len(weight),
@@ -116,6 +106,46 @@ def _onednn(
         'none',  # the GELU's algorithm: no tanh
     )
     return out.permute(0, 2, 3, 1)
+
+
+def add_skip(weight: Tensor) -> Tensor:
+    """Kernels that also add what they are applied to."""
+    side = weight.shape[-1]
+    skip = weight.new_zeros(side, side)
+    skip[side // 2, side // 2] = 1
+    return weight + skip
+
+
+def convolution_gradients(
+    x: Tensor, weight: Tensor, grad: Tensor, needed: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of :func:`convolve`, without gradients themselves.
+
+    Args:
+        x: ``(B, H, W, C)``.
+        weight: Kernels, ``(C, 1, s, s)``.
+        grad: Gradient of the result, ``(B, H, W, C)``.
+        needed: Which of the three to compute.
+
+    Returns:
+        Of ``x``, of the kernels and of the bias, each None if not needed.
+    """
+    grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+        grad.permute(0, 3, 1, 2),
+        x.permute(0, 3, 1, 2),
+        weight,
+        [len(weight)],
+        [1, 1],
+        [weight.shape[-1] // 2] * 2,
+        [1, 1],
+        False,
+        [0, 0],
+        len(weight),
+        needed,
+    )
+    if grad_x is not None:
+        grad_x = grad_x.permute(0, 2, 3, 1)
+    return grad_x, grad_weight, grad_bias
 
 
 def grouped_linear(

@@ -1,7 +1,7 @@
 """Two affine maps of the channels of every token, with a GELU between.
 
-Axes: ``*`` any leading axes, T tokens, C input channels, D hidden channels,
-E output channels.
+Axes: ``*`` any leading axes, C input channels, D hidden channels, E output
+channels; B batch, H W rows and columns of a map, s side of a kernel.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from .convolution import (
+    add_skip,
+    convolution_gradients,
+    convolve,
+    depthwise_convolution,
+)
 from .implementations import (
     Reason,
     choose_implementation,
@@ -22,6 +28,7 @@ from .linear import (
     linear_gradients,
     multiply,
     refuse_linear,
+    refuse_onednn,
     why_no_onednn,
 )
 
@@ -37,27 +44,34 @@ def perceptron(
     bias1: Tensor | None,
     weight2: Tensor,
     bias2: Tensor | None,
+    kernels: Tensor | None = None,
+    kernel_bias: Tensor | None = None,
     impl: str = 'auto',
 ) -> Tensor:
     """Multiply by a matrix, activate, multiply by another matrix.
 
-    ``GELU(x weight1^T + bias1) weight2^T + bias2``, with the GELU of
-    https://arxiv.org/abs/1606.08415 by the error function.
+    ``GELU(h) weight2^T + bias2`` with ``h = x weight1^T + bias1`` and the GELU
+    of https://arxiv.org/abs/1606.08415 by the error function. With
+    ``kernels``, a depthwise convolution of ``h`` is added to it before, with
+    zeros around the map.
 
     Args:
-        x: ``(*, C)``.
+        x: ``(*, C)``; with ``kernels``, ``(B, H, W, C)``.
         weight1: ``(D, C)``.
         bias1: ``(D, )``, or None for no bias.
         weight2: ``(E, D)``.
         bias2: ``(E, )``, or None for no bias.
-        impl: ``'reference'``, ``'onednn'`` (some tokens at a time; keeps the
-            hidden values before the GELU alone), another registered name, or
-            ``'auto'``. Defaults to ``'auto'``.
+        kernels: Of the convolution, ``(D, 1, s, s)`` with odd ``s``. Defaults
+            to None, no convolution.
+        kernel_bias: Its bias, ``(D, )``. Defaults to None, no bias.
+        impl: ``'reference'``, ``'onednn'`` (some tokens or images at a time;
+            keeps nothing behind the GELU for the backward pass), another
+            registered name, or ``'auto'``. Defaults to ``'auto'``.
 
     Returns:
         ``(*, E)``.
     """
-    args = (x, weight1, bias1, weight2, bias2)
+    args = (x, weight1, bias1, weight2, bias2, kernels, kernel_bias)
     return choose_implementation('perceptron', impl, *args).function(*args)
 
 
@@ -68,8 +82,20 @@ def _reference(
     bias1: Tensor | None,
     weight2: Tensor,
     bias2: Tensor | None,
+    kernels: Tensor | None,
+    kernel_bias: Tensor | None,
 ) -> Tensor:
-    return linear(linear(x, weight1, bias1, with_gelu=True), weight2, bias2)
+    if kernels is None:
+        hidden = linear(x, weight1, bias1, with_gelu=True)
+    else:
+        hidden = depthwise_convolution(
+            linear(x, weight1, bias1),
+            kernels,
+            kernel_bias,
+            with_skip=True,
+            with_gelu=True,
+        )
+    return linear(hidden, weight2, bias2)
 
 
 def _refuse(
@@ -78,12 +104,16 @@ def _refuse(
     bias1: Tensor | None,
     weight2: Tensor,
     bias2: Tensor | None,
+    kernels: Tensor | None,
+    kernel_bias: Tensor | None,
 ) -> Reason:
     # Of the second layer as if the first one's weights were its tokens: they
     # have as many columns as it has inputs, transposed.
-    return refuse_linear(x, weight1, bias1) or refuse_linear(
-        weight1.t(), weight2, bias2
-    )
+    reason = refuse_linear(x, weight1, bias1)
+    reason = reason or refuse_linear(weight1.t(), weight2, bias2)
+    if reason is None and kernels is not None:
+        reason = refuse_onednn(x, kernels, kernel_bias)
+    return reason
 
 
 @register_implementation(
@@ -100,36 +130,26 @@ def _onednn(x: Tensor, *parameters: Tensor | None) -> Tensor:
         i is not None and i.requires_grad for i in inputs
     ):
         return _Perceptron.apply(*inputs)
-    return _map_pieces(*inputs)[0]
+    weight1, _, weight2, _, kernels, _ = parameters
+    parts, size = _to_cut(x, weight1, kernels)
+    out = x.new_empty(*parts.shape[:-1], len(weight2))
+    for x_i, out_i in zip(parts.split(size), out.split(size)):
+        out_i.copy_(_reference(x_i, *parameters))
+    return out.view(*x.shape[:-1], len(weight2))
 
 
-def _map_pieces(
-    x: Tensor,
-    weight1: Tensor,
-    bias1: Tensor | None,
-    weight2: Tensor,
-    bias2: Tensor | None,
-    with_hidden: bool = False,
-) -> tuple[Tensor, list[Tensor]]:
-    """The result; if asked for, the hidden values of each piece of tokens."""
-    tokens = x.reshape(-1, x.shape[-1])
-    out = x.new_empty(len(tokens), len(weight2))
-    hidden = []
-    size = _piece_size(len(tokens), len(weight1))
-    for x_i, out_i in zip(tokens.split(size), out.split(size)):
-        if with_hidden:
-            hidden.append(multiply(x_i, weight1, bias1))
-            active = F.gelu(hidden[-1])
-        else:
-            active = multiply(x_i, weight1, bias1, with_gelu=True)
-        out_i.copy_(multiply(active, weight2, bias2))
-    return out.view(*x.shape[:-1], len(weight2)), hidden
+def _to_cut(
+    x: Tensor, weight1: Tensor, kernels: Tensor | None
+) -> tuple[Tensor, int]:
+    """What to cut along its first axis, and how long a piece is.
 
-
-def _piece_size(num_tokens: int, hidden_dims: int) -> int:
-    """Tokens of a piece, such that all pieces are about as large."""
-    num_pieces = -(-num_tokens * hidden_dims // _MOST_HIDDEN)
-    return -(-num_tokens // num_pieces)
+    Tokens, or images where neighbours are needed; all pieces about as long.
+    """
+    if kernels is None:
+        x = x.reshape(-1, x.shape[-1])
+    num_hidden = x.shape[:-1].numel() * len(weight1)
+    num_pieces = min(-(-num_hidden // _MOST_HIDDEN), len(x))
+    return x, -(-len(x) // num_pieces)
 
 
 class _Perceptron(torch.autograd.Function):
@@ -141,42 +161,72 @@ class _Perceptron(torch.autograd.Function):
         bias1: Tensor | None,
         weight2: Tensor,
         bias2: Tensor | None,
+        kernels: Tensor | None,
+        kernel_bias: Tensor | None,
     ) -> Tensor:
-        parameters = (weight1, bias1, weight2, bias2)
-        out, hidden = _map_pieces(x, *parameters, with_hidden=True)
-        ctx.save_for_backward(x, *parameters, *hidden)
-        return out
+        parts, size = _to_cut(x, weight1, kernels)
+        out = x.new_empty(*parts.shape[:-1], len(weight2))
+        kept = []  # the inputs of the convolution and of the GELU, by piece
+        for x_i, out_i in zip(parts.split(size), out.split(size)):
+            mixed = hidden = multiply(x_i, weight1, bias1)
+            if kernels is not None:
+                mixed = convolve(hidden, add_skip(kernels), kernel_bias)
+            kept += (hidden, mixed)
+            out_i.copy_(multiply(F.gelu(mixed), weight2, bias2))
+        inputs = (x, weight1, bias1, weight2, bias2, kernels, kernel_bias)
+        ctx.save_for_backward(*inputs, *kept)
+        return out.view(*x.shape[:-1], len(weight2))
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight1, bias1, weight2, bias2, *hidden = ctx.saved_tensors
+        inputs, kept = ctx.saved_tensors[:7], ctx.saved_tensors[7:]
         needed = ctx.needs_input_grad
         if torch.is_grad_enabled():
-            inputs = (x, weight1, bias1, weight2, bias2)
             return _differentiable(inputs, grad, needed)
-        tokens = x.reshape(-1, x.shape[-1])
-        grad = grad.reshape(-1, grad.shape[-1])
-        size = len(hidden[0])
-        grad_x = torch.empty_like(tokens) if needed[0] else None
-        sums: list[Tensor | None] = [None] * 4
-        for i, (x_i, grad_i) in enumerate(
-            zip(tokens.split(size), grad.split(size))
-        ):
-            need_hidden = any(needed[:3])
-            grad_i, *grads2 = linear_gradients(
-                F.gelu(hidden[i]), weight2, grad_i, (need_hidden, *needed[3:])
+        x, weight1, _, weight2, _, kernels, _ = inputs
+        parts, size = _to_cut(x, weight1, kernels)
+        grad = grad.reshape(*parts.shape[:-1], len(weight2))
+        grad_x = torch.empty_like(parts) if needed[0] else None
+        sums: list[Tensor | None] = [None] * 6
+        for start in range(0, len(parts), size):
+            piece = slice(start, start + size)
+            i = 2 * (start // size)
+            grad_x_i, *found = _gradients_of_piece(
+                (parts[piece], *kept[i : i + 2]),
+                (weight1, weight2, kernels),
+                grad[piece],
+                needed,
             )
-            grads1 = [None, None]
-            if need_hidden:
-                grad_i = torch.ops.aten.gelu_backward(grad_i, hidden[i])
-                grad_x_i, *grads1 = linear_gradients(
-                    x_i, weight1, grad_i, needed[:3]
-                )
-                if needed[0]:
-                    grad_x[i * size : (i + 1) * size] = grad_x_i
-            for j, part in enumerate((*grads1, *grads2)):
+            if needed[0]:
+                grad_x[piece] = grad_x_i
+            for j, part in enumerate(found):
                 sums[j] = part if sums[j] is None else sums[j].add_(part)
-        return None if grad_x is None else grad_x.view(x.shape), *sums
+        return grad_x if grad_x is None else grad_x.view(x.shape), *sums
+
+
+def _gradients_of_piece(
+    kept: tuple[Tensor, Tensor, Tensor],
+    parameters: tuple[Tensor, Tensor, Tensor | None],
+    grad: Tensor,
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    x, hidden, mixed = kept
+    weight1, weight2, kernels = parameters
+    need_hidden = any(needed[:3])
+    need_mixed = need_hidden or any(needed[5:])
+    grads1, grads_between = [None] * 3, [None] * 2
+    grad, *grads2 = linear_gradients(
+        F.gelu(mixed), weight2, grad, (need_mixed, *needed[3:5])
+    )
+    if need_mixed:
+        grad = torch.ops.aten.gelu_backward(grad, mixed)
+    if need_mixed and kernels is not None:
+        grad, *grads_between = convolution_gradients(
+            hidden, add_skip(kernels), grad, (need_hidden, *needed[5:])
+        )
+    if need_hidden:
+        grads1 = linear_gradients(x, weight1, grad, needed[:3])
+    return *grads1, *grads2, *grads_between
 
 
 def _differentiable(

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmattn.layers import MLP
+from mmattn.layers import MLP, ConvMLP
 
 
 class Adapter(nn.Module):
@@ -37,16 +37,27 @@ def test_adapters_add_before_the_activation():
     torch.testing.assert_close(mlp(x), mlp.fc2(F.gelu(hidden)))
 
 
-def test_hooks_of_both_layers_run():
-    mlp = MLP(6, 9)
-    shapes = []
-    for layer in (mlp.fc1, mlp.fc2):
+@pytest.mark.parametrize('kind', [MLP, ConvMLP])
+def test_hooks_of_all_layers_run_and_change_nothing(kind):
+    mlp = kind(6, 9)
+    x = torch.randn(2, 4, 5, 6)
+    want = mlp(x)
+    called = []
+    for name, layer in mlp.named_children():
         layer.register_forward_hook(
-            lambda module, args, out: shapes.append(out.shape[-1])
+            lambda module, args, out, name=name: called.append(name)
         )
-    with torch.inference_mode():
-        mlp(torch.randn(3, 6))
-    assert shapes == [9, 6]
+    torch.testing.assert_close(mlp(x), want)
+    assert called == [name for name, _ in mlp.named_children()]
+
+
+def test_neighbours_are_seen_before_the_activation():
+    mlp = ConvMLP(6, 9)
+    x = torch.randn(2, 4, 5, 6)
+    hidden = mlp.fc1(x)
+    local = mlp.local_conv(hidden.movedim(-1, 1)).movedim(1, -1)
+    want = mlp.fc2(F.gelu(hidden + local))
+    torch.testing.assert_close(mlp(x), want)
 
 
 @pytest.mark.usefixtures('compiler')

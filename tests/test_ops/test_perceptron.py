@@ -9,23 +9,30 @@ from mmattn.ops import perceptron
 
 @pytest.fixture(params=['one piece', 'many pieces'])
 def pieces(request, monkeypatch):
-    """Take all tokens at once, and four at a time."""
+    """Take all tokens at once, and four of them or one image at a time."""
     if request.param == 'many pieces':
         # The package has a function of the same name.
         module = sys.modules['mmattn.ops.perceptron']
         monkeypatch.setattr(module, '_MOST_HIDDEN', 4 * 9)
 
 
-def inputs(dtype=torch.float32, with_bias=True):
-    shapes = [(2, 3, 5, 6), (9, 6), (9,), (7, 9), (7,)]
+def inputs(dtype=torch.float32, with_bias=True, with_kernels=True):
+    shapes = [(3, 2, 5, 6), (9, 6), (9,), (7, 9), (7,), (9, 1, 3, 3), (9,)]
+    shapes = shapes if with_kernels else shapes[:5]
     tensors = [torch.randn(s, dtype=dtype, requires_grad=True) for s in shapes]
     if not with_bias:
-        tensors[2] = tensors[4] = None
+        tensors[2::2] = [None] * len(tensors[2::2])
     return tensors
 
 
-def define(x, weight1, bias1, weight2, bias2):
-    return F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
+def define(x, weight1, bias1, weight2, bias2, kernels=None, kernel_bias=None):
+    x = F.linear(x, weight1, bias1)
+    if kernels is not None:
+        local = F.conv2d(
+            x.movedim(-1, 1), kernels, kernel_bias, padding=1, groups=9
+        )
+        x = x + local.movedim(1, -1)
+    return F.linear(F.gelu(x), weight2, bias2)
 
 
 def wide(args):
@@ -34,8 +41,9 @@ def wide(args):
 
 @pytest.mark.usefixtures('pieces')
 @pytest.mark.parametrize('with_bias', [True, False])
-def test_onednn_equals_the_definition(with_bias):
-    args = inputs(with_bias=with_bias)
+@pytest.mark.parametrize('with_kernels', [True, False])
+def test_onednn_equals_the_definition(with_kernels, with_bias):
+    args = inputs(with_bias=with_bias, with_kernels=with_kernels)
     leaves = [x for x in args if x is not None]
     want = define(*wide(args))
     upstream = torch.randn(want.shape)
@@ -51,7 +59,9 @@ def test_onednn_equals_the_definition(with_bias):
 
 
 @pytest.mark.usefixtures('pieces')
-@pytest.mark.parametrize('needed', [(0,), (1,), (2,), (3,), (4,), (0, 4)])
+@pytest.mark.parametrize(
+    'needed', [(0,), (1,), (2,), (3,), (4,), (5,), (6,), (0, 4), (3, 6)]
+)
 def test_onednn_gives_the_gradients_that_are_asked_for(needed):
     args = [x.detach() for x in inputs()]
     for i in needed:
@@ -71,8 +81,7 @@ def test_gradients_have_gradients():
     def penalty(impl):
         out = perceptron(*args, impl=impl).square().sum()
         (grad,) = torch.autograd.grad(out, args[0], create_graph=True)
-        # Adding a bias at the end changes no gradient of a gradient.
-        return torch.autograd.grad(grad.square().sum(), args[:4])
+        return torch.autograd.grad(grad.square().sum(), args)
 
     torch.testing.assert_close(
         penalty('onednn'), penalty('reference'), rtol=1e-4, atol=1e-2
@@ -86,16 +95,18 @@ def test_a_second_backward_pass_finds_the_same():
     torch.testing.assert_close(torch.autograd.grad(out, args), first)
 
 
-def test_hidden_values_are_kept_once(kept_bytes):
-    args = inputs()
-    x, hidden = args[0].numel(), 2 * 3 * 5 * 9
+@pytest.mark.usefixtures('pieces')
+@pytest.mark.parametrize('with_kernels', [True, False])
+def test_nothing_behind_the_activation_is_kept(kept_bytes, with_kernels):
+    args = inputs(with_kernels=with_kernels)
     kept = kept_bytes(lambda: perceptron(*args, impl='onednn'), args[1:])
-    assert kept == 4 * (x + hidden)
+    hidden = 3 * 2 * 5 * 9 * (2 if with_kernels else 1)
+    assert kept == 4 * (args[0].numel() + hidden)
 
 
 @pytest.mark.usefixtures('pieces')
 def test_inputs_of_any_strides_and_one_token():
-    tokens, *parameters = (x.detach() for x in inputs())
+    tokens, *parameters = (x.detach() for x in inputs(with_kernels=False))
     for x in (tokens.transpose(0, 2), tokens[0, 0, 0]):
         out = perceptron(x, *parameters, impl='onednn')
         want = define(x, *parameters)
@@ -108,11 +119,11 @@ def test_auto_follows_dtype_and_autocast():
     with torch.autocast('cpu', torch.bfloat16):
         assert perceptron(*inputs()).dtype == torch.bfloat16
     empty = torch.zeros(0, 6)
-    assert perceptron(empty, *inputs()[1:]).shape == (0, 7)
+    assert perceptron(empty, *inputs()[1:5]).shape == (0, 7)
 
 
 def test_what_does_not_fit_is_named():
-    x, *parameters = inputs()
+    x, *parameters = inputs(with_kernels=False)
     with pytest.raises(RuntimeError, match="cannot run impl 'onednn': it ta"):
         perceptron(x[..., :5], *parameters, impl='onednn')
     parameters[2] = parameters[2][:, :8]
