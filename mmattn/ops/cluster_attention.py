@@ -13,13 +13,14 @@ from torch import Tensor
 from .attention import attention
 from .clustering import cluster_sizes, group_slots
 from .compiling import is_compiling, sizes_vary
+from .group_attention import NEEDS, refuse_groups
 from .implementations import (
     Reason,
     choose_implementation,
     register_implementation,
 )
 from .operators import define_operator
-from .row_attention import NEEDS, RowGroups, refuse_rows, row_attention
+from .row_attention import RowGroups, row_attention
 from .size_cache import cached_per_size
 
 
@@ -147,7 +148,7 @@ def _refuse(
         return 'a compiler fuses the definition by itself'
     largest = cluster_sizes(qkv.shape[1], cluster_size)[0]
     near = near_size(largest, cluster_size, overlap)
-    return refuse_rows(qkv, largest + near)
+    return refuse_groups(qkv, largest + near)
 
 
 @register_implementation(
@@ -166,11 +167,14 @@ def _in_rows(
     problem = torch.arange(B * h, device=qkv.device)[:, None]
     # The row of each place, (B * h, N); problem after problem, its inverse.
     rows = order.reshape(B * h, N) * h + problem // h * (N * h) + problem % h
-    places = torch.empty_like(rows).flatten()
-    places[rows.flatten()] = torch.arange(len(places), device=qkv.device)
+    # Rows are copied in half the time by narrow indices.
+    count = torch.arange(B * h * N, device=qkv.device, dtype=torch.int32)
+    places = torch.empty_like(count)
+    places[rows.flatten()] = count
+    rows, problem = rows.int(), problem.int()
 
     def by_row(slot: Tensor, num_slots: int) -> Tensor:
-        slot = slot + problem * num_slots  # (B * h, N)
+        slot = slot.int() + problem * num_slots  # (B * h, N)
         return slot.flatten().index_select(0, places)
 
     empty = more = None

@@ -10,25 +10,19 @@ Axes: B batch, T tokens of an image, h heads, d channels of a head, P groups,
 each of one head of one image, N queries and L keys of a group.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .compiling import is_compiling, is_transforming
-from .implementations import Reason
-
-NEEDS = 'a CPU; float32 or float64; no compiler or transform'
-# Beyond, PyTorch's fused attention is as fast, and does not hold the scores.
-_MOST_KEYS = 160
-# Scores that fit into the caches of a core, and of its neighbour, are written
-# and read there; twice the time goes by where they do not.
-_MOST_SCORES = 2**19
-
-
-Hide = Callable[[Tensor, int], None]
+from .group_attention import (
+    LOG2_E,
+    Hide,
+    attend,
+    gradients,
+    refuse_create_graph,
+)
 
 
 class RowGroups(NamedTuple):
@@ -36,7 +30,8 @@ class RowGroups(NamedTuple):
 
     Head j of token t, counted through the batch, is row ``t * h + j``. A slot
     is a place in a group, counted through all groups. A part is a run of
-    groups of one size; there may be several.
+    groups of one size; there may be several. Indices are int32: rows are
+    copied by them in half the time that int64 takes.
 
     Attributes:
         num_heads: Heads h.
@@ -63,19 +58,14 @@ class RowGroups(NamedTuple):
     empty: Tensor | None = None
 
 
-def refuse_rows(x: Tensor, num_keys: int) -> Reason:
-    """Why :func:`row_attention` cannot take ``x`` and groups so large."""
-    if is_compiling():
-        return 'a compiler fuses the definition by itself'
-    if is_transforming():
-        return 'tracers and transforms follow the definition only'
-    if x.device.type != 'cpu':
-        return f'it runs on a CPU, got {x.device}'
-    if x.dtype not in (torch.float32, torch.float64):
-        return f'it takes float32 or float64, got {x.dtype}'
-    if num_keys > _MOST_KEYS:
-        return f'it takes up to {_MOST_KEYS} keys a group, got {num_keys}'
-    return None
+# What the way back needs.
+_TABLES = (
+    'queries',
+    'query_slots',
+    'key_slots',
+    'more_key_slots',
+    'empty',
+)
 
 
 def row_attention(
@@ -92,14 +82,10 @@ def row_attention(
         qkv: Queries, keys and values side by side, ``(B, *, 3 * h * d)``.
         groups: Who attends to whom.
         scale: Factor of the products.
-        bias: Added to the scores, the first axis along the groups and as
-            often as it takes, ``(p, N, L)`` or ``(p, 1, L)``. Defaults to
-            None, no bias.
-        hide: Called with the scores of some groups, ``(*, N, L)``, and the
-            number of groups before them; sets to minus infinity, in place,
-            what a query must not attend to. Defaults to None, there is none.
-        period: The groups that ``hide`` is called with, and those before, are
-            a multiple of this number, itself one of p. Defaults to 1.
+        bias: Added to the scores, see :func:`.group_attention.attend`.
+            Defaults to None, no bias.
+        hide: See there. Defaults to None, nothing is hidden.
+        period: See there. Defaults to 1.
 
     Returns:
         ``(B, *, h * d)``. Its gradients have no gradients themselves: a
@@ -127,50 +113,36 @@ class _RowAttention(torch.autograd.Function):
         # Rows of the input come in threes: h queries, h keys, h values.
         queries = groups.queries + 2 * h * (groups.queries // h)
         keys = groups.keys + 2 * h * (groups.keys // h) + h
-        q = rows.index_select(0, queries).mul_(scale)
+        q = rows.index_select(0, queries).mul_(scale * LOG2_E)
         k = rows.index_select(0, keys)
         v = rows.index_select(0, keys + h)
         out = torch.empty_like(q)
+        with_grad = any(ctx.needs_input_grad)
         weights = []
-        for i, (P, N) in enumerate(groups.query_shapes):
+        for i in range(len(groups.query_shapes)):
             q_i, out_i = (_part(x, groups.query_shapes, i) for x in (q, out))
             k_i, v_i = (_part(x, groups.key_shapes, i) for x in (k, v))
-            L = k_i.shape[1]
-            step = max(1, _MOST_SCORES // (period * N * L)) * period
-            with_grad = any(ctx.needs_input_grad)
-            kept = q.new_empty(P if with_grad else min(P, step), N, L)
-            for start in range(0, P, step):
-                chunk = slice(start, start + step)
-                scores = kept[chunk] if with_grad else kept[: P - start]
-                torch.bmm(q_i[chunk], k_i[chunk].mT, out=scores)
-                if bias is not None:
-                    scores.unflatten(0, (-1, len(bias))).add_(bias)
-                if hide is not None:
-                    hide(scores, start)
-                torch.softmax(scores, -1, out=scores)
-                torch.bmm(scores, v_i[chunk], out=out_i[chunk])
-            weights.append(kept)
-        ctx.save_for_backward(q, k, v, bias, *weights)
-        ctx.groups, ctx.scale = groups, scale
+            weights.append(
+                attend(q_i, k_i, v_i, out_i, with_grad, bias, hide, period)
+            )
+        tables = [getattr(groups, name) for name in _TABLES]
+        ctx.save_for_backward(q, k, v, bias, *tables, *weights)
+        ctx.groups = groups._replace(keys=None, **dict.fromkeys(_TABLES))
+        ctx.scale, ctx.period = scale, period
         return out.index_select(0, groups.query_slots)
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            # Silence would leave this layer out of a gradient penalty.
-            raise RuntimeError(
-                "impl 'rows' expects a backward pass without create_graph, "
-                "got create_graph=True; force 'reference', see "
-                'mmattn.ops.force_implementation'
-            )
+        refuse_create_graph('rows')
         # As in the forward pass.
         with torch.autocast('cpu', enabled=False):
             return _RowAttention._backward(ctx, grad)
 
     @staticmethod
     def _backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        groups = ctx.groups
-        q, k, v, bias, *weights = ctx.saved_tensors
+        q, k, v, bias, *kept = ctx.saved_tensors
+        tables, weights = kept[: len(_TABLES)], kept[len(_TABLES) :]
+        groups = ctx.groups._replace(**dict(zip(_TABLES, tables)))
         grad = grad.index_select(0, groups.queries)
         if groups.empty is not None:
             grad[groups.empty] = 0
@@ -190,16 +162,14 @@ class _RowAttention(torch.autograd.Function):
                 _part(x, groups.key_shapes, i)
                 for x in (k, v, grad_k[:-1], grad_v[:-1])
             )
-            torch.bmm(w.mT, grad_i, out=grad_v_i)
-            scores = grad_i @ v_i.mT
-            torch.ops.aten._softmax_backward_data.out(
-                scores, w, -1, w.dtype, grad_input=scores
+            gradients(
+                w,
+                (q_i, k_i, v_i),
+                grad_i,
+                (grad_q_i, grad_k_i, grad_v_i),
+                grad_bias,
+                ctx.period,
             )
-            torch.bmm(scores, k_i, out=grad_q_i)
-            torch.bmm(scores.mT, q_i, out=grad_k_i)
-            if grad_bias is not None:
-                period = scores.unflatten(0, (-1, len(bias))).sum(0)
-                grad_bias += period.sum_to_size(bias.shape)
         grad_q *= ctx.scale
         return (
             _to_rows(grads, counts, groups),

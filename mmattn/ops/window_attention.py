@@ -9,13 +9,14 @@ from torch import Tensor
 
 from .attention import attention
 from .compiling import sizes_vary
+from .group_attention import NEEDS, refuse_groups
 from .implementations import (
     Reason,
     choose_implementation,
     register_implementation,
 )
 from .operators import define_operator
-from .row_attention import NEEDS, RowGroups, refuse_rows, row_attention
+from .row_attention import RowGroups, row_attention
 from .size_cache import cached_per_size
 from .windows import (
     Size,
@@ -141,7 +142,7 @@ def _in_windows(
 
 
 def _refuse(qkv: Tensor, num_heads: int, window_size: int, *args) -> Reason:
-    return refuse_rows(qkv, window_size**2)
+    return refuse_groups(qkv, window_size**2)
 
 
 @register_implementation(
@@ -161,7 +162,8 @@ def _in_rows(
     size = padded_size((H, W), window)
     qkv = pad_map(qkv, size, padding)
     rows, slots = _window_rows(size, window, shift, num_heads, qkv.device)
-    image = slots.numel() * torch.arange(len(qkv), device=qkv.device)[:, None]
+    image = torch.arange(len(qkv), device=qkv.device, dtype=rows.dtype)
+    image = slots.numel() * image[:, None]
     rows, slots = (image + x for x in (rows, slots))  # (B, n * h * N)
     shapes = [(rows.numel() // window_size**2, window_size**2)]
     rows, slots = rows.flatten(), slots.flatten()
@@ -204,7 +206,7 @@ def _window_rows(
     tokens = split_windows(tokens, window)[0].mT  # (n, 1, N)
     heads = torch.arange(num_heads, device=device)[:, None]
     rows = (tokens * num_heads + heads).flatten()
-    return rows, rows.argsort()
+    return rows.int(), rows.argsort().int()
 
 
 @cached_per_size
