@@ -142,7 +142,7 @@ class KeyValueAttention(BaseModule):
     def _split_heads(self, x: Tensor) -> Tensor:
         """``(B, *, h * d)`` to ``(B, h, N, d)``."""
         x = x.reshape(
-            len(x), -1, self.num_heads, x.shape[-1] // self.num_heads
+            x.shape[0], -1, self.num_heads, x.shape[-1] // self.num_heads
         )
         return x.transpose(1, 2)
 

@@ -36,6 +36,7 @@ def cluster_sizes(num_tokens: int, cluster_size: int) -> list[int]:
         raise ValueError(
             f'cluster_sizes expects cluster_size >= 1, got {cluster_size}'
         )
+    num_tokens = int(num_tokens)  # torch.jit.trace has tensors for sizes
     num_groups = 1
     while num_tokens // (2 * num_groups) >= cluster_size:
         num_groups *= 2

@@ -1,0 +1,95 @@
+"""Backbones as graphs without Python: torch.export and torch.jit.trace."""
+
+import io
+
+import pytest
+import torch
+
+from mmattn.registry import MODELS
+
+BACKBONES = {
+    'AttentionPyramid': 'swin-nano',
+    'BOATSwin': 'nano',
+    'CSWin': 'nano',
+    'BOATCSWin': 'nano',
+    'SMT': 'nano',
+}
+OTHERS = ('enltb-nano', 'key-value-nano', 'sliding-window-nano')
+CASES = [
+    *BACKBONES.items(),
+    *(
+        pytest.param('AttentionPyramid', arch, marks=pytest.mark.slow)
+        for arch in OTHERS
+    ),
+]
+
+
+def build(name, arch, stages=4):
+    torch.manual_seed(0)
+    cls = MODELS.get(name)
+    return cls(arch=arch, out_indices=range(stages)).eval()
+
+
+def check(found, want):
+    for a, b in zip(found, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+
+
+def export(model):
+    """For any batch and size but those that PyTorch compiles apart."""
+    size = {
+        axis: torch.export.Dim(name, min=least)
+        for axis, name, least in [
+            (0, 'batch', 2),
+            (2, 'height', 40),
+            (3, 'width', 40),
+        ]
+    }
+    images = torch.randn(2, 3, 64, 96)
+    return torch.export.export(
+        model, (images,), dynamic_shapes={'x': size}, strict=False
+    )
+
+
+@pytest.mark.parametrize(
+    'stages', [2, pytest.param(4, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize('name, arch', CASES)
+@torch.no_grad()
+def test_one_program_for_all_sizes(name, arch, stages):
+    model = build(name, arch, stages)
+    program = export(model).module()
+    for shape in [(2, 96, 64), (3, 101, 147), (5, 224, 224)]:
+        images = torch.randn(shape[0], 3, *shape[1:])
+        check(program(images), model(images))
+
+
+@torch.no_grad()
+def test_a_program_of_one_size_holds_operators_of_torch_alone():
+    model = build('BOATSwin', 'nano', 2)
+    images = torch.randn(2, 3, 64, 96)
+    program = torch.export.export(model, (images,), strict=False)
+    check(program.module()(images), model(images))
+    called = [node.target for node in program.graph.nodes]
+    assert not any('mmattn' in str(target) for target in called)
+
+
+@torch.no_grad()
+def test_a_saved_program():
+    model, file = build('BOATCSWin', 'nano', 1), io.BytesIO()
+    torch.export.save(export(model), file)
+    file.seek(0)
+    program = torch.export.load(file).module()
+    images = torch.randn(3, 3, 101, 147)
+    check(program(images), model(images))
+
+
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+@pytest.mark.filterwarnings('ignore:`torch.jit:DeprecationWarning')
+@pytest.mark.parametrize('name, arch', CASES)
+@torch.no_grad()
+def test_trace_of_one_size(name, arch):
+    model = build(name, arch)
+    images, others = torch.randn(2, 2, 3, 101, 147)
+    traced = torch.jit.trace(model, images)
+    check(traced(others), model(others))
