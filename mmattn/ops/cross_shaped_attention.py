@@ -9,9 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import attention
-from .compiling import sizes_vary
-from .implementations import choose_implementation, register_implementation
+from .compiling import is_compiling, sizes_vary
+from .group_attention import NEEDS, refuse_groups
+from .implementations import (
+    Reason,
+    choose_implementation,
+    register_implementation,
+)
 from .operators import define_operator
+from .stripe_attention import stripe_attention
 from .windows import Size, merge_windows, padded_size, split_windows
 
 
@@ -118,6 +124,42 @@ def _sdpa(*args) -> Tensor:
     return _in_stripes(*args, impl='sdpa')
 
 
+def _windows(size: Size, stripe_width: int | None) -> list[Size]:
+    """Rows and columns of a stripe, of each orientation."""
+    H, W = size
+    if stripe_width is None:
+        return [(H, W)]
+    return [(H, stripe_width), (stripe_width, W)]
+
+
+def _refuse(
+    qkv: Tensor, num_heads: int, stripe_width: int | None, *args
+) -> Reason:
+    if is_compiling():
+        return 'a compiler fuses the definition by itself'
+    windows = _windows(qkv.shape[1:3], stripe_width)
+    return refuse_groups(qkv, max(r * s for r, s in windows))
+
+
+@register_implementation(
+    'cross_shaped_attention',
+    'groups',
+    needs=NEEDS,
+    priority=20,
+    refuses=_refuse,
+)
+def _in_groups(
+    qkv: Tensor,
+    num_heads: int,
+    stripe_width: int | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: float,
+) -> Tensor:
+    windows = _windows(qkv.shape[1:3], stripe_width)
+    return stripe_attention(qkv, num_heads, windows, weight, bias, scale)
+
+
 def _in_stripes(
     qkv: Tensor,
     num_heads: int,
@@ -128,9 +170,7 @@ def _in_stripes(
     impl: str,
 ) -> Tensor:
     H, W = qkv.shape[1:3]
-    windows = [(H, W)]
-    if stripe_width is not None:
-        windows = [(H, stripe_width), (stripe_width, W)]
+    windows = _windows((H, W), stripe_width)
     parts = len(windows)
     weights = weight.chunk(parts)
     biases = [None] * parts if bias is None else bias.chunk(parts)

@@ -85,15 +85,19 @@ def attend(
             scores.unflatten(0, (-1, len(bias))).add_(bias)
         if hide is not None:
             hide(scores, start)
-        scores -= scores.amax(-1, keepdim=True)
-        torch.exp2(scores, out=scores)
-        scores /= scores.sum(-1, keepdim=True)
-        torch.bmm(scores, v[chunk], out=out[chunk])
+        torch.bmm(_softmax_(scores), v[chunk], out=out[chunk])
     return kept if with_weights else None
 
 
+def _softmax_(scores: Tensor) -> Tensor:
+    """Turn scores times ``LOG2_E`` into weights, in place."""
+    scores -= scores.amax(-1, keepdim=True)
+    torch.exp2(scores, out=scores)
+    return scores.div_(scores.sum(-1, keepdim=True))
+
+
 def gradients(
-    weights: Tensor,
+    weights: Tensor | None,
     inputs: tuple[Tensor, Tensor, Tensor],
     grad: Tensor,
     grads: tuple[Tensor, Tensor, Tensor],
@@ -103,7 +107,8 @@ def gradients(
     """Gradients of :func:`attend`.
 
     Args:
-        weights: That it returned, ``(P, N, L)``.
+        weights: That it returned, ``(P, N, L)``; None to compute them again,
+            where there was neither ``bias`` nor ``hide``.
         inputs: Its ``q``, ``k`` and ``v``.
         grad: Gradient of the result, ``(P, N, d)``.
         grads: Where the gradients of queries times scale, of keys and of
@@ -112,12 +117,14 @@ def gradients(
             None, not asked for.
         period: As before. Defaults to 1.
     """
-    step = _groups_at_a_time(weights[0].numel(), period)
-    for start in range(0, len(weights), step):
+    P, N, L = len(grad), grad.shape[1], inputs[1].shape[1]
+    step = _groups_at_a_time(N * L, period)
+    for start in range(0, P, step):
         chunk = slice(start, start + step)
         q, k, v = (x[chunk] for x in inputs)
         grad_q, grad_k, grad_v = (x[chunk] for x in grads)
-        w, grad_out = weights[chunk], grad[chunk]
+        grad_out = grad[chunk]
+        w = _softmax_(q @ k.mT) if weights is None else weights[chunk]
         torch.bmm(w.mT, grad_out, out=grad_v)
         scores = grad_out @ v.mT
         torch.ops.aten._softmax_backward_data.out(

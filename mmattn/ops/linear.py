@@ -140,6 +140,10 @@ class _Linear(torch.autograd.Function):
         return linear_gradients(*ctx.saved_tensors, grad, ctx.needs_input_grad)
 
 
+# With fewer, oneDNN's copies of what is transposed cost what it gains.
+_FEWEST_CHANNELS = 384
+
+
 def linear_gradients(
     x: Tensor, weight: Tensor, grad: Tensor, needed: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -164,10 +168,11 @@ def linear_gradients(
         grad = grad.reshape(-1, grad.shape[-1])
     if need_weight:
         x = x.reshape(-1, x.shape[-1])
-        if again or len(weight) == weight.shape[1]:
+        E, C = weight.shape
+        if again or E == C or min(E, C) < _FEWEST_CHANNELS:
             grad_weight = grad.t() @ x
         # It is fastest where the result has fewer rows than columns.
-        elif len(weight) < weight.shape[1]:
+        elif E < C:
             grad_weight = multiply(grad.t(), x.t())
         else:
             grad_weight = multiply(x.t(), grad.t()).t()

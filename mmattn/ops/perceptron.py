@@ -219,7 +219,7 @@ def _gradients_of_piece(
         F.gelu(mixed), weight2, grad, (need_mixed, *needed[3:5])
     )
     if need_mixed:
-        grad = torch.ops.aten.gelu_backward(grad, mixed)
+        torch.ops.aten.gelu_backward.grad_input(grad, mixed, grad_input=grad)
     if need_mixed and kernels is not None:
         grad, *grads_between = convolution_gradients(
             hidden, add_skip(kernels), grad, (need_hidden, *needed[5:])

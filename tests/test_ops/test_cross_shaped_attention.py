@@ -3,7 +3,7 @@ import torch
 
 from mmattn.ops import cross_shaped_attention
 
-IMPLS = ('reference', 'sdpa')
+IMPLS = ('reference', 'sdpa', 'groups')
 # Map, stripe width.
 CASES = [
     ((1, 1), 7),
@@ -95,6 +95,45 @@ def test_gradcheck(width, impl):
         return cross_shaped_attention(args[0], 2, width, *args[1:], impl=impl)
 
     assert torch.autograd.gradcheck(run, inputs((2, 3), heads=2, d=1, B=1))
+
+
+@pytest.mark.parametrize('needed', [(0,), (1,), (2,), (0, 2)])
+def test_groups_give_the_gradients_that_are_asked_for(needed):
+    args = [x.detach() for x in inputs((5, 8))]
+    for i in needed:
+        args[i].requires_grad_()
+    cross_shaped_attention(
+        args[0], 4, 3, *args[1:], impl='groups'
+    ).sum().backward()
+    for i, x in enumerate(args):
+        assert (x.grad is not None) == (i in needed)
+
+
+@pytest.mark.parametrize('width', [2, None])
+def test_groups_take_any_strides_and_change_no_input(width):
+    whole = torch.randn(2, 6, 4, 40)
+    _, weight, bias = (x.detach().float() for x in inputs((6, 4)))
+    for qkv in (
+        whole[..., 2:38],
+        torch.randn(4, 36, 6, 2).permute(3, 2, 0, 1),
+    ):
+        before = qkv.clone()
+        args = (4, width, weight, bias)
+        out = cross_shaped_attention(qkv, *args, impl='groups')
+        want = cross_shaped_attention(qkv, *args, impl='reference')
+        torch.testing.assert_close(out, want, rtol=1e-5, atol=1e-5)
+        assert torch.equal(qkv, before)
+
+
+def test_groups_refuse_gradients_of_gradients_and_long_stripes():
+    args = inputs((6, 4))
+    out = cross_shaped_attention(args[0], 4, 2, *args[1:], impl='groups')
+    with pytest.raises(RuntimeError, match="impl 'groups' expects a backward"):
+        torch.autograd.grad(out.sum(), args[0], create_graph=True)
+    with pytest.raises(RuntimeError, match='up to 160 keys a group, got 162'):
+        cross_shaped_attention(
+            torch.zeros(1, 81, 2, 36), 4, 2, *args[1:], impl='groups'
+        )
 
 
 def bytes_kept(size, width):

@@ -31,6 +31,18 @@ def test_onednn_equals_the_definition(with_gelu, with_bias):
     torch.testing.assert_close(fused.double(), exact, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('shape', [(400, 384), (384, 400), (384, 384)])
+def test_gradients_of_wide_weights(shape):
+    E, C = shape
+    x, grad = torch.randn(6, C), torch.randn(6, E)
+    weight = torch.randn(E, C, requires_grad=True)
+    linear(x, weight, impl='onednn').backward(grad)
+    want = grad.double().t() @ x.double()
+    torch.testing.assert_close(
+        weight.grad.double(), want, rtol=1e-5, atol=1e-5
+    )
+
+
 @pytest.mark.parametrize('needed', [(0,), (1,), (2,), (0, 2), (1, 2)])
 def test_onednn_gives_the_gradients_that_are_asked_for(needed):
     args = [x.detach() for x in inputs()]
