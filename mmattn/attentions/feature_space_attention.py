@@ -9,6 +9,7 @@ from mmattn.ops import (
     balanced_clusters,
     cluster_attention,
     depthwise_convolution,
+    where_it_exists,
 )
 from mmattn.registry import MODELS
 
@@ -47,7 +48,8 @@ class FeatureSpaceAttention(BaseModule):
         scale (float, optional): Factor of the query-key products. Weights of
             the published BOAT-CSWin need 1.0. Defaults to None,
             ``head_dims ** -0.5``.
-        impl (str): Implementation of the attention, see
+        impl (str): Implementation of the attention, and of the clustering
+            and the convolution where they have one of that name; see
             ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
@@ -101,7 +103,10 @@ class FeatureSpaceAttention(BaseModule):
             self.impl,
         )
         local = depthwise_convolution(
-            qkv[..., 2 * C :], self.local_conv.weight, self.local_conv.bias
+            qkv[..., 2 * C :],
+            self.local_conv.weight,
+            self.local_conv.bias,
+            impl=where_it_exists('depthwise_convolution', self.impl),
         )
         out = out.view(B, H, W, C) + local
         return self.proj(out)
@@ -123,6 +128,7 @@ class FeatureSpaceAttention(BaseModule):
             self.cluster_size,
             self.iterations,
             self.temperature,
+            where_it_exists('balanced_clusters', self.impl),
         )
         return order.unflatten(0, (-1, parts)).expand(-1, self.num_heads, -1)
 

@@ -5,7 +5,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmattn.layers import Linear
-from mmattn.ops import attention, depthwise_convolution
+from mmattn.ops import attention, depthwise_convolution, where_it_exists
 from mmattn.registry import MODELS
 
 from .checks import check_heads, check_map
@@ -23,7 +23,8 @@ class MultiHeadSelfAttention(BaseModule):
         num_heads (int): Attention heads. Must divide ``embed_dims``.
         qkv_bias (bool): Add a bias to queries, keys and values. Defaults to
             True.
-        impl (str): Implementation of the attention, see
+        impl (str): Implementation of the attention, and of the convolution
+            where it has one of that name; see
             ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
@@ -55,7 +56,10 @@ class MultiHeadSelfAttention(BaseModule):
         q, k, v = qkv.view(B, H * W, 3, h, C // h).permute(2, 0, 3, 1, 4)
         out = attention(q, k, v, impl=self.impl)  # (B, h, N, d), N = H * W
         local = depthwise_convolution(
-            qkv[..., 2 * C :], self.local_conv.weight, self.local_conv.bias
+            qkv[..., 2 * C :],
+            self.local_conv.weight,
+            self.local_conv.bias,
+            impl=where_it_exists('depthwise_convolution', self.impl),
         )
         out = out.transpose(1, 2).reshape(B, H, W, C)
         return self.proj(out + local)

@@ -16,6 +16,7 @@ from .implementations import (
     list_implementations,
     register_implementation,
     watch_choices,
+    where_it_exists,
 )
 from .kernel import kernel_attention, orthogonal_projection
 from .linear import linear
@@ -71,5 +72,6 @@ __all__ = [
     'sliding_window_attention',
     'split_windows',
     'watch_choices',
+    'where_it_exists',
     'window_attention',
 ]

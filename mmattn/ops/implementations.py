@@ -142,6 +142,14 @@ def watch_choices(
         _WATCHERS.remove(callback)
 
 
+def where_it_exists(operation: str, impl: str) -> str:
+    """``impl`` if the operation has one of that name, else ``'auto'``.
+
+    For the other operations of a layer whose main one is told ``impl``.
+    """
+    return impl if impl in _TABLE[operation] else 'auto'
+
+
 def choose_implementation(
     operation: str, impl: str, *args: Any, **kwargs: Any
 ) -> Implementation:
