@@ -179,7 +179,9 @@ class _Perceptron(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, kept = ctx.saved_tensors[:7], ctx.saved_tensors[7:]
+        # Once: recomputation (torch.utils.checkpoint) gives them one time.
+        saved = ctx.saved_tensors
+        inputs, kept = saved[:7], saved[7:]
         needed = ctx.needs_input_grad
         if torch.is_grad_enabled():
             return _differentiable(inputs, grad, needed)

@@ -3,6 +3,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from mmattn.ops import perceptron
 
@@ -93,6 +94,18 @@ def test_a_second_backward_pass_finds_the_same():
     out = perceptron(*args, impl='onednn').square().sum()
     first = torch.autograd.grad(out, args, retain_graph=True)
     torch.testing.assert_close(torch.autograd.grad(out, args), first)
+
+
+@pytest.mark.usefixtures('pieces')
+@pytest.mark.parametrize('with_kernels', [True, False])
+def test_recomputed_it_finds_the_same(with_kernels):
+    args = inputs(with_kernels=with_kernels)
+    outs = [
+        perceptron(*args, impl='onednn'),
+        checkpoint(perceptron, *args, impl='onednn', use_reentrant=False),
+    ]
+    again, once = (torch.autograd.grad(x.square().sum(), args) for x in outs)
+    torch.testing.assert_close(again, once)
 
 
 @pytest.mark.usefixtures('pieces')
