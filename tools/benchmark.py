@@ -149,6 +149,12 @@ def parse_args() -> argparse.Namespace:
         'if no number is given); kernels on a GPU',
     )
     add(
+        '--floor',
+        action='store_true',
+        help='also time every product of each model by itself, in the '
+        'fastest way at hand: no implementation is faster than their sum',
+    )
+    add(
         '--out',
         type=Path,
         metavar='DIR',
@@ -227,6 +233,7 @@ def make_settings(args: argparse.Namespace) -> Settings:
         rounds=args.rounds,
         min_seconds=args.min_seconds,
         top_operations=args.profile,
+        with_floor=args.floor,
     )
 
 

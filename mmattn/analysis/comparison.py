@@ -45,6 +45,8 @@ class Row:
         peak_bytes: Most memory of the GPU during a step, weights, images and
             gradients included; None on the CPU.
         operations: That take most of a step, as many as asked for.
+        floor_seconds: Of the products of a step alone, see
+            :func:`.floor.floor_seconds`; None if not asked for.
     """
 
     model: str
@@ -64,6 +66,7 @@ class Row:
     kept_bytes: float | None
     peak_bytes: int | None
     operations: list[Operation]
+    floor_seconds: float | None = None
 
 
 def compare(
@@ -121,13 +124,14 @@ def _compare_mode(
     settings: Settings,
     report: Report,
 ) -> list[Row]:
-    calls, moved, kept, peaks = {}, {}, {}, {}
+    calls, moved, kept, peaks, floors = {}, {}, {}, {}, {}
     for name, trial in trials.items():
         with _explained(trial.subject, size, settings):
             calls[name] = trial.start(mode)
             moved[name] = trial.count_moved(calls[name])
             kept[name] = trial.count_kept() if mode == 'training' else None
             peaks[name] = trial.find_peak(calls[name])
+            floors[name] = trial.find_floor()
     H, W = size
     laps = time_in_turns(
         calls,
@@ -160,6 +164,7 @@ def _compare_mode(
                 kept[name],
                 peaks[name],
                 trial.profile(calls[name]),
+                floors[name] and floors[name] * _PASSES[mode],
             )
         )
     return rows

@@ -44,6 +44,16 @@ _OPERATIONS_HEADER = (
 )
 
 
+_FLOOR_HEADER = (
+    'model',
+    'size',
+    'mode',
+    'ms of products alone',
+    'of the time',
+    'ratio to the time of the first',
+)
+
+
 def to_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """All that was measured, as JSON has it; spreads by name."""
     return [_to_plain(row) for row in rows]
@@ -87,6 +97,8 @@ def to_markdown(rows: Sequence[Row], batch: int, machine: Machine) -> str:
     ]
     if len({(row.height, row.width) for row in rows}) > 1:
         tables.append(_table(_GROWTH_HEADER, _growth(rows, batch)))
+    if any(row.floor_seconds for row in rows):
+        tables.append(_table(_FLOOR_HEADER, _floors(rows)))
     if any(row.operations for row in rows):
         tables.append(_table(_OPERATIONS_HEADER, _operations(rows)))
     return '\n'.join(tables)
@@ -132,6 +144,26 @@ def _growth(rows: Sequence[Row], batch: int) -> list[list[str]]:
             if memory:
                 cells += [f'{memory:,.0f}', f'{memory / kept[0]:.2f}']
             lines.append(cells + [''] * (len(_GROWTH_HEADER) - len(cells)))
+    return lines
+
+
+def _floors(rows: Sequence[Row]) -> list[list[str]]:
+    """The products of each model, beside what the first one really takes."""
+    first = {}
+    lines = []
+    for row in rows:
+        where = (row.height, row.width, row.mode)
+        first.setdefault(where, row.seconds.median)
+        lines.append(
+            [
+                row.model,
+                f'{row.height} x {row.width}',
+                row.mode,
+                f'{row.floor_seconds * 1e3:.4g}',
+                f'{row.floor_seconds / row.seconds.median:.0%}',
+                f'{row.floor_seconds / first[where]:.3f}',
+            ]
+        )
     return lines
 
 

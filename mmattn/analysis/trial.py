@@ -14,6 +14,7 @@ from mmattn.ops import forced_implementations, list_implementations
 
 from .builders import Size
 from .cost import Cost, count_cost
+from .floor import floor_seconds
 from .memory import kept_bytes, moved_bytes
 from .operations import Operation, profile_operations
 from .subjects import Subject
@@ -41,6 +42,7 @@ class Settings:
         rounds: Measurements of each model.
         min_seconds: A shorter step is repeated within a round.
         top_operations: How many operations to list for each row.
+        with_floor: Time the products of each model by themselves.
     """
 
     batch: int
@@ -52,6 +54,7 @@ class Settings:
     rounds: int = 10
     min_seconds: float = 0.1
     top_operations: int = 0
+    with_floor: bool = False
 
 
 class Trial:
@@ -135,6 +138,13 @@ class Trial:
         if not top:
             return []
         return profile_operations(step, self.settings.device, top)
+
+    def find_floor(self) -> float | None:
+        """Seconds of the products of a forward pass, if asked for."""
+        if not self.settings.with_floor:
+            return None
+        with self._autocast():
+            return floor_seconds(self.module, self.images)
 
     def infer(self) -> None:
         """One step of inference."""

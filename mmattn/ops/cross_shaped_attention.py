@@ -20,6 +20,9 @@ from .operators import define_operator
 from .stripe_attention import stripe_attention
 from .windows import Size, merge_windows, padded_size, split_windows
 
+# The scores of one stripe still fit into a cache.
+_MOST_KEYS = 1024
+
 
 def cross_shaped_attention(
     qkv: Tensor,
@@ -138,7 +141,7 @@ def _refuse(
     if is_compiling():
         return 'a compiler fuses the definition by itself'
     windows = _windows(qkv.shape[1:3], stripe_width)
-    return refuse_groups(qkv, max(r * s for r, s in windows))
+    return refuse_groups(qkv, max(r * s for r, s in windows), _MOST_KEYS)
 
 
 @register_implementation(

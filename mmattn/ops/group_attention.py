@@ -16,8 +16,8 @@ from .compiling import is_compiling, is_transforming
 from .implementations import Reason
 
 NEEDS = 'a CPU; float32 or float64; no compiler or transform'
-# Beyond, PyTorch's fused attention is as fast, and does not hold the scores.
-_MOST_KEYS = 160
+# Beyond, PyTorch's fused attention is as fast, and keeps no weights.
+MOST_KEYS = 160
 # Scores that fit into the caches of a core, and of its neighbour, are written
 # and read there; twice the time goes by where they do not.
 _MOST_SCORES = 2**19
@@ -27,7 +27,7 @@ LOG2_E = 1 / math.log(2)
 Hide = Callable[[Tensor, int], None]
 
 
-def refuse_groups(x: Tensor, num_keys: int) -> Reason:
+def refuse_groups(x: Tensor, num_keys: int, most: int = MOST_KEYS) -> Reason:
     """Why :func:`attend` cannot take ``x`` and groups so large, or None."""
     if is_compiling():
         return 'a compiler fuses the definition by itself'
@@ -37,8 +37,8 @@ def refuse_groups(x: Tensor, num_keys: int) -> Reason:
         return f'it runs on a CPU, got {x.device}'
     if x.dtype not in (torch.float32, torch.float64):
         return f'it takes float32 or float64, got {x.dtype}'
-    if num_keys > _MOST_KEYS:
-        return f'it takes up to {_MOST_KEYS} keys a group, got {num_keys}'
+    if num_keys > most:
+        return f'it takes up to {most} keys a group, got {num_keys}'
     return None
 
 

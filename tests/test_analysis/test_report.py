@@ -108,6 +108,15 @@ def test_markdown_of_growth():
     ]
 
 
+def test_markdown_of_floors():
+    rows = [row(floor_seconds=0.4), row('boat', floor_seconds=0.2)]
+    _, table = to_markdown(rows, BATCH, MACHINE).split('\n\n')
+    assert [cells(line) for line in table.splitlines()[2:]] == [
+        ['swin', '8 x 8', 'training', '400', '50%', '0.500'],
+        ['boat', '8 x 8', 'training', '200', '25%', '0.250'],
+    ]
+
+
 @pytest.mark.parametrize('operations', [[], [Operation('a::b', 7, 0.1, 0.5)]])
 def test_markdown_of_operations(operations):
     text = to_markdown([row(operations=operations)], BATCH, MACHINE)

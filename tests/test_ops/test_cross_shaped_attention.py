@@ -130,9 +130,11 @@ def test_groups_refuse_gradients_of_gradients_and_long_stripes():
     out = cross_shaped_attention(args[0], 4, 2, *args[1:], impl='groups')
     with pytest.raises(RuntimeError, match="impl 'groups' expects a backward"):
         torch.autograd.grad(out.sum(), args[0], create_graph=True)
-    with pytest.raises(RuntimeError, match='up to 160 keys a group, got 162'):
+    with pytest.raises(
+        RuntimeError, match='up to 1024 keys a group, got 1026'
+    ):
         cross_shaped_attention(
-            torch.zeros(1, 81, 2, 36), 4, 2, *args[1:], impl='groups'
+            torch.zeros(1, 513, 2, 36), 4, 2, *args[1:], impl='groups'
         )
 
 
