@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .attention import attention
 from .compiling import is_compiling, sizes_vary
-from .group_attention import NEEDS, refuse_groups
+from .group_attention import MOST_KEYS, NEEDS, refuse_groups
 from .implementations import (
     Reason,
     choose_implementation,
@@ -20,8 +20,8 @@ from .operators import define_operator
 from .stripe_attention import stripe_attention
 from .windows import Size, merge_windows, padded_size, split_windows
 
-# The scores of one stripe still fit into a cache.
-_MOST_KEYS = 1024
+# The scores of one stripe still fit into a cache. A whole map may grow.
+_MOST_KEYS_OF_STRIPES = 1024
 
 
 def cross_shaped_attention(
@@ -141,7 +141,8 @@ def _refuse(
     if is_compiling():
         return 'a compiler fuses the definition by itself'
     windows = _windows(qkv.shape[1:3], stripe_width)
-    return refuse_groups(qkv, max(r * s for r, s in windows), _MOST_KEYS)
+    most = MOST_KEYS if stripe_width is None else _MOST_KEYS_OF_STRIPES
+    return refuse_groups(qkv, max(r * s for r, s in windows), most)
 
 
 @register_implementation(
