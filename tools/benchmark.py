@@ -152,7 +152,7 @@ def parse_args() -> argparse.Namespace:
         '--floor',
         action='store_true',
         help='also time every product of each model by itself, in the '
-        'fastest way at hand: no implementation is faster than their sum',
+        'fastest way at hand: nothing that calls these is faster',
     )
     add(
         '--out',

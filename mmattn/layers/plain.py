@@ -16,7 +16,8 @@ def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether a call of a layer would run the code of ``kind`` alone.
 
     So that who has its weights may leave out the call. False for what has
-    taken the place of a layer, an adapter say, and for one with hooks.
+    taken the place of a layer, an adapter say, for one whose ``forward`` was
+    replaced, and for one with hooks.
     """
     hooked = (
         layer._forward_hooks
@@ -25,4 +26,5 @@ def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
         or layer._backward_pre_hooks
         or any(_GLOBAL_HOOKS)
     )
-    return type(layer) is kind and not hooked
+    own_code = type(layer) is kind and 'forward' not in vars(layer)
+    return own_code and not hooked

@@ -20,7 +20,7 @@ from .operators import define_operator
 from .stripe_attention import stripe_attention
 from .windows import Size, merge_windows, padded_size, split_windows
 
-# The scores of one stripe still fit into a cache. A whole map may grow.
+# The scores of one stripe of so many tokens still fit into a cache.
 _MOST_KEYS_OF_STRIPES = 1024
 
 

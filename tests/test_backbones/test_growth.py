@@ -5,8 +5,8 @@ import torch
 
 from mmattn.backbones import SMT, AttentionPyramid, BOATCSWin, BOATSwin, CSWin
 
-# Up to the stage before attention to the whole map, which is not linear in
-# time, but in memory.
+# Some attend to the whole map in their last stages: what these keep is linear
+# in the tokens too, though their time is not.
 BUILD = {
     'boat-swin': lambda: BOATSwin('nano'),
     'boat-cswin': lambda: BOATCSWin('nano'),

@@ -51,6 +51,16 @@ def test_hooks_of_all_layers_run_and_change_nothing(kind):
     assert called == [name for name, _ in mlp.named_children()]
 
 
+@pytest.mark.parametrize('kind', [MLP, ConvMLP])
+def test_a_forward_that_was_replaced_runs(kind):
+    mlp = kind(6, 9)
+    if kind is ConvMLP:
+        mlp.local_conv.forward = torch.zeros_like
+    mlp.fc2.forward = lambda x: x
+    x = torch.randn(2, 4, 5, 6)
+    torch.testing.assert_close(mlp(x), F.gelu(mlp.fc1(x)))
+
+
 def test_neighbours_are_seen_before_the_activation():
     mlp = ConvMLP(6, 9)
     x = torch.randn(2, 4, 5, 6)
