@@ -20,6 +20,24 @@ class Model(nn.Module):
         return self.mlp(self.fc(x) @ x.mT @ x)
 
 
+class FusedAttention(nn.Module):
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+def test_products_of_fused_attention_count(monkeypatch):
+    called = []
+
+    def time_in_turns(ways, rounds):
+        called.append([way().shape for way in ways.values()])
+        return {way: [Lap(1.0, 0.0)] for way in ways}
+
+    monkeypatch.setattr(floor, 'time_in_turns', time_in_turns)
+    x = torch.rand(2, 3, 6, 4)
+    assert floor.floor_seconds(FusedAttention(), x) == 2.0
+    assert called == [[(6, 6, 6)], [(6, 6, 4)]]
+
+
 def test_each_product_counts_with_its_fastest_way(monkeypatch):
     called = []
 
