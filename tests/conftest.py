@@ -55,6 +55,15 @@ def compiler():
 
 
 @pytest.fixture
+def compiler_for_all_sizes():
+    """Skip where a compiler cannot be asked whether sizes vary."""
+    from mmattn.ops import compiling
+
+    if not compiling._CAN_ASK:
+        pytest.skip('one graph for all sizes needs torch 2.9')
+
+
+@pytest.fixture
 def stand_ins_taken():
     """Skip where files that hold more than tensors cannot be read."""
     if not hasattr(torch.serialization, 'safe_globals'):

@@ -7,6 +7,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from mmattn.registry import MODELS
 
+pytestmark = pytest.mark.usefixtures('compiler_for_all_sizes')
+
 MODELS_OF = {
     'AttentionPyramid': 'swin-nano',
     'BOATSwin': 'nano',

@@ -51,6 +51,7 @@ def export(model):
     )
 
 
+@pytest.mark.usefixtures('compiler_for_all_sizes')
 @pytest.mark.parametrize(
     'stages', [2, pytest.param(4, marks=pytest.mark.slow)]
 )
@@ -64,6 +65,7 @@ def test_one_program_for_all_sizes(name, arch, stages):
         check(program(images), model(images))
 
 
+@pytest.mark.usefixtures('compiler')
 @torch.no_grad()
 def test_a_program_of_one_size_holds_operators_of_torch_alone():
     model = build('BOATSwin', 'nano', 2)
@@ -74,6 +76,7 @@ def test_a_program_of_one_size_holds_operators_of_torch_alone():
     assert not any('mmattn' in str(target) for target in called)
 
 
+@pytest.mark.usefixtures('compiler_for_all_sizes')
 @torch.no_grad()
 def test_a_saved_program():
     model, file = build('BOATCSWin', 'nano', 1), io.BytesIO()

@@ -17,6 +17,8 @@ from mmattn.ops import (
     window_attention,
 )
 
+pytestmark = pytest.mark.usefixtures('compiler_for_all_sizes')
+
 
 def attend_windows(qkv, bias, padding):
     return window_attention(qkv, 2, 4, 2, bias, padding)
