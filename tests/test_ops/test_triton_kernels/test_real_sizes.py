@@ -1,0 +1,77 @@
+"""Kernels on maps of a tiny backbone: only a GPU is fast enough."""
+
+import pytest
+import torch
+
+from mmattn.ops import (
+    balanced_clusters,
+    cluster_attention,
+    mixed_convolution,
+    window_attention,
+)
+
+DTYPES = pytest.mark.parametrize(
+    'dtype', [torch.float32, torch.bfloat16], ids=str
+)
+# Images, height, width, heads: stages of a classifier, and of a detector
+# whose map nothing divides.
+MAPS = pytest.mark.parametrize(
+    'B, H, W, h', [(4, 56, 56, 3), (4, 14, 14, 12), (1, 200, 335, 3)]
+)
+
+
+@pytest.fixture(autouse=True)
+def gpu():
+    if not torch.cuda.is_available():
+        pytest.skip('maps of real size need a CUDA device')
+    return torch.device('cuda')
+
+
+@MAPS
+@DTYPES
+def test_windows(check_against_definition, dtype, B, H, W, h):
+    def call(qkv, bias, impl):
+        return window_attention(qkv, h, 7, 3, bias, impl=impl)
+
+    tensors = [torch.randn(B, H, W, 96 * h), torch.randn(h, 49, 49)]
+    check_against_definition(call, tensors, dtype)
+
+
+@MAPS
+@DTYPES
+def test_clusters(check_against_definition, gpu, dtype, B, H, W, h):
+    q = torch.randn(B * h, H * W, 32, device=gpu)
+    order = balanced_clusters(q, impl='reference').unflatten(0, (B, h))
+
+    def call(qkv, impl):
+        return cluster_attention(qkv, order, impl=impl)
+
+    check_against_definition(call, [torch.randn(B, H * W, 96 * h)], dtype)
+
+
+@MAPS
+def test_clustering(gpu, B, H, W, h):
+    """Tokens in a place of their own, but for what rounding may exchange."""
+    q = torch.randn(B * h, H * W, 32, device=gpu)
+    found, want = (
+        balanced_clusters(q, impl=x) for x in ('triton', 'reference')
+    )
+    places = torch.arange(H * W, device=gpu).expand_as(found)
+    assert torch.equal(found.sort().values, places)
+    assert (found == want).double().mean() > 0.99
+
+
+@MAPS
+@DTYPES
+def test_mixed_convolution(check_against_definition, dtype, B, H, W, h):
+    sides, c = (3, 5, 7, 9), 8 * h
+    tensors = [
+        torch.randn(B, H, W, 4 * c),
+        *(torch.randn(c, 1, side, side) / side for side in sides),
+        *(torch.randn(c) for _ in sides),
+    ]
+
+    def call(x, *parameters, impl):
+        return mixed_convolution(x, parameters[:4], parameters[4:], impl)
+
+    check_against_definition(call, tensors, dtype)
