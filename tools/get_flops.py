@@ -1,7 +1,7 @@
 """Count parameters and multiply-adds (what papers call FLOPs), by module.
 
     python tools/get_flops.py CONFIG [--shape H W]
-    python tools/get_flops.py --backbone BOATSwin [--arch small] [--shape H W]
+    python tools/get_flops.py --backbone boat-swin-small [--shape H W]
 
 Counted are matrix products, convolutions and fused attention of one forward
 pass of one image; of a config, all that leads to a prediction.
@@ -9,7 +9,8 @@ pass of one image; of a config, all that leads to a prediction.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,10 +30,10 @@ from mmengine.config import DictAction  # noqa: E402
 from mmengine.logging import MMLogger  # noqa: E402
 
 from mmattn.analysis import Cost, count_config, count_cost  # noqa: E402
+from mmattn.analysis.subjects import read_subject  # noqa: E402
 from mmattn.engine.launch import replace_sync_norms  # noqa: E402
 from mmattn.engine.run_config import read_config  # noqa: E402
 from mmattn.engine.usage import UsageError, run_command  # noqa: E402
-from mmattn.registry import MODELS  # noqa: E402
 
 # As in the tables of the papers.
 SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 2048))
@@ -51,9 +52,11 @@ def parse_args() -> argparse.Namespace:
     )
     what.add_argument(
         '--backbone',
-        help='name of a backbone of mmattn instead, such as BOATSwin',
+        metavar='NAME',
+        help='a backbone instead, by a name as benchmark.py takes it: '
+        'boat-swin-tiny, \'mmattn.CSWin(arch="large")\', '
+        'mmdet::folder/config.py, timm:resnet50',
     )
-    parser.add_argument('--arch', help='arch of --backbone (default: its own)')
     parser.add_argument(
         '--shape',
         type=int,
@@ -90,8 +93,6 @@ def parse_args() -> argparse.Namespace:
             '--shape and --in-channels expect numbers from 1 up, --depth from '
             f'0 up, got {args.shape}, {args.in_channels} and {args.depth}'
         )
-    if args.arch is not None and args.backbone is None:
-        parser.error('--arch expects --backbone; a config names its own')
     return args
 
 
@@ -99,7 +100,7 @@ def main() -> None:
     """Count and print a table."""
     args = parse_args()
     torch.manual_seed(0)
-    cfg, shape = None, args.shape or SHAPE
+    shape = args.shape or SHAPE
     if args.config is not None:
         cfg = read_config(
             args.config, args.cfg_options, ('model',), 'counting'
@@ -108,12 +109,11 @@ def main() -> None:
         # Else each random start is told.
         MMLogger.get_instance('mmattn', log_level='WARNING')
         shape = args.shape or SHAPES.get(cfg.get('default_scope'), SHAPE)
+        count = partial(count_config, cfg)
+    else:
+        count = find_backbone(args.backbone, args.in_channels)
     try:
-        cost = (
-            count_backbone(args.backbone, args.arch, args.in_channels, shape)
-            if cfg is None
-            else count_config(cfg, tuple(shape), args.in_channels)
-        )
+        cost = count(tuple(shape), args.in_channels)
     except (TypeError, ValueError) as error:
         raise UsageError(
             f'cannot count {args.config or args.backbone} on '
@@ -123,28 +123,25 @@ def main() -> None:
     print_cost(cost, args.depth)
 
 
-def count_backbone(
-    name: str, arch: str | None, in_channels: int, shape: Sequence[int]
-) -> Cost:
-    """Count a registered backbone.
+def find_backbone(
+    name: str, in_channels: int
+) -> Callable[[tuple[int, int], int], Cost]:
+    """Find what counts a backbone by its name; see ``read_subject``.
 
     Raises:
-        UsageError: If the name is unknown.
-        ValueError: If the backbone does not take the arch or the image.
+        UsageError: If there is no such name.
     """
-    cls = MODELS.get(f'mmattn.{name.removeprefix("mmattn.")}')
-    if not hasattr(cls, 'arch_zoo'):
-        known = sorted(
-            key
-            for key, cls in MODELS.module_dict.items()
-            if hasattr(cls, 'arch_zoo')
-        )
-        raise UsageError(
-            f'--backbone expects one of {", ".join(known)}, got {name!r}'
-        )
-    kwargs = {} if arch is None else dict(arch=arch)
-    model = cls(in_channels=in_channels, **kwargs)
-    return count_cost(model, torch.rand(1, in_channels, *shape))
+    channels = {} if in_channels == 3 else dict(in_channels=in_channels)
+    try:
+        subject = read_subject(name, 'all', **channels)
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        raise UsageError(f'--backbone: {error}') from error
+
+    def count(shape: tuple[int, int], in_channels: int) -> Cost:
+        model = subject.build(shape)
+        return count_cost(model, torch.rand(1, in_channels, *shape))
+
+    return count
 
 
 def print_cost(cost: Cost, depth: int) -> None:

@@ -56,7 +56,7 @@ def read_subjects(texts: Sequence[str], outputs: str) -> list[Subject]:
     ]
 
 
-def read_subject(text: str, outputs: str = 'last') -> Subject:
+def read_subject(text: str, outputs: str = 'last', **defaults: Any) -> Subject:
     """Find what a name stands for; nothing is built or downloaded.
 
     A name is one of
@@ -77,6 +77,7 @@ def read_subject(text: str, outputs: str = 'last') -> Subject:
         outputs: ``'last'`` for the last map alone, ``'all'`` for one of each
             stage. Means nothing to a class in a file, which computes what
             its own forward pass computes.
+        **defaults: Arguments, where the name does not bring them.
 
     Raises:
         ValueError: If there is no such name, or if the arguments cannot be
@@ -85,6 +86,7 @@ def read_subject(text: str, outputs: str = 'last') -> Subject:
         ImportError: If timm or a codebase is not installed.
     """
     name, options = _split_arguments(text)
+    options = defaults | options
     is_foreign = name.startswith('timm:') or '.py:' in name
     impl = None if is_foreign else options.pop('impl', None)
     known = {row.name for row in list_implementations()}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mmattn.backbones import SMT
 from mmattn.engine.usage import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +30,7 @@ def call(monkeypatch):
 
 
 def test_a_backbone_by_name(call, capsys):
-    call('--backbone', 'BOATSwin', '--arch', 'nano', '--depth', '1')
+    call('--backbone', 'boat-swin-nano', '--depth', '1')
     first, parameters, flops, _, head, *rows = (
         capsys.readouterr().out.splitlines()
     )
@@ -59,23 +60,38 @@ def test_a_config_at_any_shape():
     ]
 
 
+def test_channels_of_the_image_and_arguments_of_the_backbone(call, capsys):
+    words = ('--depth', '0', '--shape', '32', '32')
+    call('--backbone', 'smt-nano', *words)
+    call('--backbone', "mmattn.SMT(arch='nano')", '--in-channels', 6, *words)
+    three, six = capsys.readouterr().out.split('input')[1:]
+    assert three.split()[:5] == ['3', 'x', '32', 'x', '32']
+    assert six.split()[:5] == ['6', 'x', '32', 'x', '32']
+    counts = [
+        int(text.split('parameters')[1].split()[0].replace(',', ''))
+        for text in (three, six)
+    ]
+    stem = SMT(arch='nano').stem
+    (first,) = [m for m in stem.modules() if getattr(m, 'in_channels', 0) == 3]
+    assert counts[1] - counts[0] == first.weight.numel()
+
+
 @pytest.mark.parametrize(
     'words, message',
     [
         ([], 'one of the arguments config --backbone is required'),
-        ([CONFIG, '--arch', 'tiny'], '--arch expects --backbone'),
         ([CONFIG, '--shape', '0', '8'], 'expect numbers from 1 up'),
         (['nope.py'], "counting expects a config file, got 'nope.py'"),
         (
-            ['--backbone', 'ResNet'],
-            '--backbone expects one of AttentionPyramid, BOATCSWin, ',
+            ['--backbone', 'boat-swim-tiny'],
+            "'boat-swim-tiny'; known archs are boat-swin-tiny",
         ),
         (
-            ['--backbone', 'SMT', '--arch', 'huge'],
-            'cannot count SMT on 3 x 224 x 224: SMT expects arch to be one',
+            ['--backbone', "mmattn.SMT(arch='huge')"],
+            'on 3 x 224 x 224: SMT expects arch to be one',
         ),
         (
-            ['--backbone', 'SMT', '--arch', 'nano', '--shape', '3', '9'],
+            ['--backbone', 'smt-nano', '--shape', '3', '9'],
             'of at least 4 x 4 pixels',
         ),
     ],
