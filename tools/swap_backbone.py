@@ -33,6 +33,10 @@ from mmattn.swapping import (  # noqa: E402
     swap_backbone,
 )
 
+# Options that mean nothing in the other mode.
+SWAP_ONLY = ('checkpoint', 'keep_optimizer', 'check', 'force')
+COVERAGE_ONLY = ('journal', 'sample', 'seed', 'retry', 'timeout', 'jobs')
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -107,12 +111,34 @@ def parse_args() -> argparse.Namespace:
         '--timeout',
         metavar='SECONDS',
         type=float,
-        default=120.0,
+        default=300.0,
         help='--coverage: for each config (default: %(default)g)',
+    )
+    parser.add_argument(
+        '--jobs',
+        metavar='N',
+        type=int,
+        default=1,
+        help='--coverage: configs at a time (default: %(default)s)',
     )
     args = parser.parse_args()
     if (args.source is None) == (args.coverage is None):
         parser.error('expects SOURCE or --coverage HOST, one of the two')
+    idle = SWAP_ONLY if args.coverage is not None else COVERAGE_ONLY
+    given = [
+        f'--{name.replace("_", "-")}'
+        for name in idle
+        if getattr(args, name) != parser.get_default(name)
+    ]
+    if given:
+        mode = '--coverage' if args.coverage is not None else 'SOURCE'
+        parser.error(f'{mode} takes no {", ".join(given)}')
+    sample = 1 if args.sample is None else args.sample
+    if min(args.jobs, sample) < 1 or args.timeout <= 0:
+        parser.error(
+            '--jobs and --sample expect numbers from 1 up, --timeout seconds '
+            f'above 0, got {args.jobs}, {args.sample} and {args.timeout:g}'
+        )
     return args
 
 
@@ -121,7 +147,9 @@ def main() -> None:
     args = parse_args()
     if args.coverage is not None:
         coverage = Coverage(args.coverage, args.backbone, args.journal)
-        coverage.run(args.sample, args.seed, args.retry, args.timeout)
+        coverage.run(
+            args.sample, args.seed, args.retry, args.timeout, args.jobs
+        )
         print(coverage.write_page(args.out or Path('docs/swap_coverage.md')))
         return
     try:

@@ -1,9 +1,12 @@
 """Build the model of a config and run a loss and a prediction."""
 
 import logging
-from collections.abc import Callable
-from typing import Any
+import random
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn as nn
 from mmengine.config import ConfigDict
@@ -15,7 +18,8 @@ from mmattn.engine.launch import replace_sync_norms
 
 from .cheap_build import shared_weights
 from .edits import Path, get_at, plain
-from .samples import LARGE_SIZE, SIZE, Size, make_batch
+from .host_mistakes import HostMistake, find_mistake
+from .samples import SIZE, SIZES, Size, make_batch
 from .stand_ins import stand_ins
 
 # The most that a check needs of what an algorithm counts.
@@ -39,6 +43,17 @@ _GREAT = 1e3
 
 class CheckFailed(Exception):
     """A model that cannot be built or run: the message says where."""
+
+
+class Checked(NamedTuple):
+    """A model that was built and run."""
+
+    has_loss: bool
+    """Some algorithms have none in the codebase: NotImplementedError."""
+    size: Size
+    """Of the images that it was run on."""
+    mended: tuple[HostMistake, ...] = ()
+    """Mistakes of the codebase without which it would not run."""
 
 
 def shrink_model(config: dict) -> dict:
@@ -115,7 +130,7 @@ def _reduce_classes(node: Any) -> None:
             _reduce_classes(item)
 
 
-def check_model(config: dict, host: str, network: Path) -> bool:
+def check_model(config: dict, host: str, network: Path) -> Checked:
     """Build the model of a config, get a loss, and predict.
 
     Args:
@@ -124,30 +139,48 @@ def check_model(config: dict, host: str, network: Path) -> bool:
         network: Where its backbone is.
 
     Returns:
-        Whether there was a loss: some algorithms have none in the codebase,
-        which raises a NotImplementedError.
+        What was needed for it.
 
     Raises:
         CheckFailed: If one of the steps fails, if the loss is not finite, or
             if a parameter of the backbone takes no part in it. Detectors are
-            tried on larger images too: some go on to coarser maps.
+            tried on larger images too: some go on to coarser maps. Known
+            mistakes of the codebase are mended when they are met.
     """
-    try:
-        return _check(config, host, network, SIZE)
-    except CheckFailed:
-        if host != 'mmdet':
-            raise
-    return _check(config, host, network, LARGE_SIZE)
+    mended: list[HostMistake] = []
+    sizes = list(SIZES if host == 'mmdet' else SIZES[:1])
+    while True:
+        try:
+            has_loss = _check(config, host, network, sizes[0], mended)
+            return Checked(has_loss, sizes[0], tuple(mended))
+        except CheckFailed as error:
+            mistake = find_mistake(host, config['model'], str(error), mended)
+            if mistake is not None:
+                mended.append(mistake)
+            elif len(sizes) > 1:
+                del sizes[0]
+            else:
+                raise
 
 
-def _check(config: dict, host: str, network: Path, size: Size) -> bool:
+def _check(
+    config: dict,
+    host: str,
+    network: Path,
+    size: Size,
+    mended: Sequence[HostMistake] = (),
+) -> bool:
     small = shrink_model(config)
-    torch.manual_seed(0)
+    for seed in (torch.manual_seed, np.random.seed, random.seed):
+        seed(0)
     # What a Runner would tell losses that change with the epoch.
     for name in ('epoch', 'iter'):
         MessageHub.get_current_instance().update_info(name, 0)
-    scope = DefaultScope.overwrite_default_scope(host)
-    with scope, stand_ins(small):
+    with ExitStack() as stack:
+        stack.enter_context(DefaultScope.overwrite_default_scope(host))
+        stack.enter_context(stand_ins(small, host))
+        for mistake in mended:
+            stack.enter_context(mistake.mend(small))
         model = _try('build', lambda: _build(small))
         whole = dict(config, model=small)
 
@@ -200,7 +233,8 @@ def _check_loss(
         raise CheckFailed(f'loss: it is {total.item()}')
     owner = model
     for name in network[1:]:
-        owner = getattr(owner, name)
+        # A semi-supervised detector holds two copies of its detector.
+        owner = getattr(owner, name if hasattr(owner, name) else 'student')
     reached = _parameters_of(total)
     idle = [
         name

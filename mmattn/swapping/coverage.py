@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -23,9 +24,10 @@ from mmattn.stack import is_importable
 from .cheap_build import random_bank
 from .coverage_page import FAILED, PASSED, STATUSES, UNCHECKED, render_page
 from .families import find_family
+from .forking import Call, run_forked
 from .planning import plan_swap
 from .source import config_root, list_shipped, read_source
-from .trial import run_forked, try_swap
+from .trial import try_swap
 
 
 class Coverage:
@@ -51,7 +53,8 @@ class Coverage:
         sample: int | None = None,
         seed: int = 0,
         retry: str | None = None,
-        timeout: float = 120.0,
+        timeout: float = 300.0,
+        jobs: int = 1,
     ) -> list[dict]:
         """Try the configs that the journal has no result of.
 
@@ -60,7 +63,8 @@ class Coverage:
             seed: Chooses the sample. Defaults to 0.
             retry: ``'failed'``, ``'refused'`` or ``'changed'`` (by another
                 version of this package): try these again. Defaults to None.
-            timeout: For each config, in seconds. Defaults to 120.
+            timeout: For each config, in seconds. Defaults to 300.
+            jobs: How many are tried at a time. Defaults to 1.
 
         Returns:
             The rows of the configs of this run, the earlier ones too.
@@ -79,18 +83,18 @@ class Coverage:
             if name not in rows or self._is_again(rows[name], retry)
         ]
         known = {
-            row['key']: dict(status=PASSED, reason=row['reason'])
+            row['key']: _result(row)
             for row in rows.values()
-            if row['status'] == PASSED
+            if row['status'] == PASSED and row['version'] == self.version
         }
         if todo:
             _preload(self.host)
             self._plan_ahead(todo)
         counts: Counter = Counter()
         start = time.monotonic()
-        for i, name in enumerate(todo):
-            row = self._try(name, known, timeout)
-            rows[name] = row
+        calls = self._calls(todo, known)
+        for i, (name, row) in enumerate(run_forked(calls, timeout, jobs)):
+            rows[name] = self._note(name, row, known)
             counts[row['status']] += 1
             _say(i + 1, len(todo), counts, time.monotonic() - start)
         return [rows[name] for name in names]
@@ -127,30 +131,39 @@ class Coverage:
             retry == FAILED and row['status'] == UNCHECKED
         )
 
-    def _try(self, name: str, known: dict[str, dict], timeout: float) -> dict:
-        start = time.monotonic()
-        row = run_forked(
-            lambda: _from_folder(self.host, name, self.backbone, known),
-            timeout,
-        )
+    def _calls(
+        self, names: list[str], known: dict[str, dict]
+    ) -> Iterator[tuple[str, Call]]:
+        """What to run for each config; ``known`` grows meanwhile."""
+        for name in names:
+            yield (
+                name,
+                functools.partial(
+                    _from_folder, self.host, name, self.backbone, known
+                ),
+            )
+
+    def _note(self, name: str, row: dict, known: dict[str, dict]) -> dict:
+        """Append a row to the journal, and its result to what is known."""
         row = dict(
             host=self.host,
             config=name,
             backbone=self.backbone,
             version=self.version,
-            seconds=round(time.monotonic() - start, 2),
             **row,
         )
         if 'key' in row and not row.get('shared'):
-            known[row['key']] = {
-                key: row[key]
-                for key in ('status', 'reason', 'detail')
-                if key in row
-            }
+            known[row['key']] = _result(row)
         self.journal.parent.mkdir(parents=True, exist_ok=True)
         with open(self.journal, 'a') as file:
             file.write(json.dumps(row) + '\n')
         return row
+
+
+def _result(row: dict) -> dict:
+    """What another config with the same model takes over."""
+    keys = ('status', 'reason', 'detail', 'mended', 'size')
+    return {key: row[key] for key in keys if key in row}
 
 
 def read_journal(path: Path) -> list[dict]:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mmattn.stack import find_installed
 
+from .host_mistakes import MISTAKES
+
 PASSED, REFUSED, FAILED = 'passed', 'refused', 'failed'
 UNCHECKED = 'unchecked'
 # Reason of a failure that the old backbone has no part in either.
@@ -24,17 +26,20 @@ with {versions}.
 
 - **passed**: written, read again as decided, built, and run on synthetic
   samples: a finite loss that every parameter of the backbone takes part in,
-  and a prediction. Images of 64 x 96, few proposals, queries, points and
-  classes, weights not initialised. Language models are stood in for. Of
-  configs whose models are the same then, one is run: {distinct}.
+  and a prediction. Images of 64 x 96, larger ones for detectors that go on
+  to coarser maps; few proposals, queries, points and classes; weights not
+  initialised. Language models, and operations that mmcv has for GPUs only,
+  are stood in for. Of configs whose models are the same then, one is run:
+  {distinct}.
+- **mended**: of these, configs that do not run as they ship, with any
+  backbone: the check met a known mistake of the codebase, mended it in its
+  own process, and went on. Such a config, swapped or not, runs for a user
+  once the codebase is mended as well. The mistakes are named below.
 - **refused**: no swap that makes sense, with the reason; nothing is written.
 - **unchecked**: written, but something that the model needs, with any
   backbone, is not on this machine.
 - **failed**: written, and the model does not build or run. "With any
-  backbone": the config as it ships fails the same check, through a mistake in
-  the codebase (the Grounding DINO of mmdet 3.5.1 does not run, for instance)
-  or through samples that this check does not know to make. "Those that run"
-  are the configs without these and without the unchecked ones.
+  backbone": the config as it ships fails the same check.
 """
 
 _GOAL = """
@@ -46,6 +51,13 @@ old backbone. Backbones that give tokens, vectors or maps of one stride, U-Nets
 and other backbones that are a whole network, algorithms that hide patches
 inside their backbone, and configs without a model are in the table above
 only.
+
+"""
+
+_MISTAKES = """
+## Mistakes of the codebases that were mended
+
+For the check alone, when it met them; lines are of the versions above.
 
 """
 
@@ -82,6 +94,8 @@ def render_page(rows: Sequence[Mapping], totals: Mapping[str, int]) -> str:
         _counts(runs),
         _GOAL,
         _counts({run: list(filter(yields_maps, runs[run])) for run in runs}),
+        _MISTAKES,
+        _mended(rows),
         '\n## Reasons\n',
         _reasons(rows),
         '\n## Algorithms\n',
@@ -121,20 +135,24 @@ def _group(rows: Iterable[Mapping], keys: Sequence[str]) -> dict:
 
 def _counts(runs: Mapping) -> str:
     lines = [
-        '| codebase | backbone | configs | passed | refused | unchecked | '
-        'failed | failed with any backbone | passed of those that run |',
-        '|---|---|---|---|---|---|---|---|---|',
+        '| codebase | backbone | configs | passed | of these, mended | '
+        'passed as they ship | refused | unchecked | failed | failed with any '
+        'backbone |',
+        '|---|---|---|---|---|---|---|---|---|---|',
     ]
     for (host, backbone), rows in runs.items():
         found = Counter(row['status'] for row in rows)
-        share = f' ({found[PASSED] / max(len(rows), 1):.1%})'
-        cells = [host, backbone, len(rows), f'{found[PASSED]}{share}']
+        mended = sum(bool(row.get('mended')) for row in rows)
+        cells = [host, backbone, len(rows), _share(found[PASSED], len(rows))]
+        cells += [mended, _share(found[PASSED] - mended, len(rows))]
         cells += [found[status] for status in STATUSES[1:]]
-        anyway = sum(row.get('reason') == SOURCE_FAILS for row in rows)
-        rest = max(len(rows) - anyway - found[UNCHECKED], 1)
-        cells += [anyway, f'{found[PASSED] / rest:.1%}']
+        cells.append(sum(row.get('reason') == SOURCE_FAILS for row in rows))
         lines.append(f'| {" | ".join(map(str, cells))} |')
     return '\n'.join(lines)
+
+
+def _share(part: int, whole: int) -> str:
+    return f'{part} ({part / max(whole, 1):.1%})'
 
 
 def _reasons(rows: Sequence[Mapping]) -> str:
@@ -146,6 +164,24 @@ def _reasons(rows: Sequence[Mapping]) -> str:
     for (*names, reason), found in groups.items():
         if reason:
             lines.append(f'| {" | ".join(names)} | {reason} | {len(found)} |')
+    return '\n'.join(lines)
+
+
+def _mended(rows: Sequence[Mapping]) -> str:
+    lines = [
+        '| codebase | mistake | configs by backbone | where, and how mended |',
+        '|---|---|---|---|',
+    ]
+    for mistake in MISTAKES:
+        counts = Counter(
+            row['backbone']
+            for row in rows
+            if row['host'] == mistake.host
+            and mistake.name in (row.get('mended') or ())
+        )
+        met = ', '.join(f'{name}: {n}' for name, n in sorted(counts.items()))
+        cells = [mistake.host, mistake.name, met or 'none', mistake.what]
+        lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines)
 
 

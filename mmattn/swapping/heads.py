@@ -86,6 +86,10 @@ def edit_head(head: dict, path: Path, maps: Maps) -> list[Edit]:
             edits.append(Edit((*path, 'in_index'), new))
         if isinstance(index, (list, tuple)) and list(index) != [new]:
             edits.append(Edit((*path, 'in_index'), type(index)([new])))
+        if head.get('num_convs') == 0 and head.get('channels') == named:
+            why = 'Without convolutions, the channels stay as they are.'
+            channels = maps.new[new].channels
+            edits.append(Edit((*path, 'channels'), channels, why))
     elif named is not None:
         olds = list(index if index is not None else range(len(named)))
         olds = [i % len(maps.old) for i in olds]

@@ -80,6 +80,8 @@ def edit_network(
     positions = {i: stages.index(matches[i]) for i in read}
     new = [Level(family.channels[i], STRIDES[i]) for i in stages]
     maps = Maps(old, new, positions)
+    if host == 'mmdet':
+        _check_strides(before, [STRIDES[matches[i]] for i in read])
     if neck:
         _check_distinct(neck, positions)
         channels = [new[positions[i]].channels for i in neck.indices]
@@ -217,6 +219,16 @@ def _same_for_same_stride(
     """Take the last of ours for all old maps that had one stride."""
     last = {level.stride: match for level, match in zip(old, matches)}
     return [last[level.stride] for level in old]
+
+
+def _check_strides(old: Sequence[int], new: Sequence[int]) -> None:
+    """Heads of detectors place their anchors by the strides of the maps."""
+    if list(old) != list(new) and max(old) > STRIDES[-1]:
+        raise SwapRefused(
+            f'its heads read maps coarser than stride {STRIDES[-1]}, which '
+            'ours does not give',
+            f'their strides are {_join(old)}',
+        )
 
 
 def _check_distinct(neck: NeckReading, positions: dict[int, int]) -> None:

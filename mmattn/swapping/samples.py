@@ -9,11 +9,11 @@ from torch import Tensor
 
 from .edits import get_at
 
-# Of the images: small, not square, and multiples of the coarsest stride; and
-# larger, for algorithms that go on to coarser maps.
-SIZE = (64, 96)
-LARGE_SIZE = (320, 512)
 Size = tuple[int, int]
+# Of the images: small, not square, and multiples of the coarsest stride; and
+# larger ones, for algorithms that go on to coarser maps.
+SIZES: tuple[Size, ...] = ((64, 96), (128, 192), (320, 512))
+SIZE = SIZES[0]
 # Two, since batch normalisation wants more than one value of a channel.
 _BATCH = 2
 # Boxes (left, top, right, bottom) of the objects of every image.
@@ -39,12 +39,29 @@ def make_batch(
     if host == 'mmseg':
         return _segmentation(model, size)
     if host == 'mmdet' and model['type'] not in _CLASSIFIERS:
-        return _detection_batch(model, training, size)
+        return _detection_batch(config, training, size)
     if model['type'] in _CLASSIFIERS or host == 'mmdet':
         return _classification(config)
     if model['type'] == 'ImageToImageRetriever':
         return _classification(config)
     return _views(config)
+
+
+def loads_masks(config: dict) -> bool:
+    """Whether the data loader hands masks on; some assigners ask for that."""
+    nodes = [config.get('train_dataloader')]
+    if not nodes[0]:
+        return True
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):
+            kind = str(node.get('type'))
+            if node.get('with_mask') or 'LoadPanoptic' in kind:
+                return True
+            nodes += list(node.values())
+        elif isinstance(node, (list, tuple)):
+            nodes += list(node)
+    return False
 
 
 _CLASSIFIERS = ('ImageClassifier', 'BaseReID')
@@ -125,29 +142,30 @@ def _segmentation(model: dict, size: Size) -> dict:
     return dict(inputs=[_image(size) for _ in samples], data_samples=samples)
 
 
-def _detection_batch(model: dict, training: bool, size: Size) -> dict:
+def _detection_batch(config: dict, training: bool, size: Size) -> dict:
+    model = config['model']
     preprocessor = model.get('data_preprocessor') or {}
     if model['type'] == 'SoftTeacher' and training:
         branches = ('sup', 'unsup_teacher', 'unsup_student')
-        batches = {name: _detection(model, size) for name in branches}
+        batches = {name: _detection(config, True, size) for name in branches}
         return {
             key: {name: batch[key] for name, batch in batches.items()}
             for key in ('inputs', 'data_samples')
         }
     tracks = preprocessor.get('type') in _TRACKERS
     if tracks and not (training and preprocessor.get('use_det_processor')):
-        return _video(model, training, size)
-    return _detection(model, size)
+        return _video(config, training, size)
+    return _detection(config, training, size)
 
 
-def _detection(model: dict, size: Size) -> dict:
-    samples = [
-        _detection_sample(model, index, size) for index in range(_BATCH)
-    ]
+def _detection(config: dict, training: bool, size: Size) -> dict:
+    # Detectors are tested on one image at a time, and some can only do that.
+    count = _BATCH if training else 1
+    samples = [_detection_sample(config, i, size) for i in range(count)]
     return dict(inputs=[_image(size) for _ in samples], data_samples=samples)
 
 
-def _detection_sample(model: dict, index: int, size: Size) -> Any:
+def _detection_sample(config: dict, index: int, size: Size) -> Any:
     from mmdet.structures import DetDataSample
     from mmdet.structures.bbox import HorizontalBoxes
     from mmdet.structures.mask import BitmapMasks
@@ -156,8 +174,8 @@ def _detection_sample(model: dict, index: int, size: Size) -> Any:
     masks = np.zeros((len(_BOXES), height, width), np.uint8)
     for mask, (left, top, right, bottom) in zip(masks, _BOXES):
         mask[top:bottom, left:right] = 1
-    classes = _classes(model) or 2
-    labels = torch.arange(len(_BOXES)) % classes
+    model = config['model']
+    labels = torch.arange(len(_BOXES)) % (_classes(model) or 2)
     sample = DetDataSample(
         metainfo=dict(
             img_id=index,
@@ -169,7 +187,8 @@ def _detection_sample(model: dict, index: int, size: Size) -> Any:
             scale_factor=(1.0, 1.0),
             flip=False,
             border=(0, 0, 0, 0),  # of CenterNet's crops
-            homography_matrix=np.eye(3),  # of SoftTeacher's branches
+            # Of SoftTeacher's branches.
+            homography_matrix=np.eye(3, dtype=np.float32),
             frame_id=index,
             ori_video_length=_BATCH,
             text=('cat', 'dog'),  # of detectors that read a prompt
@@ -180,24 +199,30 @@ def _detection_sample(model: dict, index: int, size: Size) -> Any:
     sample.gt_instances = InstanceData(
         bboxes=HorizontalBoxes(boxes),
         labels=labels,
-        masks=BitmapMasks(masks, height, width),
         instances_ids=torch.arange(len(_BOXES)),
     )
     sample.ignored_instances = InstanceData(
         bboxes=HorizontalBoxes(boxes[:0]),
         labels=labels[:0],
-        masks=BitmapMasks(masks[:0], height, width),
         instances_ids=labels[:0],
     )
-    sample.proposals = InstanceData(
-        bboxes=boxes, scores=torch.ones(len(boxes))
-    )
+    if loads_masks(config):
+        for found, part in (
+            (sample.gt_instances, masks),
+            (sample.ignored_instances, masks[:0]),
+        ):
+            found.masks = BitmapMasks(part, height, width)
+    detector = model.get('detector') or model
+    if 'rpn_head' not in detector:  # of Fast R-CNN; taken in place of its own
+        sample.proposals = InstanceData(
+            bboxes=boxes, scores=torch.ones(len(boxes))
+        )
     stuff = torch.from_numpy(masks.any(0)).long()[None]
     sample.gt_sem_seg = PixelData(sem_seg=stuff)
     return sample
 
 
-def _video(model: dict, training: bool, size: Size) -> dict:
+def _video(config: dict, training: bool, size: Size) -> dict:
     """Clips of two frames, the second of which refers to the first."""
     from mmdet.structures import TrackDataSample
 
@@ -206,7 +231,7 @@ def _video(model: dict, training: bool, size: Size) -> dict:
         clip = TrackDataSample(
             metainfo=dict(key_frames_inds=[0], ref_frames_inds=[1])
         )
-        frames = [_detection_sample(model, index, size) for index in range(2)]
+        frames = [_detection_sample(config, index, size) for index in range(2)]
         for frame in frames:  # nothing unwraps the boxes of videos later
             for found in (frame.gt_instances, frame.ignored_instances):
                 found.bboxes = found.bboxes.tensor

@@ -1,7 +1,8 @@
 """What the check of a model takes in place of what must be downloaded.
 
-The language model of detectors that read a prompt, and the assignment solver
-of trackers: neither says anything about the backbone.
+The language model of detectors that read a prompt, the assignment solver of
+trackers and their model that links tracks: none of them says anything about
+the backbone.
 """
 
 import re
@@ -15,6 +16,8 @@ import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
+
+from .cpu_operations import cpu_operations
 
 # Channels of BERT, which the heads of these detectors are sized for.
 _CHANNELS = 768
@@ -112,14 +115,17 @@ def _solve(
 
 
 @contextmanager
-def stand_ins(model: dict) -> Iterator[None]:
-    """Let the algorithms that want a download run without it.
+def stand_ins(model: dict, host: str) -> Iterator[None]:
+    """Let the algorithms that want a download, or a GPU, run without.
 
     Args:
-        model: Config of the model, changed where it names a language model.
+        model: Config of the model, changed where it names such a part.
+        host: Codebase that it is for.
     """
     language = model.get('language_model')
     with ExitStack() as stack:
+        if host == 'mmdet':
+            stack.enter_context(cpu_operations())
         if language:
             sentences = bool(language.get('use_sub_sentence_represent'))
             model['language_model'] = dict(
@@ -128,6 +134,8 @@ def stand_ins(model: dict) -> Iterator[None]:
             head = 'mmdet.models.dense_heads.atss_vlfusion_head'
             stack.enter_context(patch(f'{head}.BertConfig', _Bert))
             stack.enter_context(patch(f'{head}.BertEncoderLayer', nn.Identity))
+        if model.get('postprocess_model'):  # it links tracks, once trained
+            model['postprocess_model'] = dict(type=nn.Identity)
         if model.get('tracker'):
             for tracker in ('byte_tracker', 'ocsort_tracker'):
                 solver = SimpleNamespace(lapjv=_solve)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mmattn.checkpoints import convert, load_file
 from mmattn.engine.usage import UsageError
 
-from .checking import CheckFailed, check_model
+from .checking import Checked, CheckFailed, check_model
 from .edits import Edit, apply_edits
 from .families import Family, find_family
 from .planning import plan_swap
@@ -28,15 +28,21 @@ class Swapped(NamedTuple):
 
     path: Path
     edits: list[Edit]
-    is_checked: bool
+    checked: Checked | None = None
 
     def __str__(self) -> str:
         paths = dict.fromkeys(
             '.'.join(map(str, edit.path)) for edit in self.edits
         )
         lines = [f'wrote     {self.path}', f'changed   {", ".join(paths)}']
-        if self.is_checked:
-            lines.insert(0, 'checked   a loss and a prediction')
+        if self.checked is not None:
+            loss = 'a loss and ' if self.checked.has_loss else ''
+            lines.insert(0, f'checked   {loss}a prediction')
+            lines += [
+                'beware    it runs with any backbone only once this mistake '
+                f'of the codebase is mended, as the check did: {mistake.what}'
+                for mistake in self.checked.mended
+            ]
         return '\n'.join(lines)
 
 
@@ -78,10 +84,11 @@ def swap_backbone(
     edits = plan_swap(
         read.config, read.host, family, checkpoint, keep_optimizer
     )
+    checked = None
     if check:
         config = apply_edits(read.config, edits)
         try:
-            check_model(config, read.host, find_network(config))
+            checked = check_model(config, read.host, find_network(config))
         except CheckFailed as error:
             raise UsageError(
                 f'the check of {source} with {backbone} failed, nothing was '
@@ -90,7 +97,7 @@ def swap_backbone(
     out = out or Path(f'{new_name(read.path, family)}.py')
     head = make_head(read, family, checkpoint, keep_optimizer)
     write_config(read, edits, out, head, force)
-    return Swapped(out, edits, check)
+    return Swapped(out, edits, checked)
 
 
 def new_name(path: Path, family: Family) -> str:

@@ -1,15 +1,9 @@
 """One config of a coverage run, tried in a process of its own."""
 
-import contextlib
-import gc
 import hashlib
 import json
-import os
 import re
-import select
-import signal
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +23,7 @@ from .families import find_family
 from .planning import plan_swap
 from .refusal import SwapRefused
 from .refusals import find_network
+from .samples import loads_masks
 from .source import read_source
 from .swap import make_head
 from .writing import write_config
@@ -51,7 +46,9 @@ def try_swap(name: str, backbone: str, known: dict[str, dict]) -> dict:
     Returns:
         A row of the journal: ``status``, ``reason``, ``detail``,
         ``algorithm``, ``strides`` of the old maps, ``key`` of the model that
-        was checked, and whether its result is ``shared``.
+        was checked, whether its result is ``shared``, names of the mistakes
+        of the codebase that were ``mended`` for it, and the ``size`` of the
+        images.
     """
     row: dict[str, Any] = {}
     try:
@@ -93,8 +90,13 @@ def _try_swap(
     if key in known:
         row.update(known[key], shared=True)
         return
-    has_loss = check_model(config, source.host, find_network(config))
-    row.update(status=PASSED, reason='' if has_loss else 'no loss')
+    checked = check_model(config, source.host, find_network(config))
+    row.update(
+        status=PASSED,
+        reason='' if checked.has_loss else 'no loss',
+        mended=[mistake.name for mistake in checked.mended],
+        size=checked.size,
+    )
 
 
 def _fails_anyway(name: str) -> bool:
@@ -118,63 +120,8 @@ def _noting(row: dict) -> Callable[[list], None]:
 
 def _key(config: dict, host: str) -> str:
     text = json.dumps(
-        [host, shrink_model(config)], sort_keys=True, default=str
+        [host, shrink_model(config), loads_masks(config)],
+        sort_keys=True,
+        default=str,
     )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def run_forked(call: Callable[[], dict], seconds: float) -> dict:
-    """Run a function in a copy of this process, within a time limit.
-
-    What is imported already costs nothing again, and what breaks the copy -
-    a crash, a wait without end - does not break this process.
-
-    Args:
-        call: Returns a dict that json can hold.
-        seconds: Time limit.
-
-    Returns:
-        What it returned, or a failed row.
-    """
-    reading, writing = os.pipe()
-    start = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        _work(call, writing)
-    os.close(writing)
-    text = b''
-    with os.fdopen(reading, 'rb', buffering=0) as pipe:
-        while True:
-            left = start + seconds - time.monotonic()
-            ready, _, _ = select.select([pipe], [], [], max(left, 0))
-            if not ready:
-                os.kill(child, signal.SIGKILL)
-                break
-            part = pipe.read(1 << 16)
-            if not part:
-                break
-            text += part
-    _, status, usage = os.wait4(child, 0)
-    if text and status == 0:
-        cpu = round(usage.ru_utime + usage.ru_stime, 2)
-        return dict(json.loads(text), cpu=cpu)
-    reason = 'timeout' if os.WIFSIGNALED(status) else 'crash'
-    return dict(
-        status=FAILED, reason=reason, detail=f'the process ended so: {status}'
-    )
-
-
-def _work(call: Callable[[], dict], pipe: int) -> None:
-    """The body of the copy; it never returns."""
-    status = 1
-    with contextlib.suppress(BaseException):
-        gc.disable()  # the copy does not live long enough to need it
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
-        text = json.dumps(call()).encode()
-        while text:
-            text = text[os.write(pipe, text) :]
-        status = 0
-    os._exit(status)

@@ -31,7 +31,8 @@ def classifier(**head):
 
 
 def test_a_model_that_fits_passes():
-    assert check_model(classifier(), 'mmpretrain', NETWORK)
+    checked = check_model(classifier(), 'mmpretrain', NETWORK)
+    assert checked == (True, (64, 96), ())
 
 
 def test_channels_that_do_not_fit_are_told():
@@ -74,7 +75,7 @@ def test_an_algorithm_without_a_loss_is_no_failure():
         in_channels=192,
         loss=dict(type='CrossEntropyLoss'),
     )
-    assert not check_model(config, 'mmpretrain', NETWORK)
+    assert not check_model(config, 'mmpretrain', NETWORK).has_loss
 
 
 def test_what_does_not_concern_the_backbone_is_made_small():

@@ -1,8 +1,6 @@
 """Runs over many configs, and their page."""
 
 import json
-import os
-import time
 
 import pytest
 from mmengine.config import utils as config_utils
@@ -14,7 +12,7 @@ from mmattn.swapping.coverage_page import (
     render_page,
     yields_maps,
 )
-from mmattn.swapping.trial import run_forked, try_swap
+from mmattn.swapping.trial import try_swap
 
 SAMPLE = 6
 
@@ -25,7 +23,7 @@ def test_a_sample_is_swapped_or_refused(host, backbone, tmp_path, monkeypatch):
     # A run keeps what mmengine reads: not for the tests after this one.
     monkeypatch.setattr(config_utils, 'load', config_utils.load)
     run = Coverage(host, backbone, tmp_path / 'journal.jsonl')
-    rows = run.run(sample=SAMPLE, seed=3)
+    rows = run.run(sample=SAMPLE, seed=3, jobs=2)
     assert len(rows) == SAMPLE
     wrong = [
         row
@@ -41,35 +39,28 @@ def test_a_sample_is_swapped_or_refused(host, backbone, tmp_path, monkeypatch):
 @pytest.mark.parametrize('backbone', ['boat-swin-tiny', 'smt-tiny'])
 @pytest.mark.parametrize('host', ['mmpretrain', 'mmseg', 'mmdet'])
 def test_nearly_all_that_yield_maps_pass(host, backbone, tmp_path):
-    rows = Coverage(host, backbone, tmp_path / 'journal.jsonl').run()
+    rows = Coverage(host, backbone, tmp_path / 'journal.jsonl').run(jobs=2)
     rows = [row for row in rows if yields_maps(row)]
-    rows = [row for row in rows if row.get('reason') != SOURCE_FAILS]
     passed = sum(row['status'] == 'passed' for row in rows)
     assert passed >= 0.95 * len(rows)
-
-
-def test_forked_function_answers_hangs_or_dies():
-    assert run_forked(lambda: dict(status='passed'), 60)['status'] == 'passed'
-    start = time.monotonic()
-    row = run_forked(lambda: time.sleep(60), 0.2)
-    assert (row['status'], row['reason']) == ('failed', 'timeout')
-    assert time.monotonic() - start < 30
-    assert run_forked(lambda: os._exit(3), 60)['reason'] == 'crash'
-    assert run_forked(lambda: 1 / 0, 60)['reason'] == 'crash'
 
 
 def test_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     tried = []
 
-    def answer(call, seconds):
-        tried.append(1)
-        return dict(
-            status='failed' if len(tried) == 2 else 'passed',
-            reason='',
-            detail='',
-            algorithm='X',
-            key=str(len(tried)),
-        )
+    def answer(calls, seconds, jobs):
+        for name, _ in calls:
+            tried.append(1)
+            yield (
+                name,
+                dict(
+                    status='failed' if len(tried) == 2 else 'passed',
+                    reason='',
+                    detail='',
+                    algorithm='X',
+                    key=str(len(tried)),
+                ),
+            )
 
     names = [f'mmdet::a/{i}.py' for i in range(3)]
     monkeypatch.setattr(coverage_module, 'run_forked', answer)
@@ -128,6 +119,7 @@ def test_page_counts_exactly():
         dict(base, config=str(i), status='passed', key=f'{i % 2}')
         for i in range(3)
     ]
+    rows[0]['mended'] = ['SSD: loss_cls']
     rows.append(dict(base, config='3', status='failed', detail='why < |'))
     rows.append(
         dict(base, config='4', status='refused', reason='no', strides=None)
@@ -135,12 +127,12 @@ def test_page_counts_exactly():
     page = render_page(json.loads(json.dumps(rows)), dict(mmdet=9))
     assert '--backbone smt-tiny  # 5 of 9 configs' in page
     assert '2 models for 3 configs' in page
-    assert (
-        '| mmdet | smt-tiny | 5 | 3 (60.0%) | 1 | 0 | 1 | 0 | 60.0% |' in page
-    )
-    assert (
-        '| mmdet | smt-tiny | 4 | 3 (75.0%) | 0 | 0 | 1 | 0 | 75.0% |' in page
-    )
+    counts = '| 5 | 3 (60.0%) | 1 | 2 (40.0%) | 1 | 0 | 1 | 0 |'
+    assert f'| mmdet | smt-tiny {counts}' in page
+    counts = '| 4 | 3 (75.0%) | 1 | 2 (50.0%) | 0 | 0 | 1 | 0 |'
+    assert f'| mmdet | smt-tiny {counts}' in page
+    assert '| mmdet | SSD: loss_cls | smt-tiny: 1 | `BaseDenseHead' in page
+    assert '| mmdet | GLIP: loss_bbox | none | ' in page
     assert '| mmdet | smt-tiny | refused | no | 1 |' in page
     assert '| mmdet | FCOS | smt-tiny | 3 | 1 |  | 1 |' in page
     assert '- `3`, smt-tiny: why &lt; &#124;' in page
