@@ -39,7 +39,9 @@ with {versions}.
 - **unchecked**: written, but something that the model needs, with any
   backbone, is not on this machine.
 - **failed**: written, and the model does not build or run. "With any
-  backbone": the config as it ships fails the same check.
+  backbone": the config as it ships fails the same check, through a mistake of
+  the codebase that is not mended here or through samples that do not suit it
+  (SSD with PISA wants images of one size).
 """
 
 _GOAL = """

@@ -31,6 +31,12 @@ def test_indices_follow_the_maps_that_are_left():
     assert edited(last, **maps) == dict(in_channels=192)
 
 
+def test_a_head_without_convolutions_takes_the_channels_of_its_map():
+    head = dict(in_channels=1024, in_index=2, channels=1024, num_convs=0)
+    assert edited(head) == dict(in_channels=96, channels=96)
+    assert edited(dict(head, num_convs=1)) == dict(in_channels=96)
+
+
 def test_a_head_of_many_maps_keeps_its_types():
     head = dict(in_channels=(512, 2048), in_index=[1, 3], c1_in_channels=256)
     maps = dict(new=[NEW[0], NEW[1], NEW[3]], positions={0: 0, 1: 1, 3: 2})

@@ -34,6 +34,13 @@ def test_detector_is_checked_and_written(tmp_path):
     )
 
 
+def test_a_detector_of_coarser_maps_is_refused(tmp_path):
+    source = 'mmdet::rtmdet/rtmdet_x_p6_4xb8-300e_coco.py'
+    with pytest.raises(SwapRefused, match='are 8, 16, 32 and 64'):
+        swap(source, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_only_the_maps_that_are_read_are_returned(tmp_path):
     cfg, _ = swap('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', tmp_path)
     assert cfg.model.backbone.out_indices == (1, 2, 3)
