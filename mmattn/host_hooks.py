@@ -77,6 +77,23 @@ def find_more_configs(config_utils: ModuleType) -> None:
         config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 
+def keep_hosts_of_our_configs(config: ModuleType) -> None:
+    """Let a model of ``_base_ = 'mmattn::...'`` be built by its host.
+
+    mmengine looks names of such a model up where the config lies. Ours lie
+    here, but are written for a host, as their ``default_scope`` says.
+    """
+    find = config.Config._get_cfg_path
+
+    def find_as_if_it_lay_here(
+        cfg_path: str, filename: str
+    ) -> tuple[str, str | None]:
+        path, scope = find(cfg_path, filename)
+        return path, None if scope == 'mmattn' else scope
+
+    config.Config._get_cfg_path = staticmethod(find_as_if_it_lay_here)
+
+
 def serve_our_weights(checkpoint: ModuleType) -> None:
     """Let mmengine load ``'mmattn://NAME'`` wherever it takes a path."""
 
@@ -116,6 +133,7 @@ def install() -> None:
     """Fill the tables, those of hosts not yet imported when they are."""
     AfterImport(
         {
+            'mmengine.config.config': keep_hosts_of_our_configs,
             'mmengine.config.utils': find_more_configs,
             'mmengine.runner.checkpoint': serve_our_weights,
             'mmpretrain.apis.model': list_our_models,

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS, init_default_scope
 
 from mmattn import host_hooks
 from mmattn.zoo import list_models
@@ -47,6 +50,22 @@ def test_our_names_are_known_in_any_order_of_imports(first, tmp_path):
         if name.startswith(('boat-swin', 'boat-cswin'))
     }
     assert (base, child, built) == ('mmattn.BOATSwin', 'tiny', 'BOATCSWin')
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'smt/smt-nano_1xb32-25e_digits.py',
+        'swin/mask-rcnn_swin-nano_fpn_1xb8-8e_digits.py',
+        'attention_pyramid/upernet_enltb-nano_1xb8-8e_digits.py',
+    ],
+)
+def test_a_model_of_a_config_of_ours_is_built_by_its_host(name, tmp_path):
+    (tmp_path / 'child.py').write_text(f"_base_ = 'mmattn::{name}'\n")
+    child = Config.fromfile(tmp_path / 'child.py')
+    assert child.model == Config.fromfile(ROOT / 'configs' / name).model
+    init_default_scope(child.default_scope)
+    assert isinstance(MODELS.build(child.model), BaseModel)
 
 
 def test_importing_mmattn_imports_nothing_but_the_standard_library():
