@@ -143,7 +143,10 @@ def test_batches_of_one_size(name, arch):
 @pytest.mark.parametrize('dynamic', [False, True])
 @pytest.mark.parametrize('name, arch', CASES)
 def test_inductor(name, arch, dynamic):
-    model = Compiled(name, arch, True, 'inductor', dynamic=dynamic, stages=2)
+    # Inductor cannot train for sizes that vary, see docs/implementations.md.
+    model = Compiled(
+        name, arch, not dynamic, 'inductor', dynamic=dynamic, stages=2
+    )
     for size in SIZES[: 2 if dynamic else 1]:
         model.check(*size)
     model.model.eval()
