@@ -24,3 +24,7 @@ model = dict(
     ),
     auxiliary_head=None,
 )
+
+# At the 2e-3 of its base it finds the background alone, at this rate it has
+# begun to tell digits apart after 8 epochs.
+optim_wrapper = dict(optimizer=dict(lr=1e-2))
