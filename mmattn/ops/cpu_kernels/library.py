@@ -1,0 +1,161 @@
+"""Compile the kernels of this folder and call them.
+
+They are plain functions of pointers and numbers: one compiled library serves
+every version of torch. It is compiled for the CPU at hand, once, into a
+folder of the user's, which takes some seconds; where there is no compiler,
+operations run without it.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..compiling import is_compiling, is_transforming
+from ..implementations import Reason
+
+NEEDS = 'a CPU; float32 or float64; a C++ compiler; no compiler or transform'
+
+_SOURCES = Path(__file__).parent
+# Without errno and traps, loops over maths become vectors; results stay.
+_FLAGS = (
+    '-std=c++17',
+    '-O3',
+    '-march=native',
+    '-fPIC',
+    '-fopenmp',
+    '-fno-math-errno',
+    '-fno-trapping-math',
+    '-fvisibility=hidden',
+)
+_SUFFIXES = {torch.float32: 'f32', torch.float64: 'f64'}
+
+
+@functools.cache
+def why_no_compiler() -> Reason:
+    """Why kernels cannot be compiled on this machine, or None."""
+    if os.environ.get('MMATTN_CPU_KERNELS') == '0':
+        return 'MMATTN_CPU_KERNELS=0 switches it off'
+    if _compiler() is None:
+        return 'there is no C++ compiler (g++, or what CXX names)'
+    return None
+
+
+def refuse_cpp(*tensors: Tensor | None) -> Reason:
+    """Why the kernels cannot take these tensors here, or None."""
+    if is_compiling():
+        return 'a compiler fuses the definition by itself'
+    if is_transforming():
+        return 'tracers and transforms follow the definition only'
+    for x in tensors:
+        if x is None:
+            continue
+        if x.device.type != 'cpu':
+            return f'it runs on a CPU, got {x.device}'
+        if x.dtype not in _SUFFIXES or x.dtype != tensors[0].dtype:
+            return f'it takes float32 or float64 alike, got {x.dtype}'
+    return _load()[1]
+
+
+def call(name: str, *args: Tensor | int | float | None) -> None:
+    """Call a kernel.
+
+    Args:
+        name: Of the kernel, for the dtype of the first tensor.
+        *args: What it takes. Tensors are handed over as pointers: they have
+            to be contiguous, and of the dtype that the kernel expects.
+    """
+    suffix = _SUFFIXES[next(x.dtype for x in args if isinstance(x, Tensor))]
+    getattr(_load()[0], f'mmattn_{name}_{suffix}')(*map(_as_c, args))
+
+
+def _as_c(x: Tensor | int | float | None) -> object:
+    if isinstance(x, Tensor):
+        return ctypes.c_void_p(x.data_ptr())
+    if isinstance(x, float):
+        return ctypes.c_double(x)
+    return ctypes.c_void_p() if x is None else ctypes.c_int64(x)
+
+
+@functools.cache
+def _load() -> tuple[ctypes.CDLL | None, Reason]:
+    """The library, or why there is none."""
+    reason = why_no_compiler()
+    if reason:
+        return None, reason
+    try:
+        # OpenMP's functions are found in the runtime that torch has loaded,
+        # so that both share one set of threads.
+        return ctypes.CDLL(str(_built())), None
+    except (OSError, subprocess.CalledProcessError) as error:
+        detail = getattr(error, 'stderr', None) or str(error)
+        return None, f'its kernels did not compile: {detail.strip()[-500:]}'
+
+
+def _built() -> Path:
+    """The compiled library, made if need be."""
+    sources = sorted(_SOURCES.glob('*.cpp'))
+    digest = hashlib.sha256(' '.join((_compiler(), *_FLAGS)).encode())
+    digest.update(_cpu().encode())
+    for source in (*sources, *sorted(_SOURCES.glob('*.h'))):
+        digest.update(source.read_bytes())
+    folder = _cache()
+    library = folder / f'kernels-{digest.hexdigest()[:16]}.so'
+    if library.exists():
+        return library
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        objects = [Path(work, f'{source.stem}.o') for source in sources]
+        commands = [
+            [_compiler(), *_FLAGS, '-c', str(source), '-o', str(target)]
+            for source, target in zip(sources, objects)
+        ]
+        _run_all(commands)
+        target = Path(work, library.name)
+        _run_all(
+            [[_compiler(), '-shared', *map(str, objects), '-o', str(target)]]
+        )
+        # Whoever else compiles at the same time has made the same.
+        target.replace(library)
+    return library
+
+
+def _run_all(commands: list[list[str]]) -> None:
+    """Run commands side by side; raises CalledProcessError."""
+    running = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    errors = [process.communicate()[1] for process in running]
+    for process, error in zip(running, errors):
+        if process.returncode:
+            raise subprocess.CalledProcessError(
+                process.returncode, process.args, stderr=error
+            )
+
+
+def _compiler() -> str | None:
+    return shutil.which(os.environ.get('CXX') or 'g++')
+
+
+def _cpu() -> str:
+    """What ``-march=native`` depends on."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return platform.platform() + platform.processor()
+    wanted = ('flags', 'Features', 'model name', 'cpu family', 'model\t')
+    return '\n'.join(sorted({x for x in lines if x.startswith(wanted)}))
+
+
+def _cache() -> Path:
+    home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(home) / 'mmattn' / 'kernels'

@@ -1,0 +1,198 @@
+// Vectors, and products of small matrices that lie in the caches.
+
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace mmattn {
+
+using Index = std::int64_t;
+
+// Shared memory is read and written by types of one element; a vector may
+// start at any of them.
+template <typename T>
+struct Simd;
+
+#ifndef MMATTN_VECTOR_BYTES
+#define MMATTN_VECTOR_BYTES 32
+#endif
+
+template <>
+struct Simd<float> {
+  static constexpr int width = MMATTN_VECTOR_BYTES / 4;
+  typedef float Vector
+      __attribute__((vector_size(MMATTN_VECTOR_BYTES), aligned(4), may_alias));
+  typedef std::int32_t Bits
+      __attribute__((vector_size(MMATTN_VECTOR_BYTES), aligned(4), may_alias));
+};
+
+template <>
+struct Simd<double> {
+  static constexpr int width = MMATTN_VECTOR_BYTES / 8;
+  typedef double Vector
+      __attribute__((vector_size(MMATTN_VECTOR_BYTES), aligned(8), may_alias));
+};
+
+template <typename T>
+using Vector = typename Simd<T>::Vector;
+
+template <typename T>
+inline Vector<T>& vector_at(T* x) {
+  return *reinterpret_cast<Vector<T>*>(x);
+}
+
+template <typename T>
+inline const Vector<T>& vector_at(const T* x) {
+  return *reinterpret_cast<const Vector<T>*>(x);
+}
+
+// The next multiple of a vector's width.
+template <typename T>
+inline Index padded(Index n) {
+  constexpr Index width = Simd<T>::width;
+  return (n + width - 1) / width * width;
+}
+
+template <typename T>
+inline Vector<T> larger(Vector<T> a, Vector<T> b) {
+  return a > b ? a : b;
+}
+
+template <typename T>
+inline T sum_of(Vector<T> x) {
+  T sum = 0;
+  for (int i = 0; i < Simd<T>::width; ++i) sum += x[i];
+  return sum;
+}
+
+template <typename T>
+inline T largest_of(Vector<T> x) {
+  T most = x[0];
+  for (int i = 1; i < Simd<T>::width; ++i) most = x[i] > most ? x[i] : most;
+  return most;
+}
+
+// Powers of two, relative error below 2e-7. Zero below the normal numbers.
+inline Vector<float> power_of_two(Vector<float> x) {
+  using Bits = Simd<float>::Bits;
+  const Vector<float> clamped = x > -126.0f ? x : x * 0.0f - 126.0f;
+  // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, which
+  // the low bits of the sum hold.
+  const Vector<float> shifted = clamped + 12582912.0f;
+  const Vector<float> f = clamped - (shifted - 12582912.0f);
+  // Taylor series of 2^f = e^(f ln 2) for |f| <= 1/2.
+  Vector<float> p = 1.5252733804e-5f * f + 1.5403530393e-4f;
+  p = p * f + 1.3333558146e-3f;
+  p = p * f + 9.6181291076e-3f;
+  p = p * f + 5.5504108665e-2f;
+  p = p * f + 2.4022650696e-1f;
+  p = p * f + 6.9314718056e-1f;
+  p = p * f + 1.0f;
+  const Bits exponent = reinterpret_cast<const Bits&>(shifted) << 23;
+  const Bits bits = reinterpret_cast<const Bits&>(p) + exponent;
+  const Vector<float> power = reinterpret_cast<const Vector<float>&>(bits);
+  return x > -126.0f ? power : power * 0.0f;
+}
+
+inline Vector<double> power_of_two(Vector<double> x) {
+  for (int i = 0; i < Simd<double>::width; ++i) x[i] = std::exp2(x[i]);
+  return x;
+}
+
+// One block of a product, in registers. `ROWS` rows by `COLUMNS` vectors.
+template <typename T, int ROWS, int COLUMNS, bool ADD>
+inline void multiply_block(Index depth, const T* a, Index row, Index step,
+                           const T* b, Index b_row, T* c, Index c_row) {
+  constexpr int width = Simd<T>::width;
+  Vector<T> sums[ROWS][COLUMNS];
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < COLUMNS; ++j)
+      sums[i][j] = ADD ? vector_at(c + i * c_row + j * width) : Vector<T>{};
+  for (Index k = 0; k < depth; ++k) {
+    Vector<T> right[COLUMNS];
+#pragma GCC unroll 16
+    for (int j = 0; j < COLUMNS; ++j)
+      right[j] = vector_at(b + k * b_row + j * width);
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i) {
+      const T left = a[i * row + k * step];
+#pragma GCC unroll 16
+      for (int j = 0; j < COLUMNS; ++j) sums[i][j] += left * right[j];
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < COLUMNS; ++j)
+      vector_at(c + i * c_row + j * width) = sums[i][j];
+}
+
+#ifdef __AVX512VL__  // twice as many registers
+constexpr int kBlockColumns = 4;
+#else
+constexpr int kBlockColumns = 2;
+#endif
+#ifndef MMATTN_BLOCK_ROWS
+#define MMATTN_BLOCK_ROWS 6
+#endif
+constexpr int kBlockRows = MMATTN_BLOCK_ROWS;
+
+template <typename T, int COLUMNS, bool ADD, int LESS = 1>
+inline void multiply_last_rows(Index rows, Index depth, const T* a, Index row,
+                               Index step, const T* b, Index b_row, T* c,
+                               Index c_row) {
+  if constexpr (LESS < kBlockRows) {
+    if (rows == kBlockRows - LESS)
+      multiply_block<T, kBlockRows - LESS, COLUMNS, ADD>(
+          depth, a, row, step, b, b_row, c, c_row);
+    else
+      multiply_last_rows<T, COLUMNS, ADD, LESS + 1>(rows, depth, a, row, step,
+                                                    b, b_row, c, c_row);
+  }
+}
+
+template <typename T, int COLUMNS, bool ADD>
+inline void multiply_columns(Index rows, Index depth, const T* a, Index row,
+                             Index step, const T* b, Index b_row, T* c,
+                             Index c_row) {
+  Index i = 0;
+  for (; i + kBlockRows <= rows; i += kBlockRows)
+    multiply_block<T, kBlockRows, COLUMNS, ADD>(
+        depth, a + i * row, row, step, b, b_row, c + i * c_row, c_row);
+  multiply_last_rows<T, COLUMNS, ADD>(rows - i, depth, a + i * row, row, step,
+                                      b, b_row, c + i * c_row, c_row);
+}
+
+// C = A B, or C += A B. Element (i, k) of A is a[i * row + k * step]; rows of
+// B and C are contiguous, and read and written up to a multiple of a vector.
+template <typename T, bool ADD>
+inline void multiply(Index rows, Index columns, Index depth, const T* a,
+                     Index row, Index step, const T* b, Index b_row, T* c,
+                     Index c_row) {
+  constexpr int width = Simd<T>::width;
+  constexpr int most = kBlockColumns;
+  Index vectors = padded<T>(columns) / width;
+  for (; vectors >= most; vectors -= most) {
+    multiply_columns<T, most, ADD>(rows, depth, a, row, step, b, b_row, c,
+                                   c_row);
+    b += most * width;
+    c += most * width;
+  }
+  if constexpr (most > 2)
+    if (vectors == 3)
+      multiply_columns<T, 3, ADD>(rows, depth, a, row, step, b, b_row, c,
+                                  c_row);
+  if constexpr (most > 2)
+    if (vectors == 2)
+      multiply_columns<T, 2, ADD>(rows, depth, a, row, step, b, b_row, c,
+                                  c_row);
+  if (vectors == 1)
+    multiply_columns<T, 1, ADD>(rows, depth, a, row, step, b, b_row, c,
+                                c_row);
+}
+
+}  // namespace mmattn
