@@ -2,11 +2,12 @@
 
     python tools/convert_checkpoint.py SOURCE OUT
 
-SOURCE is an official Swin or BOAT-Swin file, a Swin file of mmpretrain, mmdet
-or mmseg, or one of our own; a path or an http(s) address. OUT holds
-`backbone.*` and, of a classifier, `head.fc.*`: an ImageClassifier of our
-configs loads it whole, and `init_cfg=dict(type='Pretrained', checkpoint=OUT)`
-of a backbone takes its part. An ending .safetensors chooses that format.
+SOURCE is an official file of a family that is here, a Swin file of mmpretrain,
+mmdet or mmseg, or one of our own; a path or an http(s) address. OUT holds
+`backbone.*` and, of a classifier, `head.fc.*`, of a Perspective+ U-Net
+`decode_head.*`: an ImageClassifier or EncoderDecoder of our configs loads it
+whole, and `init_cfg=dict(type='Pretrained', checkpoint=OUT)` of a backbone
+takes its part. An ending .safetensors chooses that format.
 """
 
 import argparse
@@ -32,7 +33,10 @@ from mmattn.checkpoints import (  # noqa: E402
     save_file,
     source_names,
 )
-from mmattn.checkpoints.naming import count_names  # noqa: E402
+from mmattn.checkpoints.naming import (  # noqa: E402
+    count_names,
+    list_names,
+)
 from mmattn.engine.usage import UsageError, run_command  # noqa: E402
 
 
@@ -69,9 +73,8 @@ def parse_args() -> argparse.Namespace:
 
 def report(converted: Converted) -> str:
     """Say in a few lines what was found."""
-    head = ', '.join(
-        f'{name} {tuple(value.shape)}'
-        for name, value in converted.head.items()
+    head = list_names(
+        [f'{name} {tuple(v.shape)}' for name, v in converted.head.items()]
     )
     numbers = sum(value.numel() for value in converted.backbone.values())
     return '\n'.join(
@@ -96,9 +99,7 @@ def main() -> None:
         print(report(converted))
         state = converted.backbone
         if not args.backbone_only:
-            state = {f'backbone.{name}': state[name] for name in state}
-            for name, value in converted.head.items():
-                state[f'head.{name}'] = value
+            state = converted.whole()
         save_file(state, args.out, force=args.force)
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(str(error)) from error

@@ -1,5 +1,7 @@
-# python tools/train.py \
-#     configs/perspective_unet/perspective-unet-nano_1xb8-8e_digits.py
+# Perspective+ U-Net nano, digit scenes, 8 epochs of 1200 images.
+# Command:   python tools/train.py configs/perspective_unet/\
+#                perspective-unet-nano_1xb8-8e_digits.py
+# Hardware:  two CPU cores, about 20 minutes
 _base_ = '../boat_swin/upernet_boat-swin-nano_1xb8-8e_digits.py'
 
 model = dict(
@@ -8,23 +10,22 @@ model = dict(
         type='mmattn.PerspectiveEncoder',
         arch='nano',
         drop_path_rate=0.0,
+        init_cfg=dict(type='Xavier', layer='Linear', distribution='uniform'),
     ),
+    # The loss is that of the other nanos. The Dice of the config for Synapse
+    # counts each class in each image: with ten digits, most of which an image
+    # does not show, it drives all of them to nothing.
     decode_head=dict(
         _delete_=True,
         type='mmattn.PerspectiveHead',
-        in_channels=[8, 16, 32, 64, 128],
-        channels=8,
+        in_channels=[16, 32, 64, 128],
+        channels=16,
         num_classes=11,
         dropout_ratio=0.0,
-        loss_decode=[
-            dict(type='CrossEntropyLoss', loss_weight=0.4),
-            # Dice of each class, see the config for Synapse.
-            dict(type='TverskyLoss', alpha=0.5, beta=0.5, loss_weight=0.6),
-        ],
+        loss_decode=dict(
+            type='CrossEntropyLoss',
+            class_weight={{_base_.class_weight}},
+        ),
     ),
     auxiliary_head=None,
 )
-
-# At the 2e-3 of its base it finds the background alone, at this rate it has
-# begun to tell digits apart after 8 epochs.
-optim_wrapper = dict(optimizer=dict(lr=1e-2))

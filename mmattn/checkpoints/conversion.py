@@ -13,7 +13,7 @@ from .cswin import rename_boat_cswin, rename_cswin
 from .enlca import rename_enlca
 from .naming import Renamed, list_names
 from .own import rename_own
-from .perspective import rename_perspective
+from .perspective import name_in_perspective_head, rename_perspective
 from .smt import rename_smt
 from .swin import rename_boat_swin, rename_openmmlab_swin, rename_swin
 
@@ -21,9 +21,22 @@ from .swin import rename_boat_swin, rename_openmmlab_swin, rename_swin
 _PREFIXES = ('backbone.', 'encoder.')
 
 
+def _name_in_classifier(name: str) -> str | None:
+    return name.removeprefix('head.') if name.startswith('head.fc.') else None
+
+
+class _Head(NamedTuple):
+    name: str  # in a whole model of the host
+    new_name: Callable[[str], str | None]  # of what is outside the backbone
+
+
+_CLASSIFIER = _Head('head', _name_in_classifier)
+
+
 class _Format(NamedTuple):
     marks: tuple[str, ...]  # patterns; each one matches some name
     rename: Callable[[dict[str, Tensor]], Renamed]
+    head: _Head = _CLASSIFIER
 
 
 _WINDOW_TABLE = r'attn\.relative_position_bias_table'
@@ -54,8 +67,9 @@ _FORMATS = {
     ),
     'smt': _Format((r'patch_embed1\.conv\.0\.', r'block1\.0\.'), rename_smt),
     'perspective_unet': _Format(
-        (r'Encoder1\.layers\.0\.', r'Encoder2\.stages\.0\.0\.'),
+        (r'Encoder1\.layers\.0\.resblock\.',),
         rename_perspective,
+        _Head('decode_head', name_in_perspective_head),
     ),
     'enlca': _Format(
         (r'(.*\.)?conv_match1\.0\.', r'(.*\.)?attn_fn\.projection_matrix$'),
@@ -71,7 +85,8 @@ class Converted:
     Args:
         backbone: State dict of our backbone, made for strict loading.
         head: State dict of mmpretrain's ``LinearClsHead`` (``fc.weight``,
-            ``fc.bias``); empty when the file has no classifier.
+            ``fc.bias``) or, of a Perspective+ U-Net, of ``PerspectiveHead``;
+            empty when the file has neither.
         source: The format that it came in.
         family: Our backbone's registered name without the scope,
             such as ``'BOATSwin'``; None when the names do not tell.
@@ -82,6 +97,8 @@ class Converted:
             computes by itself are dropped without a word.
         added: Names in ``backbone`` that the file does not have: output
             norms, with the values 1 and 0 of a fresh LayerNorm.
+        head_name: What a whole model calls the head: ``'head'`` or
+            ``'decode_head'``.
     """
 
     backbone: dict[str, Tensor]
@@ -91,6 +108,16 @@ class Converted:
     arch: str | dict | None
     unused: list[str] = field(default_factory=list)
     added: list[str] = field(default_factory=list)
+    head_name: str = _CLASSIFIER.name
+
+    def whole(self) -> dict[str, Tensor]:
+        """State dict of a host's whole model: backbone and head."""
+        parts = {'backbone': self.backbone, self.head_name: self.head}
+        return {
+            f'{part}.{name}': value
+            for part, state in parts.items()
+            for name, value in state.items()
+        }
 
 
 def source_names() -> tuple[str, ...]:
@@ -127,7 +154,8 @@ def convert(
     file has no norms of the first three stages' outputs: fresh ones are
     added, so that it starts a detector. Where the file holds a whole model,
     everything outside of its backbone goes to ``head`` (a classifier's
-    ``head.fc``) or ``unused``, and is never a misfit. Of an ``'enlca'`` file,
+    ``head.fc``, the decoder of a Perspective+ U-Net) or ``unused``, and is
+    never a misfit. Of an ``'enlca'`` file,
     ``backbone`` is for ``ENLCA(**c.arch)``; where there are several, each
     stands under its place in the file.
 
@@ -148,7 +176,8 @@ def convert(
             f"convert expects source 'auto' or one of "
             f'{", ".join(_FORMATS)}, got {source!r}'
         )
-    renamed = _FORMATS[source].rename(inside)
+    form = _FORMATS[source]
+    renamed = form.rename(inside)
     if renamed.misfits and strict:
         raise ValueError(
             f'convert expects the names of the format {source}, got '
@@ -161,12 +190,11 @@ def convert(
             f'convert expects a backbone of the format {source}, got none of '
             f'its names: {list_names(state_dict)}'
         )
+    names = {name: form.head.new_name(name) for name in outside}
     head = renamed.head | {
-        name.removeprefix('head.'): value
-        for name, value in outside.items()
-        if name.startswith('head.fc.')
+        new: outside[name] for name, new in names.items() if new
     }
-    unused = [name for name in outside if not name.startswith('head.fc.')]
+    unused = [name for name, new in names.items() if not new]
     unused += renamed.outside
     added = _add_output_norms(renamed.backbone)
     family, arch = family_and_arch(renamed.backbone)
@@ -178,6 +206,7 @@ def convert(
         arch,
         renamed.misfits + unused,
         added,
+        form.head.name,
     )
 
 

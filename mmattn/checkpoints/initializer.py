@@ -98,7 +98,7 @@ class BackbonePretrained:
                 'and in_channels are those of the file'
             ) from error
         rest = extra + converted.unused
-        rest += [f'head.{name}' for name in converted.head]
+        rest += [f'{converted.head_name}.{name}' for name in converted.head]
         print_log(
             f'{type(module).__name__} loaded {loaded} of {len(before)} '
             f'tensors from {self.checkpoint} (format {converted.source}), '

@@ -1,7 +1,8 @@
-"""Names of the published Perspective+ U-Net, its encoder.
+"""Names of the published Perspective+ U-Net, its encoder and its decoder.
 
-https://github.com/tljxyys/Perspective-Unet. Its decoder has no counterpart
-here: PerspectiveHead is another one.
+https://github.com/tljxyys/Perspective-Unet. Of its ablations, those without
+ENLTBs or without the integrator have no counterpart here; the one that reads
+its plain path twice has the same names and cannot be told from the whole.
 """
 
 import re
@@ -31,11 +32,32 @@ _INTEGRATOR = {
     'linear2': 'fc2',
 }
 _FIRST_DEEP = 2
+_PARTS = ('Encoder2', 'scale_integrator')
+_DECODER = {
+    'first_block': 'deepest',
+    'blocks': 'joins',
+    'last_block': 'finest',
+}
+_IN_DECODER = re.compile(
+    r'decoder\.(first_block|blocks|last_block)(\.\d+)?'
+    r'\.conv([12])\.((?:conv|bn)\.\w+)'
+)
 _IN_PROJ = re.compile(r'(.*\.attn\.)in_proj_(weight|bias)')
 
 
 def rename_perspective(state: dict[str, Tensor]) -> Renamed:
-    """The published encoder, see :func:`.naming.rename`."""
+    """The published encoder, see :func:`.naming.rename`.
+
+    Raises:
+        ValueError: If a part is not there, as in the published ablations.
+    """
+    for part in _PARTS:
+        if not any(key.startswith(f'{part}.') for key in state):
+            raise ValueError(
+                f'convert expects an encoder with {" and ".join(_PARTS)}, got '
+                f'one without {part}; a network trained without it has no '
+                'counterpart here'
+            )
     renamed = rename(state, _new_name)
     for key, value in list(renamed.backbone.items()):
         joined = _IN_PROJ.fullmatch(key)
@@ -48,6 +70,25 @@ def rename_perspective(state: dict[str, Tensor]) -> Renamed:
             # A 1x1 convolution is a linear layer.
             renamed.backbone[key] = value.flatten(1)
     return renamed
+
+
+def name_in_perspective_head(key: str) -> str | None:
+    """Our name of a tensor of the published decoder or its classifier.
+
+    Args:
+        key: Its name in the whole published network.
+
+    Returns:
+        The name in PerspectiveHead, None if it is of neither.
+    """
+    place, _, leaf = key.rpartition('.')
+    if place == 'segmentation_head.0':
+        return f'conv_seg.{leaf}'
+    found = _IN_DECODER.fullmatch(key)
+    if not found:
+        return None
+    block, index, conv, rest = found.groups('')
+    return f'{_DECODER[block]}{index}.{int(conv) - 1}.{rest}'
 
 
 def _new_name(key: str) -> str | None:

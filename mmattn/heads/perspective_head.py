@@ -1,78 +1,70 @@
-"""The decoder of a U-Net over the maps of PerspectiveEncoder."""
+"""The decoder of Perspective+ U-Net over the maps of its encoder."""
 
 from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.utils import resize
 from torch import Tensor
 
 from mmattn.registry import MODELS
 
 
-class UpBlock(nn.Module):
-    """Double a map's sides and join it with the encoder's map of that size.
-
-    Args:
-        in_channels (int): Channels of the map from below.
-        skip_channels (int): Channels of the encoder's map.
-        out_channels (int): Channels of the output.
-        norm_cfg (dict): Config of the norms.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        skip_channels: int,
-        out_channels: int,
-        norm_cfg: dict,
-    ) -> None:
-        super().__init__()
-        self.up = nn.ConvTranspose2d(in_channels, skip_channels, 2, stride=2)
-        self.conv1 = ConvModule(
-            2 * skip_channels, out_channels, 3, padding=1, norm_cfg=norm_cfg
-        )
-        self.conv2 = ConvModule(
+def _two_convs(
+    in_channels: int, out_channels: int, norm_cfg: dict
+) -> nn.Sequential:
+    """Two 3x3 convolutions, each with a norm and a ReLU."""
+    return nn.Sequential(
+        ConvModule(in_channels, out_channels, 3, padding=1, norm_cfg=norm_cfg),
+        ConvModule(
             out_channels, out_channels, 3, padding=1, norm_cfg=norm_cfg
-        )
-
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """``(B, in, H, W)`` and ``(B, skip, H', W')`` to ``(B, out, ...)``."""
-        x = self.up(x)
-        if x.shape[2:] != skip.shape[2:]:  # an odd side was halved below
-            x = resize(x, skip.shape[2:], mode='bilinear', align_corners=False)
-        return self.conv2(self.conv1(torch.cat((skip, x), dim=1)))
+        ),
+    )
 
 
 @MODELS.register_module()
 class PerspectiveHead(BaseDecodeHead):
     """The decoder of a U-Net: from the deepest map up, joined level by level.
 
-    Source: https://arxiv.org/abs/2406.14052, figure 1. On each level a 2x2
-    transposed convolution doubles the sides, the encoder's map is put beside
-    it, and two 3x3 convolutions follow.
+    Source: Perspective+ U-Net, https://arxiv.org/abs/2406.14052, and its code,
+    https://github.com/tljxyys/Perspective-Unet. Two 3x3 convolutions bring
+    the deepest map to the channels of the next one. On each level the map
+    from below is resized (bilinear) to the encoder's map, which is put
+    beside it, and two convolutions follow. Above the finest map of the
+    encoder the sides are doubled once more, before two convolutions and the
+    3x3 convolution that classifies: with the maps at strides 2 to 16, the
+    logits are at full resolution. The encoder's map at stride 1 is not joined.
 
-    Upstream differences: the weights of the published decoder do not fit.
+    Upstream differences: the published code takes sides that are multiples of
+    16. Here a level is resized to whatever size the encoder's map has.
 
     Args:
         in_channels (Sequence[int]): Channels of the encoder's maps, each at
             half the resolution of the one before.
         in_index (Sequence[int]): Which maps of the encoder they are. Defaults
-            to (0, 1, 2, 3, 4).
+            to (1, 2, 3, 4), all of PerspectiveEncoder but the first.
         channels (int): Channels of the finest map that is classified.
         num_classes (int): Classes.
         norm_cfg (dict): Config of the norms. Defaults to BN.
+        align_corners (bool): Whether a resized map keeps its corners in
+            place, that of the logits to the labels included. Defaults to
+            True, which published weights need.
         **kwargs: Other arguments of mmseg's ``BaseDecodeHead``:
             ``dropout_ratio``, ``loss_decode``, ...
+
+    Raises:
+        ValueError: If ``in_channels`` and ``in_index`` are of different
+            lengths or of less than two maps.
     """
 
     def __init__(
         self,
         in_channels: Sequence[int],
-        in_index: Sequence[int] = (0, 1, 2, 3, 4),
+        in_index: Sequence[int] = (1, 2, 3, 4),
         norm_cfg: dict | None = None,
+        align_corners: bool = True,
         **kwargs,
     ) -> None:
         if len(in_channels) != len(in_index) or len(in_channels) < 2:
@@ -86,24 +78,46 @@ class PerspectiveHead(BaseDecodeHead):
             in_index=in_index,
             input_transform='multiple_select',
             norm_cfg=norm_cfg,
+            align_corners=align_corners,
             **kwargs,
         )
-        widths = [self.channels, *in_channels[1:]]
-        self.ups = nn.ModuleList(
-            UpBlock(widths[i + 1], in_channels[i], widths[i], norm_cfg)
-            for i in reversed(range(len(in_channels) - 1))
+        *skips, deepest = in_channels
+        # Channels above each join: those of the next finer map.
+        above = [self.channels, *skips[:-1]]
+        self.deepest = _two_convs(deepest, skips[-1], norm_cfg)
+        self.joins = nn.ModuleList(
+            _two_convs(2 * skip, out, norm_cfg)
+            for skip, out in zip(reversed(skips), reversed(above))
+        )
+        self.finest = _two_convs(self.channels, self.channels, norm_cfg)
+        self.conv_seg = nn.Conv2d(
+            self.channels, self.out_channels, 3, padding=1
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Map the encoder's maps to logits at the finest one's resolution.
+        """Map the encoder's maps to logits at twice the finest one's sides.
 
         Args:
             inputs (Sequence[Tensor]): Each ``(B, C_i, H_i, W_i)``.
 
         Returns:
-            Tensor: ``(B, num_classes, H_0, W_0)``.
+            Tensor: ``(B, num_classes, 2 H_0, 2 W_0)``, H_0 and W_0 of the
+            first map of ``in_index``.
         """
         *skips, x = self._transform_inputs(inputs)
-        for up, skip in zip(self.ups, reversed(skips)):
-            x = up(x, skip)
-        return self.cls_seg(x)
+        x = self.deepest(x)
+        for join, skip in zip(self.joins, reversed(skips)):
+            x = self._resize(x, *skip.shape[2:])
+            x = join(torch.cat((x, skip), dim=1))
+        height, width = x.shape[2:]
+        x = self._resize(x, 2 * height, 2 * width)
+        return self.cls_seg(self.finest(x))
+
+    def _resize(self, x: Tensor, height: int, width: int) -> Tensor:
+        # mmseg's resize warns of corners in place at every even side.
+        return F.interpolate(
+            x,
+            (height, width),
+            mode='bilinear',
+            align_corners=self.align_corners,
+        )

@@ -1,19 +1,52 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from mmattn.backbones import PerspectiveEncoder
-from mmattn.checkpoints import convert, detect_source
+from mmattn.checkpoints import convert, detect_source, load_file
+
+ROOT = Path(__file__).parents[2]
+SYNAPSE = (
+    'configs/perspective_unet/perspective-unet_1xb12-600e_synapse-224x224.py'
+)
+
+
+def numbered(case):
+    """Names and shapes of a case, a number for each tensor.
+
+    One in each: a hundred million would take long to draw.
+    """
+    return {
+        name: torch.tensor(float(i)).expand(shape)
+        for i, (name, shape, _) in enumerate(case['meta']['state_dict'])
+    }
 
 
 @pytest.fixture
 def official(golden_case):
-    """All names and shapes of the published encoder, random values."""
-    entries = golden_case('perspective_encoder')['meta']['state_dict']
-    # One number a tensor: a hundred million would take long to draw.
-    return {
-        name: torch.tensor(float(i)).expand(shape)
-        for i, (name, shape, _) in enumerate(entries)
-    }
+    """The published encoder."""
+    return numbered(golden_case('perspective_encoder'))
+
+
+@pytest.fixture
+def published(official, golden_case):
+    """The whole published network, as its trainer saves it."""
+    state = {f'encoder.{name}': value for name, value in official.items()}
+    return state | numbered(golden_case('perspective_decoder'))
+
+
+def segmentor(path=SYNAPSE):
+    """A model of one of our configs, without values."""
+    pytest.importorskip('mmseg')
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, DefaultScope
+
+    cfg = Config.fromfile(ROOT / path)
+    with DefaultScope.overwrite_default_scope('mmseg'), torch.device('meta'):
+        return MODELS.build(cfg.model)
 
 
 @pytest.mark.parametrize('prefix', ['', 'encoder.', 'backbone.'])
@@ -41,10 +74,64 @@ def test_joined_projections_are_parted(official):
         assert torch.equal(bias, torch.arange(start, start + 256.0))
 
 
-def test_a_decoder_beside_it_is_told_as_unused(official):
-    state = {f'encoder.{name}': value for name, value in official.items()}
-    state['decoder.up.weight'] = torch.zeros(1)
-    assert convert(state).unused == ['decoder.up.weight']
+def test_a_segmentor_of_our_config_loads_the_whole_file(published):
+    converted = convert(published)
+    assert converted.unused == converted.added == []
+    assert converted.head_name == 'decode_head'
+    whole = converted.whole()
+    numbers = sum(p.numel() for p in segmentor().parameters())
+    assert numbers == 112_659_849
+    model = segmentor()
+    model.load_state_dict(whole, strict=True, assign=True)
+    pairs = {
+        'decoder.first_block.conv2.conv.weight': 'deepest.1.conv.weight',
+        'decoder.blocks.1.conv1.bn.running_var': 'joins.1.0.bn.running_var',
+        'decoder.last_block.conv1.bn.bias': 'finest.0.bn.bias',
+        'segmentation_head.0.bias': 'conv_seg.bias',
+    }
+    for theirs, ours in pairs.items():
+        assert converted.head[ours] is published[theirs]
+    used = {id(v) for v in converted.head.values()}
+    assert used == {
+        id(value)
+        for name, value in published.items()
+        if not name.startswith('encoder.')
+    }
+
+
+@pytest.mark.slow  # writes half a gigabyte
+def test_the_command_converts_the_whole_file(published, tmp_path):
+    source, out = tmp_path / 'published.pth', tmp_path / 'out.pth'
+    torch.save({f'module.{k}': v for k, v in published.items()}, source)
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tools/convert_checkpoint.py', source, out],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mmattn.PerspectiveEncoder, arch='base', " in done.stdout
+    assert 'unused    0\n' in done.stdout
+    model = segmentor()
+    model.load_state_dict(load_file(out), strict=True, assign=True)
+    weight = model.decode_head.conv_seg.weight
+    assert (weight == published['segmentation_head.0.weight']).all()
+
+
+def test_what_is_of_no_part_is_told_as_unused(published):
+    others = ['decoder.up.weight', 'segmentation_head.1.weight']
+    state = published | {name: torch.zeros(1) for name in others}
+    assert convert(state).unused == others
+
+
+@pytest.mark.parametrize('part', ['Encoder2', 'scale_integrator'])
+def test_an_ablation_is_refused(published, part):
+    state = {k: v for k, v in published.items() if f'.{part}.' not in k}
+    with pytest.raises(
+        ValueError,
+        match='convert expects an encoder with Encoder2 and scale_integrator, '
+        f'got one without {part}; a network trained without it has no',
+    ):
+        convert(state)
 
 
 def test_a_name_that_fits_nowhere(official):
