@@ -12,15 +12,15 @@ from torch import Tensor
 
 from .attention import attention
 from .clustering import cluster_sizes, group_slots
-from .compiling import is_compiling, sizes_vary
-from .group_attention import NEEDS, refuse_groups
+from .compiling import sizes_vary
+from .cpu_kernels import NEEDS, refuse_cpp, why_no_compiler
+from .cpu_kernels.attention import SlotGroups, attend_in_groups
 from .implementations import (
     Reason,
     choose_implementation,
     register_implementation,
 )
 from .operators import define_operator
-from .row_attention import RowGroups, row_attention
 from .size_cache import cached_per_size
 
 
@@ -141,62 +141,67 @@ def _in_clusters(
     return out.transpose(1, 2).flatten(2)
 
 
-def _refuse(
-    qkv: Tensor, order: Tensor, cluster_size: int, overlap: int, *args
-) -> Reason:
-    if is_compiling():
-        return 'a compiler fuses the definition by itself'
-    largest = cluster_sizes(qkv.shape[1], cluster_size)[0]
-    near = near_size(largest, cluster_size, overlap)
-    return refuse_groups(qkv, largest + near)
+def _refuse(qkv: Tensor, *args) -> Reason:
+    return refuse_cpp(qkv)
 
 
 @register_implementation(
-    'cluster_attention', 'rows', needs=NEEDS, priority=20, refuses=_refuse
+    'cluster_attention',
+    'cpp',
+    needs=NEEDS,
+    priority=30,
+    missing=why_no_compiler,
+    refuses=_refuse,
 )
-def _in_rows(
+def _in_cluster_slots(
     qkv: Tensor,
     order: Tensor,
     cluster_size: int,
     overlap: int,
     scale: float,
 ) -> Tensor:
-    B, h, N = order.shape
-    slots = _slot_tables(N, cluster_size, overlap, qkv.device)
-    (c, m), num_keys = slots.queries.shape, slots.keys.shape[1]
-    problem = torch.arange(B * h, device=qkv.device)[:, None]
-    # The row of each place, (B * h, N); problem after problem, its inverse.
-    rows = order.reshape(B * h, N) * h + problem // h * (N * h) + problem % h
-    # Rows are copied in half the time by narrow indices.
-    count = torch.arange(B * h * N, device=qkv.device, dtype=torch.int32)
-    places = torch.empty_like(count)
-    places[rows.flatten()] = count
-    rows, problem = rows.int(), problem.int()
-
-    def by_row(slot: Tensor, num_slots: int) -> Tensor:
-        slot = slot.int() + problem * num_slots  # (B * h, N)
-        return slot.flatten().index_select(0, places)
-
-    empty = more = None
-    if slots.empty is not None:
-        empty = slots.empty.flatten().repeat(B * h)
-    if overlap and c > 1:
-        more = by_row(slots.more_key_slots, c * num_keys)
-        none = slots.more_key_slots < 0
-        none = none.repeat(B * h).index_select(0, places)
-        more = more.masked_fill_(none, B * h * c * num_keys)
-    groups = RowGroups(
-        h,
-        [(B * h * c, m)],
-        [(B * h * c, num_keys)],
-        rows.index_select(1, slots.queries.flatten()).flatten(),
-        rows.index_select(1, slots.keys.flatten()).flatten(),
-        by_row(slots.query_slots, c * m),
-        by_row(slots.key_slots, c * num_keys),
-        more,
-        empty,
+    N = qkv.shape[1]
+    if order.numel() and not (order.min() >= 0 and order.max() < N):
+        raise IndexError(
+            f'cluster_attention expects an order of the tokens 0 to {N - 1}, '
+            f'got {order.min()} to {order.max()}'
+        )
+    groups = SlotGroups(
+        order.int().contiguous(), *_cluster_ranges(N, cluster_size, overlap)
     )
-    return row_attention(qkv, groups, scale, slots.bias, period=c)
+    return attend_in_groups(qkv, order.shape[1], [groups], scale)
+
+
+@cached_per_size
+def _cluster_ranges(
+    num_tokens: int, cluster_size: int, overlap: int
+) -> tuple[Tensor, int, int, int]:
+    """The fields of :class:`SlotGroups` behind the slots."""
+    sizes = cluster_sizes(num_tokens, cluster_size)
+    near = _near_sizes(sizes, cluster_size, overlap)
+    ranges, start = [], 0
+    for i, (own, more) in enumerate(zip(sizes, near)):
+        end = start + own
+        # Next to the cut: past the end of a first child, before a second.
+        keys = (start, end + more) if i % 2 == 0 else (start - more, end)
+        ranges.append((start, end, *keys))
+        start = end
+    siblings = min(2, len(sizes))
+    most_keys = max(map(sum, zip(sizes, near)))
+    ranges = torch.tensor(ranges, dtype=torch.int32)
+    return ranges, sum(sizes[:siblings]), most_keys, siblings
+
+
+def _near_sizes(
+    sizes: list[int], cluster_size: int, overlap: int
+) -> list[int]:
+    """Tokens of its sibling that each cluster attends to."""
+    if len(sizes) == 1:
+        return [0]
+    return [
+        min(near_size(n, cluster_size, overlap), sizes[i ^ 1])
+        for i, n in enumerate(sizes)
+    ]
 
 
 def near_size(size: int, cluster_size: int, overlap: int) -> int:
@@ -215,19 +220,13 @@ class _Slots(NamedTuple):
             cluster for an empty slot.
         keys: Place of each key slot, ``(c, l)``, likewise.
         bias: Hides the empty key slots, ``(c, 1, l)``; None where none is.
-        empty: Which query slots are, ``(c, m)``; None where none is.
         query_slots: Query slot of each place, ``(N, )``.
-        key_slots: Key slot of each place in its own cluster, ``(N, )``.
-        more_key_slots: Its key slot in the sibling or -1, ``(N, )``.
     """
 
     queries: Tensor
     keys: Tensor
     bias: Tensor | None
-    empty: Tensor | None
     query_slots: Tensor
-    key_slots: Tensor
-    more_key_slots: Tensor
 
 
 @cached_per_size
@@ -235,15 +234,8 @@ def _slot_tables(
     num_tokens: int, cluster_size: int, overlap: int, device: torch.device
 ) -> _Slots:
     sizes = cluster_sizes(num_tokens, cluster_size)
-    near = (
-        [0]
-        if len(sizes) == 1
-        else [
-            min(near_size(n, cluster_size, overlap), sizes[i ^ 1])
-            for i, n in enumerate(sizes)
-        ]
-    )
-    own, held, slots = group_slots(sizes, device)
+    near = _near_sizes(sizes, cluster_size, overlap)
+    own, _, slots = group_slots(sizes, device)
     starts = own[:, :1]  # (c, 1)
     num_own = torch.tensor(sizes, device=device)[:, None]
     num_near = torch.tensor(near, device=device)[:, None]
@@ -256,15 +248,8 @@ def _slot_tables(
         slot < num_own, starts + slot, near_starts + slot - num_own
     )
     keys = torch.where(seen, keys, starts)
-    # A place beyond the last takes what is not in the sibling.
-    places = torch.where(seen & (slot >= num_own), keys, num_tokens)
-    more = torch.full((num_tokens + 1,), -1, device=device)
-    more[places] = torch.arange(places.numel(), device=device).view_as(places)
-    bias = empty = None
+    bias = None
     if len(set(sizes)) > 1:
         bias = torch.zeros(seen.shape, device=device)
         bias = bias.masked_fill_(~seen, -torch.inf)[:, None]
-        empty = ~held
-    extra = keys.shape[1] - own.shape[1]
-    key_slots = slots + slots // own.shape[1] * extra
-    return _Slots(own, keys, bias, empty, slots, key_slots, more[:-1])
+    return _Slots(own, keys, bias, slots)

@@ -11,6 +11,7 @@ __all__ = [
     'is_autocast_on_cpu',
     'is_compiling',
     'is_transforming',
+    'refuse_create_graph',
     'sizes_vary',
 ]
 
@@ -50,3 +51,16 @@ def is_transforming() -> bool:
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
     )
+
+
+def refuse_create_graph(impl: str) -> None:
+    """Raise RuntimeError where gradients of gradients are asked for.
+
+    Silence would leave the layer out of a gradient penalty.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f'impl {impl!r} expects a backward pass without create_graph, '
+            "got create_graph=True; force 'reference', see "
+            'mmattn.ops.force_implementation'
+        )

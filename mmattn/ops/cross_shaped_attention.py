@@ -9,19 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import attention
-from .compiling import is_compiling, sizes_vary
-from .group_attention import MOST_KEYS, NEEDS, refuse_groups
+from .compiling import sizes_vary
+from .cpu_kernels import NEEDS, refuse_cpp, why_no_compiler
+from .cpu_kernels.attention import (
+    SlotGroups,
+    attend_in_groups,
+    runs_of_slots,
+)
 from .implementations import (
     Reason,
     choose_implementation,
     register_implementation,
 )
 from .operators import define_operator
-from .stripe_attention import stripe_attention
+from .size_cache import cached_per_size
 from .windows import Size, merge_windows, padded_size, split_windows
-
-# The scores of one stripe of so many tokens still fit into a cache.
-_MOST_KEYS_OF_STRIPES = 1024
 
 
 def cross_shaped_attention(
@@ -136,23 +138,25 @@ def _windows(size: Size, stripe_width: int | None) -> list[Size]:
 
 
 def _refuse(
-    qkv: Tensor, num_heads: int, stripe_width: int | None, *args
+    qkv: Tensor,
+    num_heads: int,
+    stripe_width: int | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    *args,
 ) -> Reason:
-    if is_compiling():
-        return 'a compiler fuses the definition by itself'
-    windows = _windows(qkv.shape[1:3], stripe_width)
-    most = MOST_KEYS if stripe_width is None else _MOST_KEYS_OF_STRIPES
-    return refuse_groups(qkv, max(r * s for r, s in windows), most)
+    return refuse_cpp(qkv, weight, bias)
 
 
 @register_implementation(
     'cross_shaped_attention',
-    'groups',
+    'cpp',
     needs=NEEDS,
-    priority=20,
+    priority=30,
+    missing=why_no_compiler,
     refuses=_refuse,
 )
-def _in_groups(
+def _in_slots(
     qkv: Tensor,
     num_heads: int,
     stripe_width: int | None,
@@ -160,8 +164,29 @@ def _in_groups(
     bias: Tensor | None,
     scale: float,
 ) -> Tensor:
-    windows = _windows(qkv.shape[1:3], stripe_width)
-    return stripe_attention(qkv, num_heads, windows, weight, bias, scale)
+    size = tuple(qkv.shape[1:3])
+    windows = _windows(size, stripe_width)
+    share = num_heads // len(windows)
+    groups = [
+        _stripe_slots(size, window, qkv.device)._replace(
+            heads=(i * share, share)
+        )
+        for i, window in enumerate(windows)
+    ]
+    return attend_in_groups(
+        qkv, num_heads, groups, scale, weight=weight, local_bias=bias
+    )
+
+
+@cached_per_size
+def _stripe_slots(
+    size: Size, window: Size, device: torch.device
+) -> SlotGroups:
+    tokens = torch.arange(size[0] * size[1], device=device).view(1, *size, 1)
+    slots = _cut(tokens + 1, window)[0].flatten().int() - 1
+    N = window[0] * window[1]
+    ranges = runs_of_slots(len(slots), N, device)
+    return SlotGroups(slots, ranges, N, N, size=window)
 
 
 def _in_stripes(

@@ -5,18 +5,23 @@ d channels of a head, M window side, n windows, N = M * M tokens of a window.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import attention
 from .compiling import sizes_vary
-from .group_attention import NEEDS, refuse_groups
+from .cpu_kernels import NEEDS, refuse_cpp, why_no_compiler
+from .cpu_kernels.attention import (
+    SlotGroups,
+    attend_in_groups,
+    runs_of_slots,
+)
 from .implementations import (
     Reason,
     choose_implementation,
     register_implementation,
 )
 from .operators import define_operator
-from .row_attention import RowGroups, row_attention
 from .size_cache import cached_per_size
 from .windows import (
     Size,
@@ -141,14 +146,27 @@ def _in_windows(
     return out[:, :H, :W]
 
 
-def _refuse(qkv: Tensor, num_heads: int, window_size: int, *args) -> Reason:
-    return refuse_groups(qkv, window_size**2)
+def _refuse(
+    qkv: Tensor,
+    num_heads: int,
+    window_size: int,
+    shift: int,
+    bias: Tensor | None,
+    padding: Tensor | None,
+    *args,
+) -> Reason:
+    return refuse_cpp(qkv, bias, padding)
 
 
 @register_implementation(
-    'window_attention', 'rows', needs=NEEDS, priority=20, refuses=_refuse
+    'window_attention',
+    'cpp',
+    needs=NEEDS,
+    priority=30,
+    missing=why_no_compiler,
+    refuses=_refuse,
 )
-def _in_rows(
+def _in_slots(
     qkv: Tensor,
     num_heads: int,
     window_size: int,
@@ -157,67 +175,32 @@ def _in_rows(
     padding: Tensor | None,
     scale: float,
 ) -> Tensor:
-    H, W = qkv.shape[1:3]
-    window = (window_size, window_size)
-    size = padded_size((H, W), window)
-    qkv = pad_map(qkv, size, padding)
-    rows, slots = _window_rows(size, window, shift, num_heads, qkv.device)
-    image = torch.arange(len(qkv), device=qkv.device, dtype=rows.dtype)
-    image = slots.numel() * image[:, None]
-    rows, slots = (image + x for x in (rows, slots))  # (B, n * h * N)
-    shapes = [(rows.numel() // window_size**2, window_size**2)]
-    rows, slots = rows.flatten(), slots.flatten()
-    groups = RowGroups(num_heads, shapes, shapes, rows, rows, slots, slots)
-
-    num_rows, num_columns = (side // window_size for side in size)
-
-    def hide(scores: Tensor, start: int) -> None:
-        # Only in the last row and column of windows do the ends meet.
-        scores = scores.unflatten(0, (-1, num_columns, num_heads))
-        below, beside = _meeting_ends(window_size, shift, scores.device)
-        scores[:, -1].masked_fill_(beside, -torch.inf)
-        first = start // (num_columns * num_heads)
-        for i in range(num_rows - 1 - first % num_rows, len(scores), num_rows):
-            scores[i].masked_fill_(below, -torch.inf)
-
-    out = row_attention(
-        qkv,
-        groups,
-        scale,
-        bias,
-        hide if shift else None,
-        period=num_columns * num_heads,
+    groups = _window_slots(
+        tuple(qkv.shape[1:3]), window_size, shift, qkv.device
     )
-    return out[:, :H, :W]
+    return attend_in_groups(qkv, num_heads, [groups], scale, padding, bias)
 
 
 @cached_per_size
-def _window_rows(
-    size: Size, window: Size, shift: int, num_heads: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Which rows the slots of the windows stand for, in an image.
-
-    Returns:
-        The row of each slot, windows by heads by places, ``(n * h * N, )``;
-        the slot of each row. See :class:`RowGroups`.
-    """
+def _window_slots(
+    size: Size, window_size: int, shift: int, device: torch.device
+) -> SlotGroups:
+    window, N = (window_size, window_size), window_size**2
+    H, W = padded_size(size, window)
     tokens = torch.arange(size[0] * size[1], device=device).view(1, *size, 1)
+    bottom, right = H - size[0], W - size[1]
+    tokens = F.pad(tokens, (0, 0, 0, right, 0, bottom), value=-1)
     tokens = tokens.roll((-shift, -shift), dims=(1, 2))
-    tokens = split_windows(tokens, window)[0].mT  # (n, 1, N)
-    heads = torch.arange(num_heads, device=device)[:, None]
-    rows = (tokens * num_heads + heads).flatten()
-    return rows.int(), rows.argsort().int()
-
-
-@cached_per_size
-def _meeting_ends(
-    window_size: int, shift: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Pairs of tokens that rolling brought together, ``(N, N)`` each.
-
-    In the last row of windows, then in the last column.
-    """
-    wrapped = torch.arange(window_size, device=device) >= window_size - shift
-    row, column = torch.meshgrid(wrapped, wrapped, indexing='ij')
-    row, column = (side.flatten() for side in (row, column))
-    return row[:, None] != row, column[:, None] != column
+    slots = split_windows(tokens, window).flatten().int()
+    ranges = runs_of_slots(H * W, N, device)
+    regions = None
+    if shift:
+        # Rolling brings the ends of the map together.
+        rows, columns = (
+            torch.arange(side, device=device) >= side - shift
+            for side in (H, W)
+        )
+        regions = 2 * rows[:, None].int() + columns.int()
+        regions = split_windows(regions[None, ..., None], window)
+        regions = regions.flatten().contiguous()
+    return SlotGroups(slots, ranges, N, N, regions=regions)

@@ -49,7 +49,7 @@ def test_an_implementation_for_all_operations():
     subject = read_subject("boat-swin-nano(impl='reference')")
     assert subject.impl == 'reference'
     assert isinstance(subject.build(SIZE), BOATSwin)
-    with pytest.raises(ValueError, match=r"\['dense'.*\], got 'none'"):
+    with pytest.raises(ValueError, match=r"\['cpp'.*\], got 'none'"):
         read_subject("boat-swin-nano(impl='none')")
 
 

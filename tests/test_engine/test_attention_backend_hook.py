@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 from mmattn.attentions import WindowAttention
 from mmattn.engine import AttentionBackendHook
 from mmattn.ops import choose_implementation, implementations
+from mmattn.ops.cpu_kernels import library
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,7 @@ def train(tmp_path, caplog, attention=None, **options):
 def test_logs_what_each_layer_takes_once(tmp_path, caplog):
     assert train(tmp_path, caplog) == [
         'attention (WindowAttention) takes linear: onednn, '
-        'window_attention: rows'
+        'window_attention: cpp'
     ]
 
 
@@ -72,12 +73,10 @@ def test_layers_that_name_their_own_keep_it(tmp_path, caplog):
     assert 'linear: reference, window_attention: sdpa' in line
 
 
-def test_what_cannot_run_ends_the_run(tmp_path, caplog):
-    layer = WindowAttention(8, 2, 15)
-    with pytest.raises(
-        RuntimeError, match='rows.: it takes up to 160 keys a group, got 225'
-    ):
-        train(tmp_path, caplog, layer, impl=dict(window_attention='rows'))
+def test_what_cannot_run_ends_the_run(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(library, '_MISSING', 'there is no C++ compiler')
+    with pytest.raises(RuntimeError, match='cpp.: there is no C.. compiler'):
+        train(tmp_path, caplog, impl=dict(window_attention='cpp'))
 
 
 def test_a_model_without_attention(tmp_path, caplog):
@@ -86,7 +85,7 @@ def test_a_model_without_attention(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    'impl', ['fastest', {}, dict(attention='rows'), dict(convolution='auto')]
+    'impl', ['fastest', {}, dict(attention='cpp'), dict(convolution='auto')]
 )
 def test_unknown_names(impl):
     with pytest.raises(ValueError, match='AttentionBackendHook expects impl'):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mmattn.ops import balanced_clusters, cluster_attention
 
 NARROW = ('reference', 'sdpa')  # take half precision too
-IMPLS = (*NARROW, 'rows')
+IMPLS = (*NARROW, 'cpp')
 
 
 def clusters_by_hand(order, cluster_size):

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from ..compiling import is_compiling, is_transforming
 from ..implementations import Reason
@@ -39,14 +41,24 @@ _FLAGS = (
 _SUFFIXES = {torch.float32: 'f32', torch.float64: 'f64'}
 
 
-@functools.cache
-def why_no_compiler() -> Reason:
-    """Why kernels cannot be compiled on this machine, or None."""
+_COMPILER = shlex.split(os.environ.get('CXX') or 'g++')
+
+
+def _missing() -> Reason:
     if os.environ.get('MMATTN_CPU_KERNELS') == '0':
         return 'MMATTN_CPU_KERNELS=0 switches it off'
-    if _compiler() is None:
-        return 'there is no C++ compiler (g++, or what CXX names)'
+    if shutil.which(_COMPILER[0]) is None:
+        return f'there is no C++ compiler {_COMPILER[0]!r}; CXX names another'
     return None
+
+
+# Looked up once: a compiler of graphs cannot follow the look-up.
+_MISSING = _missing()
+
+
+def why_no_compiler() -> Reason:
+    """Why kernels cannot be compiled on this machine, or None."""
+    return _MISSING
 
 
 def refuse_cpp(*tensors: Tensor | None) -> Reason:
@@ -55,9 +67,13 @@ def refuse_cpp(*tensors: Tensor | None) -> Reason:
         return 'a compiler fuses the definition by itself'
     if is_transforming():
         return 'tracers and transforms follow the definition only'
+    if torch._C._len_torch_dispatch_stack():
+        return 'a dispatch mode would not see what it does'
     for x in tensors:
         if x is None:
             continue
+        if type(x) not in (Tensor, Parameter):
+            return f'it takes plain tensors, got {type(x)}'
         if x.device.type != 'cpu':
             return f'it runs on a CPU, got {x.device}'
         if x.dtype not in _SUFFIXES or x.dtype != tensors[0].dtype:
@@ -103,7 +119,7 @@ def _load() -> tuple[ctypes.CDLL | None, Reason]:
 def _built() -> Path:
     """The compiled library, made if need be."""
     sources = sorted(_SOURCES.glob('*.cpp'))
-    digest = hashlib.sha256(' '.join((_compiler(), *_FLAGS)).encode())
+    digest = hashlib.sha256(' '.join((*_COMPILER, *_FLAGS)).encode())
     digest.update(_cpu().encode())
     for source in (*sources, *sorted(_SOURCES.glob('*.h'))):
         digest.update(source.read_bytes())
@@ -115,13 +131,13 @@ def _built() -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as work:
         objects = [Path(work, f'{source.stem}.o') for source in sources]
         commands = [
-            [_compiler(), *_FLAGS, '-c', str(source), '-o', str(target)]
+            [*_COMPILER, *_FLAGS, '-c', str(source), '-o', str(target)]
             for source, target in zip(sources, objects)
         ]
         _run_all(commands)
         target = Path(work, library.name)
         _run_all(
-            [[_compiler(), '-shared', *map(str, objects), '-o', str(target)]]
+            [[*_COMPILER, '-shared', *map(str, objects), '-o', str(target)]]
         )
         # Whoever else compiles at the same time has made the same.
         target.replace(library)
@@ -140,10 +156,6 @@ def _run_all(commands: list[list[str]]) -> None:
             raise subprocess.CalledProcessError(
                 process.returncode, process.args, stderr=error
             )
-
-
-def _compiler() -> str | None:
-    return shutil.which(os.environ.get('CXX') or 'g++')
 
 
 def _cpu() -> str:

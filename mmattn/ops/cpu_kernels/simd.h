@@ -10,6 +10,8 @@ namespace mmattn {
 
 using Index = std::int64_t;
 
+#define MMATTN_EXPORT __attribute__((visibility("default")))
+
 // Shared memory is read and written by types of one element; a vector may
 // start at any of them.
 template <typename T>
@@ -32,6 +34,8 @@ template <>
 struct Simd<double> {
   static constexpr int width = MMATTN_VECTOR_BYTES / 8;
   typedef double Vector
+      __attribute__((vector_size(MMATTN_VECTOR_BYTES), aligned(8), may_alias));
+  typedef std::int64_t Bits
       __attribute__((vector_size(MMATTN_VECTOR_BYTES), aligned(8), may_alias));
 };
 
@@ -74,10 +78,36 @@ inline T largest_of(Vector<T> x) {
   return most;
 }
 
-// Powers of two, relative error below 2e-7. Zero below the normal numbers.
+// Writes the transpose of a square of numbers, one vector a row.
+template <typename T>
+inline void transpose_square(Vector<T>* rows, T* to, Index step) {
+  constexpr int width = Simd<T>::width;
+  using Places = typename Simd<T>::Bits;
+  Places low, high;
+  for (int i = 0; i < width; ++i) {
+    low[i] = i / 2 + i % 2 * width;
+    high[i] = low[i] + width / 2;
+  }
+  // Each round interleaves the first half of the rows with the second.
+  for (int round = 1; round < width; round *= 2) {
+    Vector<T> mixed[width];
+#pragma GCC unroll 16
+    for (int i = 0; i < width / 2; ++i) {
+      mixed[2 * i] = __builtin_shuffle(rows[i], rows[i + width / 2], low);
+      mixed[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + width / 2], high);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < width; ++i) rows[i] = mixed[i];
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < width; ++i) vector_at(to + i * step) = rows[i];
+}
+
+// Powers of two, relative error below 2e-7; zero below the normal numbers.
 inline Vector<float> power_of_two(Vector<float> x) {
   using Bits = Simd<float>::Bits;
-  const Vector<float> clamped = x > -126.0f ? x : x * 0.0f - 126.0f;
+  const Vector<float> lowest = Vector<float>{} - 126.0f;
+  const Vector<float> clamped = x <= lowest ? lowest : x;  // keeps NaN
   // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, which
   // the low bits of the sum hold.
   const Vector<float> shifted = clamped + 12582912.0f;
@@ -90,10 +120,8 @@ inline Vector<float> power_of_two(Vector<float> x) {
   p = p * f + 2.4022650696e-1f;
   p = p * f + 6.9314718056e-1f;
   p = p * f + 1.0f;
-  const Bits exponent = reinterpret_cast<const Bits&>(shifted) << 23;
-  const Bits bits = reinterpret_cast<const Bits&>(p) + exponent;
-  const Vector<float> power = reinterpret_cast<const Vector<float>&>(bits);
-  return x > -126.0f ? power : power * 0.0f;
+  const Bits bits = (Bits)p + ((Bits)shifted << 23);
+  return x <= lowest ? Vector<float>{} : (Vector<float>)bits;
 }
 
 inline Vector<double> power_of_two(Vector<double> x) {

@@ -1,0 +1,498 @@
+// Attention inside groups of tokens, and its gradients.
+//
+// Windows, stripes and clusters differ in which tokens make up a group. Here
+// a group is a run of slots; a slot stands for a token of the map or, at -1,
+// for one of the padding around it. Groups that share tokens (clusters and
+// their siblings) follow each other and form a family. What a family needs is
+// copied into the caches, one head of one image at a time, and its results go
+// from there to the map: nothing in between is as large as a map.
+//
+// Names: d channels of a head, n queries and l keys of a group, m tokens of a
+// family. "Rows" have one token each, "columns" too, transposed.
+
+#include <omp.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "simd.h"
+
+namespace mmattn {
+namespace {
+
+// Scores of so many queries are held at a time; more would leave the caches.
+constexpr Index kMostRows = 128;
+constexpr Index kTaps = 9;
+constexpr double kLog2E = 1.4426950408889634;
+
+template <typename T>
+struct Map {
+  T* data;  // (images, tokens, parts, heads, d)
+  Index tokens, parts, heads, d;
+
+  T* row(Index image, Index token, Index part, Index head) const {
+    return data +
+           (((image * tokens + token) * parts + part) * heads + head) * d;
+  }
+};
+
+// Who attends to whom, in every image and head.
+struct Groups {
+  const std::int32_t* slots;  // token of each slot, or -1
+  Index slots_of_image, slots_of_head;  // steps from one to the next, or 0
+  const std::int32_t* ranges;  // (count, 4): first slot and the one after the
+                               // last, of the queries and of the keys
+  Index count, siblings;  // groups in all, and of a family
+  const std::int32_t* regions;  // of each slot; others are hidden, or null
+  Index most_tokens, most_keys;  // of a family, of a group
+};
+
+// What else there is; each may be null.
+template <typename T>
+struct Extras {
+  const T* padding;  // (3, heads, d): queries, keys, values of the padding
+  const T* bias;  // (heads that take part, n, bias_row), times log2 e
+  Index bias_row;
+  const T* kernels;  // (10, heads, d): 3x3 taps for the values, then a bias
+  Index height, width;  // of the stripe that the kernels run over
+};
+
+// Rows of whole vectors, in the caches.
+template <typename T>
+class Panel {
+ public:
+  Panel(Index rows, Index columns)
+      : step(padded<T>(columns) + Simd<T>::width), data_(rows * step + 16) {}
+  T* operator[](Index i) { return data_.data() + i * step; }
+  void clear() { std::fill(data_.begin(), data_.end(), T(0)); }
+  const Index step;
+
+ private:
+  std::vector<T> data_;
+};
+
+// Copies n numbers times a factor, zeros from null.
+template <typename T>
+inline void copy(const T* from, Index n, T factor, T* to) {
+  if (!from) {
+    std::fill_n(to, n, T(0));
+    return;
+  }
+  constexpr Index width = Simd<T>::width;
+  Index i = 0;
+  for (; i + width <= n; i += width)
+    vector_at(to + i) = factor * vector_at(from + i);
+  for (; i < n; ++i) to[i] = factor * from[i];
+}
+
+template <typename T>
+struct Family {
+  const Groups& groups;
+  Index image, head, slot_head;
+  const std::int32_t* slots;
+  const std::int32_t* ranges;
+  Index first, tokens;
+
+  // The `task`-th of all; heads change fastest, they share cache lines.
+  Family(const Groups& groups, Index task, Index first_head, Index num_heads)
+      : groups(groups) {
+    const Index families = groups.count / groups.siblings;
+    slot_head = task % num_heads;
+    head = first_head + slot_head;
+    image = task / num_heads / families;
+    ranges = groups.ranges +
+             task / num_heads % families * groups.siblings * 4;
+    slots = groups.slots + image * groups.slots_of_image +
+            slot_head * groups.slots_of_head;
+    Index last = ranges[3];
+    first = ranges[2];
+    for (Index g = 1; g < groups.siblings; ++g) {
+      first = std::min<Index>(first, ranges[4 * g + 2]);
+      last = std::max<Index>(last, ranges[4 * g + 3]);
+    }
+    tokens = last - first;
+  }
+
+  // Asks for a part of all tokens before it is read: rows of a head lie too
+  // far apart for the CPU to foresee them. (Inlined, since GCC drops calls
+  // of functions that do nothing but this.)
+  template <typename U>
+  __attribute__((always_inline)) void prefetch(const Map<U>& map, Index part) const {
+    constexpr Index line = 64 / sizeof(T);
+    for (Index i = 0; i < tokens; ++i) {
+      const Index token = slots[first + i];
+      if (token < 0) continue;
+      const T* from = map.row(image, token, part, head);
+      for (Index c = 0; c < map.d; c += line) __builtin_prefetch(from + c);
+    }
+  }
+
+  // Where a part of a token lies; null for zeros.
+  const T* find(const Map<const T>& map, Index part, const T* padding,
+                Index i) const {
+    const Index token = slots[first + i];
+    if (token >= 0) return map.row(image, token, part, head);
+    return padding ? padding + (part * map.heads + head) * map.d : nullptr;
+  }
+
+  // Copies a part of all tokens, times a factor.
+  void read(const Map<const T>& map, Index part, const T* padding, T factor,
+            Panel<T>& rows) const {
+    for (Index i = 0; i < tokens; ++i)
+      copy(find(map, part, padding, i), map.d, factor, rows[i]);
+  }
+
+  // The same, transposed.
+  void read_columns(const Map<const T>& map, Index part, const T* padding,
+                    Panel<T>& columns) const {
+    constexpr Index width = Simd<T>::width;
+    for (Index i = 0; i < tokens; i += width) {
+      const T* from[width];
+      for (Index j = 0; j < width; ++j)
+        from[j] = i + j < tokens ? find(map, part, padding, i + j) : nullptr;
+      Index c = 0;
+      for (; c + width <= map.d; c += width) {
+        Vector<T> square[width];
+        for (Index j = 0; j < width; ++j)
+          square[j] = from[j] ? vector_at(from[j] + c) : Vector<T>{};
+        transpose_square(square, columns[c] + i, columns.step);
+      }
+      for (; c < map.d; ++c)
+        for (Index j = 0; j < width; ++j)
+          columns[c][i + j] = from[j] ? from[j][c] : T(0);
+    }
+  }
+
+  // Copies rows, times a factor, to where a part of the tokens lies.
+  void write(const Map<T>& map, Index part, T factor, Panel<T>& rows,
+             T* padding) const {
+    const Index d = map.d;
+    for (Index i = 0; i < tokens; ++i) {
+      const Index token = slots[first + i];
+      const T* from = rows[i];
+      if (token >= 0) {
+        copy(from, d, factor, map.row(image, token, part, head));
+      } else if (padding) {
+        T* to = padding + (part * map.heads + head) * d;
+        for (Index c = 0; c < d; ++c) to[c] += factor * from[c];
+      }
+    }
+  }
+};
+
+// Some queries of a group: all its keys, at most kMostRows queries.
+struct Block {
+  Index query, key;  // first ones, counted in the family
+  Index n, l;
+  Index number;  // of the first query in its group
+  Index queries;  // of the group
+};
+
+template <typename Visit>
+void for_blocks(const std::int32_t* ranges, Index siblings, Index first,
+                Visit visit) {
+  for (Index g = 0; g < siblings; ++g, ranges += 4) {
+    const Index n = ranges[1] - ranges[0];
+    for (Index i = 0; i < n; i += kMostRows)
+      visit(Block{ranges[0] - first + i, ranges[2] - first,
+                  std::min(n - i, kMostRows), ranges[3] - ranges[2], i, n});
+  }
+}
+
+template <typename T>
+void hide(const std::int32_t* regions, const Block& block, Panel<T>& scores) {
+  const std::int32_t* of_keys = regions + block.key;
+  if (std::all_of(of_keys, of_keys + block.l,
+                  [&](std::int32_t x) { return x == of_keys[0]; }))
+    return;
+  for (Index i = 0; i < block.n; ++i) {
+    const std::int32_t own = regions[block.query + i];
+    T* s = scores[i];
+    for (Index j = 0; j < block.l; ++j)
+      s[j] = of_keys[j] == own ? s[j] : T(-INFINITY);
+  }
+}
+
+// Weights of the keys; those of query i are yet to be multiplied by factor i.
+template <typename T>
+void weigh(const Family<T>& family, const Block& block, const Extras<T>& extras,
+           Index d, Panel<T>& queries, Panel<T>& key_columns,
+           Panel<T>& scores, T* factors) {
+  constexpr Index width = Simd<T>::width;
+  const Index l = block.l, end = padded<T>(l);
+  multiply<T, false>(block.n, l, d, queries[block.query], queries.step, 1,
+                     key_columns[0] + block.key, key_columns.step, scores[0],
+                     scores.step);
+  if (family.groups.regions)
+    hide(family.groups.regions + family.first, block, scores);
+  const T* bias = extras.bias;
+  if (bias)
+    bias += (family.slot_head * block.queries + block.number) *
+            extras.bias_row;
+  for (Index i = 0; i < block.n; ++i) {
+    T* s = scores[i];
+    for (Index j = l; j < end; ++j) s[j] = T(-INFINITY);
+    Vector<T> most = Vector<T>{} - T(INFINITY);
+    for (Index j = 0; j < end; j += width) {
+      Vector<T> score = vector_at(s + j);
+      if (bias) vector_at(s + j) = score += vector_at(bias + j);
+      most = larger<T>(most, score);
+    }
+    if (bias) bias += extras.bias_row;
+    const T top = largest_of<T>(most);
+    Vector<T> sum{};
+    for (Index j = 0; j < end; j += width) {
+      const Vector<T> w = power_of_two(vector_at(s + j) - top);
+      vector_at(s + j) = w;
+      sum += w;
+    }
+    factors[i] = 1 / sum_of<T>(sum);
+  }
+}
+
+// Adds the 3x3 convolution of each channel of a stripe, zeros around it.
+// `turned` takes the taps in reverse, for the gradient.
+template <typename T>
+void convolve(const Extras<T>& extras, Index d, Panel<T>& taps, bool turned,
+              Panel<T>& in, Panel<T>& out) {
+  constexpr Index width = Simd<T>::width;
+  const Index h = extras.height, w = extras.width;
+  for (Index y = 0; y < h; ++y)
+    for (Index x = 0; x < w; ++x)
+      for (Index c = 0; c < d; c += width) {
+        Vector<T> sum = vector_at(out[y * w + x] + c);
+        for (Index v = std::max<Index>(y - 1, 0); v < std::min(y + 2, h); ++v)
+          for (Index u = std::max<Index>(x - 1, 0); u < std::min(x + 2, w);
+               ++u) {
+            const Index tap = (v - y + 1) * 3 + u - x + 1;
+            sum += vector_at(taps[turned ? kTaps - 1 - tap : tap] + c) *
+                   vector_at(in[v * w + u] + c);
+          }
+        vector_at(out[y * w + x] + c) = sum;
+      }
+}
+
+// Adds the gradients of the taps and of the bias.
+template <typename T>
+void convolution_gradients(const Extras<T>& extras, Index d, Panel<T>& in,
+                           Panel<T>& grad, Panel<T>& sums) {
+  constexpr Index width = Simd<T>::width;
+  const Index h = extras.height, w = extras.width;
+  for (Index c = 0; c < d; c += width) {
+    for (Index tap = 0; tap < kTaps; ++tap) {
+      const Index down = tap / 3 - 1, right = tap % 3 - 1;
+      Vector<T> sum{};
+      for (Index y = std::max<Index>(-down, 0); y < std::min(h - down, h); ++y)
+        for (Index x = std::max<Index>(-right, 0); x < std::min(w - right, w);
+             ++x)
+          sum += vector_at(grad[y * w + x] + c) *
+                 vector_at(in[(y + down) * w + x + right] + c);
+      vector_at(sums[tap] + c) = sum;
+    }
+    Vector<T> sum{};
+    for (Index i = 0; i < h * w; ++i) sum += vector_at(grad[i] + c);
+    vector_at(sums[kTaps] + c) = sum;
+  }
+}
+
+template <typename T>
+void read_taps(const Extras<T>& extras, Index heads, Index head, Index d,
+               Panel<T>& taps) {
+  for (Index k = 0; k <= kTaps; ++k)
+    std::copy_n(extras.kernels + (k * heads + head) * d, d, taps[k]);
+}
+
+template <typename T>
+void scale_rows(const T* factors, Index n, Index columns, T* rows,
+                Index step) {
+  for (Index i = 0; i < n; ++i)
+    for (Index j = 0; j < columns; j += Simd<T>::width)
+      vector_at(rows + i * step + j) *= factors[i];
+}
+
+template <typename T>
+void attend(const Map<const T>& qkv, const Map<T>& out, const Groups& groups,
+            const Extras<T>& extras, T scale, Index images, Index first_head,
+            Index num_heads, Index threads) {
+  const Index d = qkv.d, m = groups.most_tokens;
+  const Index tasks = images * num_heads * groups.count / groups.siblings;
+#pragma omp parallel num_threads(threads)
+  {
+    Panel<T> q(m, d), k_columns(d, m), v(m, d), mixed(m, d);
+    Panel<T> scores(std::min(m, kMostRows), groups.most_keys);
+    Panel<T> taps(kTaps + 1, d);
+    T factors[kMostRows];
+#pragma omp for schedule(static)
+    for (Index task = 0; task < tasks; ++task) {
+      const Family<T> family(groups, task, first_head, num_heads);
+      const Family<T> next(groups, std::min(task + 1, tasks - 1), first_head,
+                           num_heads);
+      family.read(qkv, 0, extras.padding, scale * T(kLog2E), q);
+      family.read_columns(qkv, 1, extras.padding, k_columns);
+      next.prefetch(qkv, 0);
+      family.read(qkv, 2, extras.padding, 1, v);
+      next.prefetch(qkv, 1);
+      for_blocks(family.ranges, groups.siblings, family.first,
+                 [&](const Block& block) {
+                   weigh(family, block, extras, d, q, k_columns, scores,
+                         factors);
+                   multiply<T, false>(block.n, d, block.l, scores[0],
+                                      scores.step, 1, v[block.key], v.step,
+                                      mixed[block.query], mixed.step);
+                   scale_rows(factors, block.n, d, mixed[block.query],
+                              mixed.step);
+                 });
+      if (extras.kernels) {
+        read_taps(extras, qkv.heads, family.head, d, taps);
+        for (Index i = 0; i < family.tokens; ++i)
+          for (Index c = 0; c < d; ++c) mixed[i][c] += taps[kTaps][c];
+        convolve(extras, d, taps, false, v, mixed);
+      }
+      next.prefetch(qkv, 2);
+      family.write(out, 0, 1, mixed, nullptr);
+    }
+  }
+}
+
+// Gradients; the sums have one row for each thread, null if not asked for.
+template <typename T>
+struct Sums {
+  T* padding;  // (threads, 3, heads, d)
+  T* bias;  // (threads, heads that take part, n, bias_row)
+  T* kernels;  // (threads, 10, heads, d)
+};
+
+template <typename T>
+void differentiate(const Map<const T>& qkv, const Map<const T>& grad_out,
+                   const Map<T>& grad_qkv, const Groups& groups,
+                   const Extras<T>& extras, const Sums<T>& sums, T scale,
+                   Index images, Index first_head, Index num_heads,
+                   Index threads) {
+  constexpr Index width = Simd<T>::width;
+  const Index d = qkv.d, m = groups.most_tokens;
+  const Index tasks = images * num_heads * groups.count / groups.siblings;
+  const Index of_padding = 3 * qkv.heads * d;
+  const Index of_bias =
+      num_heads * (groups.ranges[1] - groups.ranges[0]) * extras.bias_row;
+  const Index of_kernels = (kTaps + 1) * qkv.heads * d;
+#pragma omp parallel num_threads(threads)
+  {
+    Panel<T> q(m, d), k(m, d), v(m, d), k_columns(d, m), v_columns(d, m);
+    Panel<T> grad(m, d), grad_q(m, d), grad_k(m, d), grad_v(m, d);
+    const Index n = std::min(m, kMostRows);
+    Panel<T> weights(n, groups.most_keys), grads(n, groups.most_keys);
+    Panel<T> taps(kTaps + 1, d), grad_taps(kTaps + 1, d);
+    T factors[kMostRows];
+    const Index thread = omp_get_thread_num();
+    T* padding = sums.padding ? sums.padding + thread * of_padding : nullptr;
+    T* bias = sums.bias ? sums.bias + thread * of_bias : nullptr;
+    T* kernels = sums.kernels ? sums.kernels + thread * of_kernels : nullptr;
+#pragma omp for schedule(static)
+    for (Index task = 0; task < tasks; ++task) {
+      const Family<T> family(groups, task, first_head, num_heads);
+      family.read(qkv, 0, extras.padding, scale * T(kLog2E), q);
+      family.read(qkv, 1, extras.padding, 1, k);
+      family.read_columns(qkv, 1, extras.padding, k_columns);
+      family.read_columns(qkv, 2, extras.padding, v_columns);
+      if (kernels) family.read(qkv, 2, extras.padding, 1, v);
+      family.read(grad_out, 0, nullptr, 1, grad);
+      grad_k.clear();
+      grad_v.clear();
+      for_blocks(
+          family.ranges, groups.siblings, family.first,
+          [&](const Block& block) {
+            const Index l = block.l, end = padded<T>(l);
+            weigh(family, block, extras, d, q, k_columns, weights, factors);
+            scale_rows(factors, block.n, end, weights[0], weights.step);
+            multiply<T, true>(l, d, block.n, weights[0], 1, weights.step,
+                              grad[block.query], grad.step,
+                              grad_v[block.key], grad_v.step);
+            multiply<T, false>(block.n, l, d, grad[block.query], grad.step, 1,
+                               v_columns[0] + block.key, v_columns.step,
+                               grads[0], grads.step);
+            for (Index i = 0; i < block.n; ++i) {
+              Vector<T> sum{};
+              for (Index j = 0; j < end; j += width)
+                sum += vector_at(weights[i] + j) * vector_at(grads[i] + j);
+              const T mean = sum_of<T>(sum);
+              for (Index j = 0; j < end; j += width)
+                vector_at(grads[i] + j) = vector_at(weights[i] + j) *
+                                          (vector_at(grads[i] + j) - mean);
+            }
+            if (bias) {
+              T* to = bias + (family.slot_head * block.queries +
+                              block.number) *
+                                 extras.bias_row;
+              for (Index i = 0; i < block.n; ++i, to += extras.bias_row)
+                for (Index j = 0; j < end; j += width)
+                  vector_at(to + j) += vector_at(grads[i] + j);
+            }
+            multiply<T, false>(block.n, d, l, grads[0], grads.step, 1,
+                               k[block.key], k.step, grad_q[block.query],
+                               grad_q.step);
+            multiply<T, true>(l, d, block.n, grads[0], 1, grads.step,
+                              q[block.query], q.step, grad_k[block.key],
+                              grad_k.step);
+          });
+      if (extras.kernels) {
+        read_taps(extras, qkv.heads, family.head, d, taps);
+        convolve(extras, d, taps, true, grad, grad_v);
+      }
+      if (kernels) {
+        convolution_gradients(extras, d, v, grad, grad_taps);
+        for (Index tap = 0; tap <= kTaps; ++tap) {
+          T* to = kernels + (tap * qkv.heads + family.head) * d;
+          for (Index c = 0; c < d; ++c) to[c] += grad_taps[tap][c];
+        }
+      }
+      family.write(grad_qkv, 0, scale, grad_q, padding);
+      // The queries hold the factor of the powers of two.
+      family.write(grad_qkv, 1, T(1 / kLog2E), grad_k, padding);
+      family.write(grad_qkv, 2, 1, grad_v, padding);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mmattn
+
+using mmattn::Index;
+
+#define MMATTN_ATTENTION(T, NAME)                                             \
+  extern "C" MMATTN_EXPORT void mmattn_attend_##NAME(                         \
+      const T* qkv, T* out, const std::int32_t* slots, Index slots_of_image,  \
+      Index slots_of_head, const std::int32_t* ranges, Index count,           \
+      Index siblings, Index most_tokens, Index most_keys,                     \
+      const std::int32_t* regions, const T* padding, const T* bias,           \
+      Index bias_row, const T* kernels, Index height, Index width,            \
+      double scale, Index images, Index tokens, Index heads, Index d,         \
+      Index first_head, Index num_heads, Index threads) {                     \
+    using namespace mmattn;                                                   \
+    attend<T>({qkv, tokens, 3, heads, d}, {out, tokens, 1, heads, d},         \
+              {slots, slots_of_image, slots_of_head, ranges, count, siblings, \
+               regions, most_tokens, most_keys},                              \
+              {padding, bias, bias_row, kernels, height, width}, T(scale),    \
+              images, first_head, num_heads, threads);                        \
+  }                                                                           \
+  extern "C" MMATTN_EXPORT void mmattn_attend_gradients_##NAME(               \
+      const T* qkv, const T* grad_out, T* grad_qkv, T* of_padding,            \
+      T* of_bias, T* of_kernels, const std::int32_t* slots,                   \
+      Index slots_of_image, Index slots_of_head, const std::int32_t* ranges,  \
+      Index count, Index siblings, Index most_tokens, Index most_keys,        \
+      const std::int32_t* regions, const T* padding, const T* bias,           \
+      Index bias_row, const T* kernels, Index height, Index width,            \
+      double scale, Index images, Index tokens, Index heads, Index d,         \
+      Index first_head, Index num_heads, Index threads) {                     \
+    using namespace mmattn;                                                   \
+    differentiate<T>(                                                         \
+        {qkv, tokens, 3, heads, d}, {grad_out, tokens, 1, heads, d},          \
+        {grad_qkv, tokens, 3, heads, d},                                      \
+        {slots, slots_of_image, slots_of_head, ranges, count, siblings,       \
+         regions, most_tokens, most_keys},                                    \
+        {padding, bias, bias_row, kernels, height, width},                    \
+        {of_padding, of_bias, of_kernels}, T(scale), images, first_head,      \
+        num_heads, threads);                                                  \
+  }
+
+MMATTN_ATTENTION(float, f32)
+MMATTN_ATTENTION(double, f64)
