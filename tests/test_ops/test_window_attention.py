@@ -277,3 +277,18 @@ def test_cpp_go_back_under_autocast():
     with torch.autocast('cpu', torch.bfloat16):
         (grad,) = torch.autograd.grad(out, x)
     assert torch.equal(grad, want)
+
+
+@pytest.mark.parametrize('bad', [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_in_its_window(bad):
+    x = torch.randn(2, 6, 9, 12)
+    x[0, 1, 1] = bad
+    x.requires_grad_()
+    out = window_attention(x, 2, 3, impl='cpp')
+    clean = window_attention(x.detach().nan_to_num(0, 0), 2, 3)
+    out.square().sum().backward()
+    spoilt = torch.zeros(2, 6, 9, dtype=torch.bool)
+    spoilt[0, :3, :3] = True
+    assert out[spoilt].isnan().all() and x.grad[spoilt].isnan().any()
+    torch.testing.assert_close(out[~spoilt], clean[~spoilt])
+    assert x.grad[~spoilt].isfinite().all()

@@ -116,14 +116,15 @@ struct Family {
   // Asks for a part of all tokens before it is read: rows of a head lie too
   // far apart for the CPU to foresee them. (Inlined, since GCC drops calls
   // of functions that do nothing but this.)
-  template <typename U>
-  __attribute__((always_inline)) void prefetch(const Map<U>& map, Index part) const {
+  template <bool WRITE, typename U>
+  __attribute__((always_inline)) void prefetch(const Map<U>& map,
+                                               Index part) const {
     constexpr Index line = 64 / sizeof(T);
     for (Index i = 0; i < tokens; ++i) {
       const Index token = slots[first + i];
       if (token < 0) continue;
       const T* from = map.row(image, token, part, head);
-      for (Index c = 0; c < map.d; c += line) __builtin_prefetch(from + c);
+      for (Index c = 0; c < map.d; c += line) __builtin_prefetch(from + c, WRITE);
     }
   }
 
@@ -161,6 +162,10 @@ struct Family {
         for (Index j = 0; j < width; ++j)
           columns[c][i + j] = from[j] ? from[j][c] : T(0);
     }
+    // Behind the last, vectors of a group reach into this; its weights are
+    // zero, and what was here before may not be finite.
+    for (Index c = 0; c < map.d; ++c)
+      vector_at(columns[c] + padded<T>(tokens)) = Vector<T>{};
   }
 
   // Copies rows, times a factor, to where a part of the tokens lies.
@@ -329,9 +334,10 @@ void attend(const Map<const T>& qkv, const Map<T>& out, const Groups& groups,
                            num_heads);
       family.read(qkv, 0, extras.padding, scale * T(kLog2E), q);
       family.read_columns(qkv, 1, extras.padding, k_columns);
-      next.prefetch(qkv, 0);
+      next.template prefetch<false>(qkv, 0);
       family.read(qkv, 2, extras.padding, 1, v);
-      next.prefetch(qkv, 1);
+      next.template prefetch<false>(qkv, 1);
+      family.template prefetch<true>(out, 0);
       for_blocks(family.ranges, groups.siblings, family.first,
                  [&](const Block& block) {
                    weigh(family, block, extras, d, q, k_columns, scores,
@@ -348,7 +354,7 @@ void attend(const Map<const T>& qkv, const Map<T>& out, const Groups& groups,
           for (Index c = 0; c < d; ++c) mixed[i][c] += taps[kTaps][c];
         convolve(extras, d, taps, false, v, mixed);
       }
-      next.prefetch(qkv, 2);
+      next.template prefetch<false>(qkv, 2);
       family.write(out, 0, 1, mixed, nullptr);
     }
   }
@@ -390,12 +396,19 @@ void differentiate(const Map<const T>& qkv, const Map<const T>& grad_out,
 #pragma omp for schedule(static)
     for (Index task = 0; task < tasks; ++task) {
       const Family<T> family(groups, task, first_head, num_heads);
+      const Family<T> next(groups, std::min(task + 1, tasks - 1), first_head,
+                           num_heads);
       family.read(qkv, 0, extras.padding, scale * T(kLog2E), q);
       family.read(qkv, 1, extras.padding, 1, k);
       family.read_columns(qkv, 1, extras.padding, k_columns);
       family.read_columns(qkv, 2, extras.padding, v_columns);
       if (kernels) family.read(qkv, 2, extras.padding, 1, v);
       family.read(grad_out, 0, nullptr, 1, grad);
+      next.template prefetch<false>(grad_out, 0);
+      for (Index part = 0; part < 3; ++part) {
+        family.template prefetch<true>(grad_qkv, part);
+        next.template prefetch<false>(qkv, part);
+      }
       grad_k.clear();
       grad_v.clear();
       for_blocks(
