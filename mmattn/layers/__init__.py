@@ -3,6 +3,7 @@
 from .attention_block import AttentionBlock
 from .conv_mlp import ConvMLP
 from .conv_stem import ConvStem
+from .drop_path import DropPath
 from .feature_space_block import FeatureSpaceBlock
 from .folding import fold_batch_norm, has_fixed_statistics
 from .linear import Linear
@@ -16,6 +17,7 @@ __all__ = [
     'AttentionBlock',
     'ConvMLP',
     'ConvStem',
+    'DropPath',
     'FeatureSpaceBlock',
     'Linear',
     'MLP',

@@ -1,10 +1,10 @@
 """The residual block that every pyramid is built of."""
 
 import torch.nn as nn
-from mmcv.cnn.bricks import DropPath
 from mmcv.cnn.bricks.scale import LayerScale
 from torch import Tensor
 
+from .drop_path import DropPath
 from .mlp import MLP
 
 

@@ -1,10 +1,10 @@
 """The residual block of BOAT: in image space, then in feature space."""
 
 import torch.nn as nn
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor
 
 from .attention_block import AttentionBlock
+from .drop_path import DropPath
 
 
 class FeatureSpaceBlock(AttentionBlock):

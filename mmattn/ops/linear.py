@@ -140,7 +140,8 @@ class _Linear(torch.autograd.Function):
         return linear_gradients(*ctx.saved_tensors, grad, ctx.needs_input_grad)
 
 
-# With fewer, oneDNN's copies of what is transposed cost what it gains.
+# With fewer, oneDNN's copies of what is transposed cost what it gains. So
+# they do with more rows than columns, or where its result is transposed.
 _FEWEST_CHANNELS = 384
 
 
@@ -169,13 +170,10 @@ def linear_gradients(
     if need_weight:
         x = x.reshape(-1, x.shape[-1])
         E, C = weight.shape
-        if again or E == C or min(E, C) < _FEWEST_CHANNELS:
+        if again or E >= C or E < _FEWEST_CHANNELS:
             grad_weight = grad.t() @ x
-        # It is fastest where the result has fewer rows than columns.
-        elif E < C:
-            grad_weight = multiply(grad.t(), x.t())
         else:
-            grad_weight = multiply(x.t(), grad.t()).t()
+            grad_weight = multiply(grad.t(), x.t())
     if need_bias:
         grad_bias = grad.sum(0)
     return grad_x, grad_weight, grad_bias

@@ -1,0 +1,39 @@
+"""Leave out branches of residual blocks at random."""
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+
+class DropPath(nn.Module):
+    """Set a branch to zero for some images, in training.
+
+    Source: https://arxiv.org/abs/1603.09382; what stays is scaled up such
+    that the mean stays, as in mmcv's layer of this name, which takes the same
+    decisions for a seed. This one reads and writes the branch once, not
+    twice.
+
+    Args:
+        rate (float): Probability of leaving out a branch, for each image by
+            itself, below 1. Defaults to 0.
+    """
+
+    def __init__(self, rate: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(
+                f'DropPath expects a rate from 0 to below 1, got {rate}'
+            )
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, *)`` to the same shape."""
+        if self.rate == 0 or not self.training:
+            return x
+        keep = 1 - self.rate
+        shape = (len(x),) + (1,) * (x.ndim - 1)
+        kept = torch.rand(shape, dtype=x.dtype, device=x.device) + keep
+        return x * kept.floor_().div_(keep)
+
+    def extra_repr(self) -> str:
+        return f'rate={self.rate}'
