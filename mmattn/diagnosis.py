@@ -240,9 +240,12 @@ def probe_operations() -> list[Finding]:
     """Which implementations of each operation can run on this machine."""
     try:
         from mmattn.ops import list_implementations
+        from mmattn.ops.cpu_kernels import why_no_kernels
     except ImportError as error:
         return [Finding('mmattn.ops', f'does not import: {error}')]
-    findings = []
+    reason = why_no_kernels()
+    value = f'none: {reason}' if reason else 'compiled for this CPU'
+    findings = [Finding('kernels in C++', value)]
     for row in list_implementations():
         reason = row.missing()
         state = f'cannot run: {reason}' if reason else f'needs {row.needs}'

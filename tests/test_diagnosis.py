@@ -265,5 +265,14 @@ def test_an_implementation_that_cannot_run_says_why(monkeypatch):
         'attention', 'kernel', None, 'a GPU', 20, lambda: 'no GPU', None
     )
     monkeypatch.setattr(ops, 'list_implementations', lambda: [row])
-    (finding,) = diagnosis.probe_operations()
+    _, finding = diagnosis.probe_operations()
     assert finding == ('attention', 'kernel      cannot run: no GPU', '')
+
+
+@pytest.mark.parametrize(
+    'reason, value',
+    [(None, 'compiled for this CPU'), ('no compiler', 'none: no compiler')],
+)
+def test_kernels_of_the_cpu(monkeypatch, reason, value):
+    monkeypatch.setattr(ops.cpu_kernels, 'why_no_kernels', lambda: reason)
+    assert diagnosis.probe_operations()[0] == ('kernels in C++', value, '')

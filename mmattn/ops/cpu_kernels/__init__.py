@@ -1,5 +1,11 @@
 """Kernels in C++ for CPUs, compiled when they are first needed."""
 
-from .library import NEEDS, call, refuse_cpp, why_no_compiler
+from .library import (
+    NEEDS,
+    call,
+    refuse_cpp,
+    why_no_compiler,
+    why_no_kernels,
+)
 
-__all__ = ['NEEDS', 'call', 'refuse_cpp', 'why_no_compiler']
+__all__ = ['NEEDS', 'call', 'refuse_cpp', 'why_no_compiler', 'why_no_kernels']

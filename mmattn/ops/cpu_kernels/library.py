@@ -9,6 +9,7 @@ operations run without it.
 import ctypes
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shlex
@@ -24,6 +25,7 @@ from torch.nn import Parameter
 from ..compiling import is_compiling, is_transforming
 from ..implementations import Reason
 
+_LOGGER = logging.getLogger(__name__)
 NEEDS = 'a CPU; float32 or float64; a C++ compiler; no compiler or transform'
 
 _SOURCES = Path(__file__).parent
@@ -61,6 +63,11 @@ def why_no_compiler() -> Reason:
     return _MISSING
 
 
+def why_no_kernels() -> Reason:
+    """Why there are none, once they have been tried to compile, or None."""
+    return _load()[1]
+
+
 def refuse_cpp(*tensors: Tensor | None) -> Reason:
     """Why the kernels cannot take these tensors here, or None."""
     if is_compiling():
@@ -78,7 +85,7 @@ def refuse_cpp(*tensors: Tensor | None) -> Reason:
             return f'it runs on a CPU, got {x.device}'
         if x.dtype not in _SUFFIXES or x.dtype != tensors[0].dtype:
             return f'it takes float32 or float64 alike, got {x.dtype}'
-    return _load()[1]
+    return why_no_kernels()
 
 
 def call(name: str, *args: Tensor | int | float | None) -> None:
@@ -128,6 +135,7 @@ def _built() -> Path:
     if library.exists():
         return library
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _LOGGER.info('compiling kernels for this CPU into %s', folder)
     with tempfile.TemporaryDirectory(dir=folder) as work:
         objects = [Path(work, f'{source.stem}.o') for source in sources]
         commands = [
