@@ -35,7 +35,7 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 kernels=tests/test_ops/test_triton_kernels
 step agreement "$python" -m pytest -q -m '' -p no:cacheprovider \
     "$kernels"/test_{cluster_attention,clustering,mixed_convolution}.py \
-    "$kernels"/test_{window_attention,real_sizes}.py
+    "$kernels"/test_{mixed_expansion,window_attention,real_sizes}.py
 step kernels "$python" tools/benchmark_kernels.py --device cuda \
     --out "$folder/kernels.md"
 measure=("$python" tools/benchmark.py)

@@ -7,6 +7,7 @@ Axes: B images, H W rows and columns of a map, h heads, d channels of a head.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from mmattn.ops import (
     cluster_attention,
     list_implementations,
     mixed_convolution,
+    mixed_expansion,
     window_attention,
 )
 
@@ -26,6 +28,7 @@ from .timing import time_in_turns
 Call = Callable[..., Tensor]
 _WINDOW = 7
 _SIDES = (3, 5, 7, 9)  # of the kernels of the heads of SMT
+_EXPANSION = 2  # of its channels
 
 
 class KernelRow(NamedTuple):
@@ -59,6 +62,8 @@ class _Case(NamedTuple):
     call: Call  # takes the tensors and impl
     tensors: list[Tensor]  # the map first
     shape: tuple[int, ...]
+    # An order of tokens has no gradient, and some are for inference.
+    modes: tuple[str, ...] = ('forward', 'training')
 
 
 def measure_kernels(
@@ -97,12 +102,7 @@ def measure_kernels(
             except RuntimeError as error:
                 report(f'left out: {error}')
         errors = _errors(case, found)
-        for mode in ('forward', 'training'):
-            if (
-                mode == 'training'
-                and not next(iter(found.values())).is_floating_point()
-            ):
-                continue  # an order of tokens has no gradient
+        for mode in case.modes:
             rows += _time(case, found, errors, mode, bandwidth, rounds)
     return rows
 
@@ -195,6 +195,7 @@ def _cases(
         lambda q, impl: balanced_clusters(q, impl=impl),
         [q],
         shape,
+        ('forward',),
     )
     order = balanced_clusters(q, impl='reference')
     order = order.unflatten(0, (batch, num_heads))
@@ -209,16 +210,25 @@ def _cases(
     c = C // len(_SIDES)
     kernels = [normal(c, 1, side, side) for side in _SIDES]
     biases = [normal(c) for _ in _SIDES]
+    matrices = [normal(_EXPANSION * C, len(_SIDES)), normal(_EXPANSION * C)]
+    x = normal(batch, *size, C)
+
+    def convolve(call: Call, x: Tensor, *args: Tensor, impl: str) -> Tensor:
+        own = [[t.to(x.dtype) for t in part] for part in (kernels, biases)]
+        return call(x, *own, *args, impl=impl)
+
     yield _Case(
         'mixed_convolution',
-        lambda x, impl: mixed_convolution(
-            x,
-            [k.to(x.dtype) for k in kernels],
-            [b.to(x.dtype) for b in biases],
-            impl,
-        ),
-        [normal(batch, *size, C)],
-        (batch, *size, C),
+        partial(convolve, mixed_convolution),
+        [x],
+        tuple(x.shape),
+    )
+    yield _Case(
+        'mixed_expansion',
+        partial(convolve, mixed_expansion),
+        [x, *matrices],
+        tuple(x.shape),
+        ('forward',),
     )
 
 

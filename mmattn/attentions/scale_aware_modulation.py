@@ -10,7 +10,14 @@ from mmattn.layers import (
     fold_batch_norm,
     has_fixed_statistics,
 )
-from mmattn.ops import grouped_linear, linear, mixed_convolution
+from mmattn.ops import (
+    asks_for_gradient,
+    grouped_linear,
+    linear,
+    mixed_convolution,
+    mixed_expansion,
+    where_it_exists,
+)
 from mmattn.registry import MODELS
 
 from .checks import check_heads, check_map
@@ -74,27 +81,40 @@ class ScaleAwareModulation(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
         check_map(self, x, self.v.in_features)
-        scales = mixed_convolution(
-            self.s(x),
-            [conv.weight for conv in self.local_convs],
-            [conv.bias for conv in self.local_convs],
-            self.impl,
-        )  # (B, H, W, C)
-        hidden = self._expand(scales)  # (B, H, W, 2 * C)
+        hidden = self._see(self.s(x))  # (B, H, W, 2 * C)
         modulator = linear(hidden, self.mix.weight.flatten(1), self.mix.bias)
         return self.proj(modulator * self.v(x))
 
-    def _expand(self, scales: Tensor) -> Tensor:
-        """Widen the groups, normalise, activate."""
+    def _see(self, x: Tensor) -> Tensor:
+        """Convolve at all scales, widen the groups, normalise, activate."""
+        kernels = [conv.weight for conv in self.local_convs]
+        biases = [conv.bias for conv in self.local_convs]
         weight, bias = self.expand.weight.flatten(1), self.expand.bias
         norm, groups = self.norm, self.expand.groups
-        if not has_fixed_statistics(norm):
-            hidden = grouped_linear(scales, weight, bias, groups)
-            hidden = norm(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            return F.gelu(hidden)
-        # With fixed statistics the norm is part of the matrices.
-        weight, bias = fold_batch_norm(weight, bias, norm)
-        return grouped_linear(scales, weight, bias, groups, with_gelu=True)
+        is_fixed = has_fixed_statistics(norm)
+        if is_fixed:
+            # With fixed statistics the norm is part of the matrices.
+            weight, bias = fold_batch_norm(weight, bias, norm)
+            if self._is_in_one(x, *kernels, *biases, weight, bias):
+                return mixed_expansion(
+                    x, kernels, biases, weight, bias, self.impl
+                )
+        scales = mixed_convolution(x, kernels, biases, self.impl)
+        hidden = grouped_linear(scales, weight, bias, groups, is_fixed)
+        if is_fixed:
+            return hidden
+        hidden = norm(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return F.gelu(hidden)
+
+    def _is_in_one(self, *tensors: Tensor) -> bool:
+        """Whether one operation has all of it by the name ``impl``.
+
+        Kernels that do it in one go are for inference.
+        """
+        return not asks_for_gradient(*tensors) and all(
+            where_it_exists(operation, self.impl) == self.impl
+            for operation in ('mixed_convolution', 'mixed_expansion')
+        )
 
     def extra_repr(self) -> str:
         """Show in a printed model what its sub-modules do not."""

@@ -3,7 +3,7 @@
 from .attention import attention
 from .cluster_attention import cluster_attention
 from .clustering import balanced_clusters, cluster_sizes
-from .compiling import sizes_vary
+from .compiling import asks_for_gradient, sizes_vary
 from .contrastive import contrastive_loss
 from .convolution import depthwise_convolution, grouped_linear
 from .cross_shaped_attention import cross_shaped_attention
@@ -21,6 +21,7 @@ from .implementations import (
 from .kernel import kernel_attention, orthogonal_projection
 from .linear import linear
 from .mixed_convolution import mixed_convolution
+from .mixed_expansion import mixed_expansion
 from .perceptron import perceptron
 from .relative_position import (
     relative_position_bias,
@@ -41,6 +42,7 @@ from .windows import (
 
 __all__ = [
     'Implementation',
+    'asks_for_gradient',
     'attention',
     'balanced_clusters',
     'choose_implementation',
@@ -58,6 +60,7 @@ __all__ = [
     'list_implementations',
     'merge_windows',
     'mixed_convolution',
+    'mixed_expansion',
     'orthogonal_projection',
     'pad_map',
     'padded_size',

@@ -1,4 +1,7 @@
-"""Who else has a hand in the code: a compiler, a transform, autocast."""
+"""Who else has a hand in the code.
+
+A compiler, a transform, autocast, autograd.
+"""
 
 import torch
 
@@ -8,6 +11,7 @@ except ImportError:  # torch before 2.3
     from torch._dynamo import is_compiling
 
 __all__ = [
+    'asks_for_gradient',
     'is_autocast_on_cpu',
     'is_compiling',
     'is_transforming',
@@ -30,6 +34,13 @@ def sizes_vary(x: torch.Tensor) -> bool:
     from torch.fx.experimental.symbolic_shapes import has_static_value
 
     return not all([has_static_value(side) for side in x.shape[1:]])
+
+
+def asks_for_gradient(*tensors: torch.Tensor | None) -> bool:
+    """Whether autograd records what becomes of one of them."""
+    return torch.is_grad_enabled() and any(
+        x is not None and x.requires_grad for x in tensors
+    )
 
 
 def is_autocast_on_cpu() -> bool:

@@ -11,7 +11,12 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn import Parameter
 
-from .compiling import is_autocast_on_cpu, is_compiling, is_transforming
+from .compiling import (
+    asks_for_gradient,
+    is_autocast_on_cpu,
+    is_compiling,
+    is_transforming,
+)
 from .implementations import (
     Reason,
     choose_implementation,
@@ -119,7 +124,7 @@ def _onednn(
     x: Tensor, weight: Tensor, bias: Tensor | None, with_gelu: bool
 ) -> Tensor:
     inputs = (x, weight) if bias is None else (x, weight, bias)
-    if torch.is_grad_enabled() and any(i.requires_grad for i in inputs):
+    if asks_for_gradient(*inputs):
         out = _Linear.apply(x, weight, bias)
         return F.gelu(out) if with_gelu else out
     return multiply(x, weight, bias, with_gelu)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from .compiling import asks_for_gradient
 from .convolution import (
     add_skip,
     convolution_gradients,
@@ -126,9 +127,7 @@ def _refuse(
 )
 def _onednn(x: Tensor, *parameters: Tensor | None) -> Tensor:
     inputs = (x, *parameters)
-    if torch.is_grad_enabled() and any(
-        i is not None and i.requires_grad for i in inputs
-    ):
+    if asks_for_gradient(*inputs):
         return _Perceptron.apply(*inputs)
     weight1, _, weight2, _, kernels, _ = parameters
     parts, size = _to_cut(x, weight1, kernels)

@@ -22,6 +22,8 @@ def test_all_that_can_run_is_measured(measured):
         assert ('mixed_convolution', 'reference', mode) in found
     assert ('balanced_clusters', 'reference', 'forward') in found
     assert ('balanced_clusters', 'reference', 'training') not in found
+    assert ('mixed_expansion', 'parts', 'forward') in found
+    assert ('mixed_expansion', 'parts', 'training') not in found
     if not any(impl == 'triton' for _, impl, _ in found):
         assert any(
             line.startswith('left out: window_attention cannot run')

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmattn.attentions import ScaleAwareModulation
+from mmattn.ops import watch_choices
 
 
 def test_heads_have_kernels_of_growing_size():
@@ -40,6 +41,32 @@ def test_values_are_multiplied_by_the_modulator(training):
     torch.testing.assert_close(
         modulator(layer, x), want.permute(0, 2, 3, 1), rtol=1e-12, atol=1e-12
     )
+
+
+def chosen_by(layer, x):
+    """Which operations run in the layer, and which implementations."""
+    chosen = {}
+    with watch_choices(lambda row: chosen.update({row.operation: row.name})):
+        out = layer(x)
+    return chosen, out
+
+
+@pytest.mark.parametrize('impl, row', [('auto', 'parts'), ('reference',) * 2])
+def test_inference_is_one_operation(impl, row):
+    layer = ScaleAwareModulation(8, 2, impl=impl).double().eval()
+    x = torch.randn(2, 5, 6, 8).double()
+    chosen, want = chosen_by(layer, x)
+    assert 'mixed_expansion' not in chosen  # it may have no gradient
+    with torch.no_grad():
+        chosen, out = chosen_by(layer, x)
+    assert chosen['mixed_expansion'] == row
+    torch.testing.assert_close(out, want, rtol=1e-12, atol=1e-12)
+
+
+def test_a_row_of_one_operation_alone_is_no_choice_of_the_layer():
+    layer = ScaleAwareModulation(8, 2, impl='parts').eval()
+    with torch.no_grad(), pytest.raises(ValueError, match="got 'parts'"):
+        layer(torch.randn(2, 5, 6, 8))
 
 
 def test_each_group_sees_every_scale_and_no_other_group():

@@ -17,6 +17,7 @@ from triton.runtime import JITFunction, driver
 from .cluster_attention import cluster_attention
 from .clustering import balanced_clusters
 from .mixed_convolution import mixed_convolution
+from .mixed_expansion import mixed_expansion
 from .window_attention import window_attention
 
 
@@ -157,6 +158,9 @@ def _launch_convolution(dtype: torch.dtype, channels: int) -> None:
     tensors = [x.requires_grad_() for x in (x, taps, bias)]
     out = mixed_convolution(*tensors, sides)
     out.backward(torch.zeros_like(out))
+    matrices = torch.zeros(8 * channels, 4)  # as wide as those of SMT
+    x, taps, bias = (x.detach() for x in tensors)
+    mixed_expansion(x, taps, bias, sides, matrices, matrices[:, 0])
 
 
 _LAUNCHES = (

@@ -131,7 +131,7 @@ def _convolve(
         convolve[B * H * across, h, triton.cdiv(c, tile['BLOCK_C'])](
             *(x, taps.contiguous()),
             taps if bias is None else bias.contiguous(),
-            *(_sides_table(tuple(sides), x.device), out),
+            *(sides_table(tuple(sides), x.device), out),
             *x.stride()[:3],
             *strides,
             *out_strides,
@@ -150,7 +150,7 @@ def _tile(x: Tensor, channels: int) -> dict[str, int]:
 
 
 @cached_per_size
-def _sides_table(sides: tuple[int, ...], device: torch.device) -> Tensor:
+def sides_table(sides: tuple[int, ...], device: torch.device) -> Tensor:
     """Side and first tap of each head, ``(2, h)`` int32."""
     firsts = [sum(s * s for s in sides[:i]) for i in range(len(sides))]
     return torch.tensor((sides, firsts), dtype=torch.int32, device=device)

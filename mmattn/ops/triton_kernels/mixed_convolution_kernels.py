@@ -16,6 +16,45 @@ _SIZES = ('height', 'width')
 _SIZES_WEIGHTS = (*_SIZES, 'rows', 'share')
 
 
+@triton.jit
+def add_taps(
+    total,  # (W, c), of a piece of a row of the map
+    x,  # of one image, from the first channel of one head
+    taps,  # (T, c)
+    side,
+    first,  # tap of the head
+    row,
+    column,
+    channel,
+    is_channel,
+    x_h,
+    x_w,
+    x_channel,
+    height,
+    width,
+    channels,
+    IS_FLIPPED: tl.constexpr,
+):
+    """Add the convolution of one head."""
+    for i in range(side):
+        y = row + i - side // 2
+        for j in range(side):
+            source = column + j - side // 2
+            inside = (source >= 0) & (source < width)
+            inside &= (y >= 0) & (y < height)
+            mask = inside[:, None] & is_channel[None]
+            place = (y * x_h + source * x_w)[:, None]
+            place += (channel * x_channel)[None]
+            values = tl.load(x + place, mask, 0.0).to(tl.float32)
+            tap = i * side + j
+            if IS_FLIPPED:
+                tap = side * side - 1 - tap
+            tap = (first + tap) * channels + channel
+            weight = tl.load(taps + tap, is_channel, 0.0).to(tl.float32)
+            total += values * weight[None]
+    return total
+
+
 @triton.jit(do_not_specialize=_SIZES)
 def convolve(
     x,  # (B, H, W, *), a head's channels at its strides
@@ -48,29 +87,28 @@ def convolve(
     head = tl.program_id(1)
     channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
     is_channel = channel < channels
-    side = tl.load(sides + head)
-    first = tl.load(sides + heads + head)
-    x += image * x_b + head * x_head
     total = tl.zeros((BLOCK_W, BLOCK_C), tl.float32)
     if HAS_BIAS:
         start = tl.load(bias + head * channels + channel, is_channel, 0.0)
         total += start.to(tl.float32)[None]
-    for i in range(side):
-        y = row + i - side // 2
-        for j in range(side):
-            source = column + j - side // 2
-            inside = (source >= 0) & (source < width)
-            inside &= (y >= 0) & (y < height)
-            mask = inside[:, None] & is_channel[None]
-            place = (y * x_h + source * x_w)[:, None]
-            place += (channel * x_channel)[None]
-            values = tl.load(x + place, mask, 0.0).to(tl.float32)
-            tap = i * side + j
-            if IS_FLIPPED:
-                tap = side * side - 1 - tap
-            tap = (first + tap) * channels + channel
-            weight = tl.load(taps + tap, is_channel, 0.0).to(tl.float32)
-            total += values * weight[None]
+    total = add_taps(
+        total,
+        x + image * x_b + head * x_head,
+        taps,
+        tl.load(sides + head),
+        tl.load(sides + heads + head),
+        row,
+        column,
+        channel,
+        is_channel,
+        x_h,
+        x_w,
+        x_channel,
+        height,
+        width,
+        channels,
+        IS_FLIPPED,
+    )
     out += ((image * height + row) * width) * heads * channels
     out += head * out_head
     place = (column * heads * channels)[:, None]

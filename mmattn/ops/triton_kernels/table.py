@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..compiling import asks_for_gradient
 from ..implementations import register_implementation
 
 # Below the definition, so that 'auto' does not take them: no kernel has been
@@ -173,9 +174,48 @@ def _mixed_convolution(
 ) -> Tensor:
     from .mixed_convolution import mixed_convolution
 
+    return mixed_convolution(*_stacked(x, weights, biases))
+
+
+def _stacked(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """The map, the taps and biases of all heads, and the heads' sides."""
     kind = x.device.type
     if torch.is_autocast_enabled(kind):  # as PyTorch's convolution
         x = x.to(torch.get_autocast_dtype(kind))
     taps = torch.cat([w.flatten(1).mT for w in weights])  # (T, c)
     sides = [w.shape[-1] for w in weights]
-    return mixed_convolution(x, taps, torch.stack(list(biases)), sides)
+    return x, taps, torch.stack(list(biases)), sides
+
+
+def _refuses_expansion(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    *matrices: Tensor,
+) -> str | None:
+    if asks_for_gradient(x, *weights, *biases, *matrices):
+        return 'it is for inference, got tensors that ask for a gradient'
+    return _refuses_tensor(x)
+
+
+@register_implementation(
+    'mixed_expansion',
+    'triton',
+    needs=f'{_NEEDS}; no gradient',
+    priority=_PRIORITY,
+    missing=missing,
+    refuses=_refuses_expansion,
+    any_size=True,
+)
+def _mixed_expansion(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    matrices: Tensor,
+    bias: Tensor,
+) -> Tensor:
+    from .mixed_expansion import mixed_expansion
+
+    return mixed_expansion(*_stacked(x, weights, biases), matrices, bias)

@@ -91,16 +91,36 @@ def check_against_definition(device):
         want = run(call, doubles, weights, 'reference')
         got = run(call, [stride_as(x) for x in tensors], weights, 'triton')
         plain = run(call, tensors, weights, 'reference')
-        for found, defined, exact in zip(got, plain, want):
-            assert found.dtype == defined.dtype
-            assert found.shape == exact.shape
-            if dtype == torch.float32:
-                scale = exact.abs().max().item()
-                torch.testing.assert_close(
-                    found.double(), exact, rtol=0, atol=1e-5 * scale + 1e-7
-                )
-            else:
-                allowed = 2 * root_mean_square(defined - exact) + 1e-6
-                assert root_mean_square(found - exact) <= allowed
+        for results in zip(got, plain, want):
+            compare(*results)
 
     return check
+
+
+@pytest.fixture
+def check_result_against_definition(device):
+    """The same for an operation whose kernels have no gradient."""
+
+    def check(call, tensors, dtype, stride_as=lambda x: x):
+        tensors = [x.to(device, dtype) for x in tensors]
+        compare(
+            call(*map(stride_as, tensors), impl='triton'),
+            call(*tensors, impl='reference'),
+            call(*(x.double() for x in tensors), impl='reference'),
+        )
+
+    return check
+
+
+def compare(found, defined, exact):
+    """A kernel's result, the definition's, and that in float64."""
+    assert found.dtype == defined.dtype
+    assert found.shape == exact.shape
+    if found.dtype == torch.float32:
+        scale = exact.abs().max().item()
+        torch.testing.assert_close(
+            found.double(), exact, rtol=0, atol=1e-5 * scale + 1e-7
+        )
+    else:
+        allowed = 2 * root_mean_square(defined - exact) + 1e-6
+        assert root_mean_square(found - exact) <= allowed

@@ -28,6 +28,7 @@ def compile_operations(capability, dtype, channels):
         'attend_windows',
         'attend_windows_backward',
         'convolve',
+        'convolve_expand',
         'convolve_weights',
         'sort_groups',
     }

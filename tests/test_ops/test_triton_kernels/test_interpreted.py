@@ -17,6 +17,7 @@ MODULES = (
     'test_cluster_attention',
     'test_clustering',
     'test_mixed_convolution',
+    'test_mixed_expansion',
     'test_window_attention',
 )
 

@@ -7,6 +7,7 @@ from mmattn.ops import (
     balanced_clusters,
     cluster_attention,
     mixed_convolution,
+    mixed_expansion,
     window_attention,
 )
 
@@ -75,3 +76,22 @@ def test_mixed_convolution(check_against_definition, dtype, B, H, W, h):
         return mixed_convolution(x, parameters[:4], parameters[4:], impl)
 
     check_against_definition(call, tensors, dtype)
+
+
+@MAPS
+@DTYPES
+def test_mixed_expansion(check_result_against_definition, dtype, B, H, W, h):
+    sides, c = (3, 5, 7, 9), 8 * h
+    tensors = [
+        torch.randn(B, H, W, 4 * c),
+        *(torch.randn(c, 1, side, side) / side for side in sides),
+        *(torch.randn(c) for _ in sides),
+        torch.randn(8 * c, 4),
+        torch.randn(8 * c),
+    ]
+
+    def call(x, *parameters, impl):
+        kernels = parameters[:4], parameters[4:8]
+        return mixed_expansion(x, *kernels, *parameters[8:], impl)
+
+    check_result_against_definition(call, tensors, dtype)

@@ -36,6 +36,7 @@ def test_auto_never_takes_a_kernel_that_was_not_measured():
         'balanced_clusters',
         'cluster_attention',
         'mixed_convolution',
+        'mixed_expansion',
         'window_attention',
     }
     assert 'triton' not in best.values()

@@ -1,0 +1,96 @@
+"""What follows the convolutions at several scales: groups, widened.
+
+Axes: B batch, H W rows and columns of the map, C = h * c channels, h heads,
+c channels of a head, which are groups of h afterwards, e channels of a
+widened group, s_i side of the kernels of head i.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from .convolution import grouped_linear
+from .implementations import choose_implementation, register_implementation
+from .mixed_convolution import mixed_convolution
+
+
+def mixed_expansion(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    matrices: Tensor,
+    bias: Tensor,
+    impl: str = 'auto',
+) -> Tensor:
+    """Convolve each head at its own scale, widen each group, activate.
+
+    Source: SMT, https://arxiv.org/abs/2307.08579, section 3.1, multi-head
+    mixed convolution and the scale-aware aggregation up to its activation,
+    with the batch normalisation folded into the matrices. It is
+    :func:`mixed_convolution`, then :func:`grouped_linear` with a GELU.
+
+    Args:
+        x: ``(B, H, W, C)``.
+        weights: Kernels of each head, ``(c, 1, s_i, s_i)`` with odd ``s_i``.
+        biases: Bias of each head, ``(c, )``.
+        matrices: Of each group, one after the other, ``(c * e, h)``.
+        bias: ``(c * e, )``.
+        impl: ``'reference'``, ``'parts'`` (the two operations, each as
+            ``'auto'`` chooses), another registered name, or ``'auto'``.
+            Defaults to ``'auto'``.
+
+    Returns:
+        ``(B, H, W, c * e)``.
+
+    Raises:
+        ValueError: If kernels or matrices do not fit the channels, or kernels
+            have even sides.
+    """
+    _check(x, weights, matrices, bias)
+    args = (x, weights, biases, matrices, bias)
+    row = choose_implementation('mixed_expansion', impl, *args)
+    return row.function(*args)
+
+
+def _check(
+    x: Tensor, weights: Sequence[Tensor], matrices: Tensor, bias: Tensor
+) -> None:
+    """The rest is checked by the convolution."""
+    h = max(len(weights), 1)
+    c = max(x.shape[-1] // h, 1)
+    fits = matrices.ndim == 2 and matrices.shape[1] == h
+    if not fits or len(matrices) % c or bias.shape != matrices.shape[:1]:
+        raise ValueError(
+            'mixed_expansion expects for x (B, H, W, heads * c) matrices '
+            '(c * e, heads) and a bias (c * e,), got '
+            f'{tuple(x.shape)}, {tuple(matrices.shape)} and '
+            f'{tuple(bias.shape)} with {len(weights)} heads'
+        )
+
+
+@register_implementation('mixed_expansion', 'reference')
+def _reference(*args) -> Tensor:
+    return _in_parts(*args, impl='reference')
+
+
+@register_implementation(
+    'mixed_expansion',
+    'parts',
+    needs='what mixed_convolution and grouped_linear take',
+    priority=10,
+)
+def _parts(*args) -> Tensor:
+    return _in_parts(*args, impl='auto')
+
+
+def _in_parts(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    matrices: Tensor,
+    bias: Tensor,
+    impl: str,
+) -> Tensor:
+    scales = mixed_convolution(x, weights, biases, impl)  # (B, H, W, C)
+    groups = x.shape[-1] // len(weights)
+    return grouped_linear(scales, matrices, bias, groups, True, impl)

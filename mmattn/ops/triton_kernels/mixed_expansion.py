@@ -1,0 +1,82 @@
+"""Custom operator of the convolutions, the groups' matrices and the GELU.
+
+Axes: B images, H W rows and columns of the map, h heads, c channels of a head,
+which are groups of h channels afterwards, e channels of a widened group, T
+taps of all heads.
+"""
+
+import torch
+import triton
+from torch import Tensor
+
+from .device_functions import on_device_of, with_unit_stride
+from .mixed_convolution import sides_table
+from .mixed_expansion_kernels import convolve_expand
+
+_COLUMNS = 32  # most of a tile
+# Most numbers of a tile of results, for a program to hold them in registers.
+_VALUES = 4096
+
+
+@torch.library.custom_op(
+    'mmattn::mixed_expansion',
+    mutates_args=(),
+    schema='(Tensor x, Tensor taps, Tensor bias, SymInt[] sides, '
+    'Tensor matrices, Tensor matrix_bias) -> Tensor',
+)
+def mixed_expansion(
+    x: Tensor,
+    taps: Tensor,
+    bias: Tensor,
+    sides: list[int],
+    matrices: Tensor,
+    matrix_bias: Tensor,
+) -> Tensor:
+    """Compute what ``mmattn.ops.mixed_expansion`` defines, without gradients.
+
+    Args:
+        x: ``(B, H, W, h * c)``.
+        taps: Kernels of all heads, one after the other, ``(T, c)``, each in
+            raster order.
+        bias: ``(h, c)``.
+        sides: Side of each head.
+        matrices: ``(c * e, h)``.
+        matrix_bias: ``(c * e, )``.
+
+    Returns:
+        ``(B, H, W, c * e)``.
+    """
+    h, c = bias.shape
+    e = len(matrices) // c
+    x, out = with_unit_stride(x), _empty_result(x, taps, bias, sides, matrices)
+    tile = _tile(x, c, e)
+    B, H, W, _ = x.shape
+    across = triton.cdiv(W, tile['BLOCK_W'])
+    if not out.numel():
+        return out
+    with on_device_of(x):
+        convolve_expand[B * H * across, triton.cdiv(c, tile['BLOCK_C'])](
+            *(x, taps.contiguous(), bias.contiguous()),
+            sides_table(tuple(sides), x.device),
+            *(matrices.contiguous(), matrix_bias.contiguous(), out),
+            *x.stride()[:3],
+            *(H, W, h, c, e),
+            **tile,
+        )
+    return out
+
+
+@mixed_expansion.register_fake
+def _empty_result(x, taps, bias, sides, matrices, *options):
+    return x.new_empty(*x.shape[:-1], len(matrices))
+
+
+def _tile(x: Tensor, groups: int, wide: int) -> dict[str, int]:
+    columns = min(triton.next_power_of_2(x.shape[2]), _COLUMNS)
+    wide = triton.next_power_of_2(wide)
+    most = max(_VALUES // (columns * wide), 1)
+    return {
+        'BLOCK_W': columns,
+        'BLOCK_C': min(triton.next_power_of_2(groups), most),
+        'BLOCK_E': wide,
+    }
