@@ -189,7 +189,6 @@ def _cases(
     )
     tokens = qkv.flatten(1, 2)
     q = tokens[..., :C].unflatten(-1, (num_heads, -1)).transpose(1, 2)
-    q = q.flatten(0, 1)  # (B * h, N, d)
     yield _Case(
         'balanced_clusters',
         lambda q, impl: balanced_clusters(q, impl=impl),
@@ -197,8 +196,7 @@ def _cases(
         shape,
         ('forward',),
     )
-    order = balanced_clusters(q, impl='reference')
-    order = order.unflatten(0, (batch, num_heads))
+    order = balanced_clusters(q, impl='reference')  # (B, h, N)
     yield _Case(
         'cluster_attention',
         lambda tokens, impl: cluster_attention(

@@ -124,13 +124,13 @@ class FeatureSpaceAttention(BaseModule):
         parts = 1 if self.with_shared_clusters else self.num_heads
         q = q.unflatten(-1, (parts, -1)).transpose(1, 2)  # (B, parts, N, *)
         order = balanced_clusters(
-            q.flatten(0, 1),
+            q,
             self.cluster_size,
             self.iterations,
             self.temperature,
             where_it_exists('balanced_clusters', self.impl),
         )
-        return order.unflatten(0, (-1, parts)).expand(-1, self.num_heads, -1)
+        return order.expand(-1, self.num_heads, -1)
 
     def extra_repr(self) -> str:
         """Show in a printed model what its sub-modules do not."""

@@ -10,7 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compiling import sizes_vary
-from .implementations import choose_implementation, register_implementation
+from .cpu_kernels import NEEDS, call, refuse_cpp, why_no_compiler
+from .implementations import (
+    Reason,
+    choose_implementation,
+    register_implementation,
+)
 from .operators import define_operator
 from .size_cache import cached_per_size
 
@@ -69,7 +74,8 @@ def balanced_clusters(
     ascending, by ``(1 + s_0) / (1 + s_1)`` and cut in the middle.
 
     Args:
-        features: ``(G, N, d)``, of any scale.
+        features: ``(G, N, d)``, or ``(B, h, N, d)`` for ``B * h`` problems;
+            of any scale. A view of any strides is read where it lies.
         cluster_size: Tokens that a cluster holds at least, see
             :func:`cluster_sizes`. Defaults to 49.
         iterations: Refinements of the centroids. Defaults to 2.
@@ -78,18 +84,20 @@ def balanced_clusters(
             Defaults to ``'auto'``.
 
     Returns:
-        ``(G, N)`` int64, a permutation of the tokens in each row: cluster
-        after cluster, with the sizes of :func:`cluster_sizes`. No gradient
-        flows; the scores are computed in float32 or wider.
+        ``(G, N)`` or ``(B, h, N)`` int64, a permutation of the tokens in
+        each row: cluster after cluster, with the sizes of
+        :func:`cluster_sizes`. No gradient flows; the scores are computed in
+        float32 or wider.
 
     Raises:
-        ValueError: If ``features`` does not have three axes or
+        ValueError: If ``features`` does not have three or four axes or
             ``cluster_size`` is below 1.
     """
-    if features.ndim != 3 or cluster_size < 1:
+    if features.ndim not in (3, 4) or cluster_size < 1:
         raise ValueError(
-            'balanced_clusters expects features (G, N, d) and cluster_size '
-            f'>= 1, got {tuple(features.shape)} and {cluster_size=}'
+            'balanced_clusters expects features (G, N, d) or (B, h, N, d) '
+            f'and cluster_size >= 1, got {tuple(features.shape)} and '
+            f'{cluster_size=}'
         )
     args = (features, cluster_size, iterations, temperature)
     row = choose_implementation('balanced_clusters', impl, *args)
@@ -100,7 +108,7 @@ def balanced_clusters(
 
 
 def _empty_order(features: Tensor, *args) -> Tensor:
-    return features.new_empty(features.shape[:2], dtype=torch.int64)
+    return features.new_empty(features.shape[:-1], dtype=torch.int64)
 
 
 _for_any_size = define_operator(
@@ -116,12 +124,14 @@ _for_any_size = define_operator(
 def _reference(
     features: Tensor, cluster_size: int, iterations: int, temperature: float
 ) -> Tensor:
+    shape = features.shape[:-1]
+    features = features.flatten(0, -3)
     G, N, _ = features.shape
     order = torch.arange(N, device=features.device).expand(G, N)
     target = len(cluster_sizes(N, cluster_size))
     if target == 1:
-        return order
-    features = features.to(torch.promote_types(features.dtype, torch.float32))
+        return order.view(shape)
+    features = _widened(features)
     # Directions alone count; at this scale no square over- or underflows.
     peak = features.abs().amax(dim=(1, 2), keepdim=True)
     features = features / peak.clamp(min=torch.finfo(features.dtype).tiny)
@@ -133,12 +143,16 @@ def _reference(
         order = order.gather(1, step)
         num_groups *= 2
         if num_groups == target:
-            return order
+            return order.view(shape)
         lengths = lengths.gather(1, step)
         # Rows of a matrix are copied fastest.
         step = step + N * torch.arange(G, device=step.device)[:, None]
         units = units.flatten(0, 1).index_select(0, step.flatten())
         units = units.view_as(features)
+
+
+def _widened(features: Tensor) -> Tensor:
+    return features.to(torch.promote_types(features.dtype, torch.float32))
 
 
 def _bisect(
@@ -223,3 +237,38 @@ def group_slots(
     group = torch.repeat_interleave(num_places, output_size=sum(sizes))
     slots = torch.arange(sum(sizes), device=device) - starts[group] + m * group
     return places, held, slots
+
+
+def _refuse_cpp(features: Tensor, *args) -> Reason:
+    narrow = features.dtype in (torch.bfloat16, torch.float16)
+    return refuse_cpp(features[:0].float() if narrow else features)
+
+
+@register_implementation(
+    'balanced_clusters',
+    'cpp',
+    needs=NEEDS,
+    priority=20,
+    missing=why_no_compiler,
+    refuses=_refuse_cpp,
+)
+def _cpp(
+    features: Tensor, cluster_size: int, iterations: int, temperature: float
+) -> Tensor:
+    features = _widened(features)
+    shape = features.shape[:-1]
+    order = features.new_empty(shape, dtype=torch.int64)
+    features = features if features.ndim == 4 else features[None]
+    levels = len(cluster_sizes(shape[-1], cluster_size)).bit_length() - 1
+    call(
+        'balanced_clusters',
+        features,
+        order,
+        *features.shape,
+        *features.stride(),
+        levels,
+        iterations,
+        float(temperature),
+        torch.get_num_threads(),
+    )
+    return order

@@ -5,7 +5,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmattn.ops import balanced_clusters, cluster_sizes
+from mmattn.ops import (
+    balanced_clusters,
+    cluster_sizes,
+    clustering,
+    forced_implementations,
+)
+from mmattn.ops.cpu_kernels import why_no_compiler
+
+
+@pytest.fixture(autouse=True, scope='module', params=['reference', 'cpp'])
+def implementation(request):
+    """Each test is one of both."""
+    if request.param == 'cpp' and why_no_compiler():
+        pytest.skip(why_no_compiler())
+    with forced_implementations({'balanced_clusters': request.param}):
+        yield request.param
 
 
 def unit(vector):
@@ -200,9 +215,8 @@ def test_overflown_features_spoil_no_other_problem(value):
     features = torch.randn(3, 107, 4)
     want = balanced_clusters(features, 8)
     features[1, 50] = value
-    order = balanced_clusters(features, 8)
-    assert is_permutation(order)
-    assert torch.equal(order[[0, 2]], want[[0, 2]])
+    want[1] = torch.arange(107)
+    assert torch.equal(balanced_clusters(features, 8), want)
 
 
 def test_strided_features():
@@ -214,16 +228,77 @@ def test_strided_features():
     )
 
 
+def heads_of(qkv, num_heads):
+    """Queries ``(B, h, N, d)``, a view."""
+    q = qkv.chunk(3, dim=-1)[0].unflatten(-1, (num_heads, -1))
+    return q.transpose(1, 2)
+
+
+@pytest.mark.parametrize('N', [9, 107])
+def test_heads_of_images(N):
+    q = heads_of(torch.randn(2, N, 3 * 3 * 5, dtype=torch.float64), 3)
+    order = balanced_clusters(q, 8)
+    assert order.shape == (2, 3, N)
+    assert torch.equal(
+        order.flatten(0, 1), balanced_clusters(q.flatten(0, 1), 8)
+    )
+
+
+def test_kernel_reads_heads_where_they_lie(implementation, monkeypatch):
+    read = []
+
+    def spy(name, features, *args):
+        read.append(features.data_ptr())
+        real(name, features, *args)
+
+    real = clustering.call
+    monkeypatch.setattr(clustering, 'call', spy)
+    q = heads_of(torch.randn(2, 107, 3 * 3 * 5), 3)
+    balanced_clusters(q, 8)
+    assert read == ([q.data_ptr()] if implementation == 'cpp' else [])
+
+
+@pytest.mark.parametrize('d', [2, 8, 24, 33, 200])
+def test_only_rounding_parts_float32_from_the_definition(d):
+    features = torch.randn(3, 1003, d)
+    want = balanced_clusters(features.double(), impl='reference')
+    found = balanced_clusters(features)
+    assert is_permutation(found)
+    assert (found == want).double().mean() > 0.99
+    assert torch.equal(balanced_clusters(features.double()), want)
+
+
+def test_short_tokens_beside_long_ones():
+    powers = torch.empty(3, 300, 1).uniform_(-36, -25)
+    features = torch.randn(3, 300, 8) * 10**powers
+    want = balanced_clusters(features.double(), impl='reference')
+    assert (balanced_clusters(features) == want).double().mean() > 0.99
+
+
+def test_number_of_threads_does_not_matter():
+    features = torch.randn(5, 300, 16)
+    before = torch.get_num_threads()
+    orders = []
+    try:
+        for threads in (1, 2, 7):
+            torch.set_num_threads(threads)
+            orders.append(balanced_clusters(features))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(orders[0], orders[1])
+    assert torch.equal(orders[0], orders[2])
+
+
 @pytest.mark.parametrize(
     'shape, cluster_size',
-    [((5, 4), 49), ((1, 2, 5, 4), 49), ((1, 5, 4), 0), ((1, 5, 4), -3)],
+    [((5, 4), 49), ((1, 1, 2, 5, 4), 49), ((1, 5, 4), 0), ((1, 5, 4), -3)],
 )
 def test_wrong_arguments(shape, cluster_size):
     with pytest.raises(ValueError) as error:
         balanced_clusters(torch.zeros(shape), cluster_size)
     assert str(error.value) == (
-        'balanced_clusters expects features (G, N, d) and cluster_size >= 1, '
-        f'got {shape} and cluster_size={cluster_size}'
+        'balanced_clusters expects features (G, N, d) or (B, h, N, d) and '
+        f'cluster_size >= 1, got {shape} and cluster_size={cluster_size}'
     )
 
 

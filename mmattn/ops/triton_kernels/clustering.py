@@ -32,14 +32,16 @@ def balanced_clusters(
     tokens whose ratios differ by no more than float32 rounds.
 
     Args:
-        features: ``(G, N, d)``.
+        features: ``(G, N, d)`` or ``(B, h, N, d)``.
         cluster_size: Tokens that a cluster holds at least.
         iterations: Refinements of the centroids.
         temperature: Sharpness of the assignment to the centroids.
 
     Returns:
-        ``(G, N)`` int64.
+        ``(G, N)`` or ``(B, h, N)`` int64.
     """
+    shape = features.shape[:-1]
+    features = features.flatten(0, -3)
     G, N, d = features.shape
     sizes = clustering.cluster_sizes(N, cluster_size)
     levels = len(sizes).bit_length() - 1
@@ -54,7 +56,7 @@ def balanced_clusters(
         impl='reference',
     ).contiguous()
     if level == levels or not features.numel():
-        return order
+        return order.view(shape)
     features = with_unit_stride(features)
     peaks = torch.linalg.vector_norm(
         features, torch.inf, dim=(1, 2), dtype=torch.float32
@@ -75,9 +77,9 @@ def balanced_clusters(
                 num_warps=8 if BLOCK > 1024 else 4,
             )
             order, sorted_order = sorted_order, order
-    return order
+    return order.view(shape)
 
 
 @balanced_clusters.register_fake
 def _(features, cluster_size, iterations, temperature):
-    return features.new_empty(features.shape[:2], dtype=torch.int64)
+    return features.new_empty(features.shape[:-1], dtype=torch.int64)

@@ -38,6 +38,7 @@ def test_options(device):
 def test_strides(device):
     features = torch.randn(9, 8, 2).permute(2, 0, 1)
     check_order(device, features, 4)
+    check_order(device, features[:, None], 4)
 
 
 @pytest.mark.parametrize('scale', [0.0, 1e-30, 1e30])

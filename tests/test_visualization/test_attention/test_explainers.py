@@ -199,7 +199,7 @@ def test_clusters_are_those_of_the_forward_pass(x, monkeypatch):
     real = feature_space_attention.balanced_clusters
     monkeypatch.setattr(feature_space_attention, 'balanced_clusters', spy)
     layer(x)
-    (order,) = orders  # (h, N)
+    ((order,),) = orders  # (h, N)
     clusters, _ = explain(layer, (x,), TOKENS)
     assert isinstance(clusters, Clusters)
     sizes = cluster_sizes(126, 7)
