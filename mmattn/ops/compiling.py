@@ -3,7 +3,10 @@
 A compiler, a transform, autocast, autograd.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
+from torch import Tensor
 
 try:
     from torch.compiler import is_compiling
@@ -12,6 +15,7 @@ except ImportError:  # torch before 2.3
 
 __all__ = [
     'asks_for_gradient',
+    'differentiable_gradients',
     'is_autocast_on_cpu',
     'is_compiling',
     'is_transforming',
@@ -75,3 +79,27 @@ def refuse_create_graph(impl: str) -> None:
             "got create_graph=True; force 'reference', see "
             'mmattn.ops.force_implementation'
         )
+
+
+def differentiable_gradients(
+    function: Callable[..., Tensor],
+    inputs: Sequence[Tensor | None],
+    grad: Tensor,
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients that have gradients, for a backward pass with create_graph.
+
+    Args:
+        function: Computes by operations of PyTorch what was computed faster.
+        inputs: What it takes.
+        grad: Gradient of its result.
+        needed: Of which of the inputs gradients are asked for.
+
+    Returns:
+        Of each input, or None.
+    """
+    wanted = [x for x, need in zip(inputs, needed) if need]
+    found = iter(
+        torch.autograd.grad(function(*inputs), wanted, grad, create_graph=True)
+    )
+    return tuple(next(found) if need else None for need in needed)

@@ -11,6 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compiling import is_compiling
+from .cpu_kernels import NEEDS as CPP_NEEDS
+from .cpu_kernels import why_no_compiler
+from .cpu_kernels.convolution import (
+    convolution,
+    convolution_back,
+    convolve_heads,
+    gelu_back,
+    refuse_convolution,
+)
 from .implementations import (
     Reason,
     choose_implementation,
@@ -35,9 +44,9 @@ def depthwise_convolution(
         bias: ``(C, )``. Defaults to None, no bias.
         with_skip: Add ``x`` to the result. Defaults to False.
         with_gelu: Apply the GELU to the sum. Defaults to False.
-        impl: ``'reference'``, ``'onednn'`` (as one call of that library where
-            no gradient is asked for), another registered name, or ``'auto'``.
-            Defaults to ``'auto'``.
+        impl: ``'reference'``, ``'cpp'`` (one kernel), ``'onednn'`` (one call
+            of that library where no gradient is asked for), another
+            registered name, or ``'auto'``. Defaults to ``'auto'``.
 
     Returns:
         ``(B, H, W, C)``.
@@ -47,8 +56,8 @@ def depthwise_convolution(
     return row.function(*args)
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """:func:`depthwise_convolution` as PyTorch has it, without more."""
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """As PyTorch has it, without more."""
     out = F.conv2d(
         x.permute(0, 3, 1, 2),
         weight,
@@ -67,9 +76,36 @@ def _reference(
     with_skip: bool,
     with_gelu: bool,
 ) -> Tensor:
-    out = convolve(x, weight, bias)
+    out = _convolve(x, weight, bias)
     out = x + out if with_skip else out
     return F.gelu(out) if with_gelu else out
+
+
+def _refuse_cpp(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *args
+) -> Reason:
+    return refuse_convolution(x, weight, bias)
+
+
+@register_implementation(
+    'depthwise_convolution',
+    'cpp',
+    needs=CPP_NEEDS,
+    priority=30,
+    missing=why_no_compiler,
+    refuses=_refuse_cpp,
+)
+def _cpp(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    with_skip: bool,
+    with_gelu: bool,
+) -> Tensor:
+    def define(*inputs: Tensor | None) -> Tensor:
+        return _reference(*inputs, with_skip, with_gelu)
+
+    return convolve_heads(x, [weight], [bias], define, with_skip, with_gelu)
 
 
 @register_implementation(
@@ -88,9 +124,9 @@ def _onednn(
     with_gelu: bool,
 ) -> Tensor:
     if with_skip:
-        weight = add_skip(weight)
+        weight = _add_skip(weight)
     if not with_gelu or torch.is_grad_enabled():
-        out = convolve(x, weight, bias)
+        out = _convolve(x, weight, bias)
         return F.gelu(out) if with_gelu else out
     out = torch.ops.mkldnn._convolution_pointwise(
         x.permute(0, 3, 1, 2),
@@ -108,7 +144,7 @@ def _onednn(
     return out.permute(0, 2, 3, 1)
 
 
-def add_skip(weight: Tensor) -> Tensor:
+def _add_skip(weight: Tensor) -> Tensor:
     """Kernels that also add what they are applied to."""
     side = weight.shape[-1]
     skip = weight.new_zeros(side, side)
@@ -116,24 +152,65 @@ def add_skip(weight: Tensor) -> Tensor:
     return weight + skip
 
 
-def convolution_gradients(
-    x: Tensor, weight: Tensor, grad: Tensor, needed: Sequence[bool]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of :func:`convolve`, without gradients themselves.
+def convolve_and_activate(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Convolve, add ``x`` and apply the GELU, without gradients.
 
     Args:
-        x: ``(B, H, W, C)``.
-        weight: Kernels, ``(C, 1, s, s)``.
-        grad: Gradient of the result, ``(B, H, W, C)``.
-        needed: Which of the three to compute.
+        x: ``(B, H, W, C)``; without a convolution, ``(*, C)``.
+        weight: Kernels, ``(C, 1, s, s)``, or None for no convolution.
+        bias: ``(C, )``, or None for no bias.
 
     Returns:
-        Of ``x``, of the kernels and of the bias, each None if not needed.
+        What the GELU is applied to, and its result.
     """
+    if weight is None:
+        return x, F.gelu(x)
+    if refuse_convolution(x, weight, bias) is None:
+        return convolution(x, [weight], [bias], True, True, True)
+    sums = _convolve(x, _add_skip(weight), bias)
+    return sums, F.gelu(sums)
+
+
+def gradients_through_gelu(
+    x: Tensor,
+    weight: Tensor | None,
+    sums: Tensor,
+    grad: Tensor,
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of :func:`convolve_and_activate`, and its result again.
+
+    Args:
+        x: As it was.
+        weight: As it was.
+        sums: What the GELU was applied to.
+        grad: Gradient of the result.
+        needed: Which gradients to compute.
+
+    Returns:
+        The result, and the gradients of ``x``, of the kernels and of the
+        bias, each None if not needed.
+    """
+    refused = refuse_convolution(sums, grad, weight) is not None
+    if weight is not None and not refused:
+        active = torch.empty_like(sums)
+        grad_x, (grad_weight,), (grad_bias,) = convolution_back(
+            x, [weight], True, grad, needed, sums, active
+        )
+        return active, grad_x, grad_weight, grad_bias
+    if refused:
+        active = F.gelu(sums)
+        grad = torch.ops.aten.gelu_backward(grad, sums)
+    else:
+        active, grad = gelu_back(sums, grad)
+    if weight is None:
+        return active, grad, None, None
     grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad.permute(0, 3, 1, 2),
         x.permute(0, 3, 1, 2),
-        weight,
+        _add_skip(weight),
         [len(weight)],
         [1, 1],
         [weight.shape[-1] // 2] * 2,
@@ -145,7 +222,7 @@ def convolution_gradients(
     )
     if grad_x is not None:
         grad_x = grad_x.permute(0, 2, 3, 1)
-    return grad_x, grad_weight, grad_bias
+    return active, grad_x, grad_weight, grad_bias
 
 
 def grouped_linear(

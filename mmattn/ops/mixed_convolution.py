@@ -10,7 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .implementations import choose_implementation, register_implementation
+from .cpu_kernels import NEEDS, why_no_compiler
+from .cpu_kernels.convolution import convolve_heads, refuse_convolution
+from .implementations import (
+    Reason,
+    choose_implementation,
+    register_implementation,
+)
 
 
 def mixed_convolution(
@@ -32,8 +38,8 @@ def mixed_convolution(
         x: ``(B, H, W, C)``.
         weights: Kernels of each head, ``(c, 1, s_i, s_i)`` with odd ``s_i``.
         biases: Bias of each head, ``(c, )``.
-        impl: ``'reference'``, another registered name, or ``'auto'``.
-            Defaults to ``'auto'``.
+        impl: ``'reference'``, ``'cpp'`` (one kernel for all heads), another
+            registered name, or ``'auto'``. Defaults to ``'auto'``.
 
     Returns:
         ``(B, H, W, C)``, regrouped.
@@ -76,3 +82,28 @@ def _reference(
     ]
     outs = [out.permute(0, 2, 3, 1) for out in outs]  # (B, H, W, c)
     return torch.stack(outs, dim=-1).flatten(-2)
+
+
+def _refuse(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> Reason:
+    return refuse_convolution(x, *weights, *biases)
+
+
+@register_implementation(
+    'mixed_convolution',
+    'cpp',
+    needs=NEEDS,
+    priority=30,
+    missing=why_no_compiler,
+    refuses=_refuse,
+)
+def _cpp(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> Tensor:
+    h = len(weights)
+
+    def define(x: Tensor, *parameters: Tensor) -> Tensor:
+        return _reference(x, parameters[:h], parameters[h:])
+
+    return convolve_heads(x, weights, biases, define)

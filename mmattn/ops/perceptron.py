@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .compiling import asks_for_gradient
+from .compiling import asks_for_gradient, differentiable_gradients
 from .convolution import (
-    add_skip,
-    convolution_gradients,
-    convolve,
+    convolve_and_activate,
     depthwise_convolution,
+    gradients_through_gelu,
 )
 from .implementations import (
     Reason,
@@ -167,11 +166,10 @@ class _Perceptron(torch.autograd.Function):
         out = x.new_empty(*parts.shape[:-1], len(weight2))
         kept = []  # the inputs of the convolution and of the GELU, by piece
         for x_i, out_i in zip(parts.split(size), out.split(size)):
-            mixed = hidden = multiply(x_i, weight1, bias1)
-            if kernels is not None:
-                mixed = convolve(hidden, add_skip(kernels), kernel_bias)
+            hidden = multiply(x_i, weight1, bias1)
+            mixed, active = convolve_and_activate(hidden, kernels, kernel_bias)
             kept += (hidden, mixed)
-            out_i.copy_(multiply(F.gelu(mixed), weight2, bias2))
+            out_i.copy_(multiply(active, weight2, bias2))
         inputs = (x, weight1, bias1, weight2, bias2, kernels, kernel_bias)
         ctx.save_for_backward(*inputs, *kept)
         return out.view(*x.shape[:-1], len(weight2))
@@ -183,7 +181,7 @@ class _Perceptron(torch.autograd.Function):
         inputs, kept = saved[:7], saved[7:]
         needed = ctx.needs_input_grad
         if torch.is_grad_enabled():
-            return _differentiable(inputs, grad, needed)
+            return differentiable_gradients(_reference, inputs, grad, needed)
         x, weight1, _, weight2, _, kernels, _ = inputs
         parts, size = _to_cut(x, weight1, kernels)
         grad = grad.reshape(*parts.shape[:-1], len(weight2))
@@ -216,28 +214,16 @@ def _gradients_of_piece(
     need_hidden = any(needed[:3])
     need_mixed = need_hidden or any(needed[5:])
     grads1, grads_between = [None] * 3, [None] * 2
-    grad, *grads2 = linear_gradients(
-        F.gelu(mixed), weight2, grad, (need_mixed, *needed[3:5])
-    )
     if need_mixed:
-        torch.ops.aten.gelu_backward.grad_input(grad, mixed, grad_input=grad)
-    if need_mixed and kernels is not None:
-        grad, *grads_between = convolution_gradients(
-            hidden, add_skip(kernels), grad, (need_hidden, *needed[5:])
+        (of_active, *_) = linear_gradients(
+            mixed, weight2, grad, (True, False, False)
         )
+        active, of_hidden, *grads_between = gradients_through_gelu(
+            hidden, kernels, mixed, of_active, (need_hidden, *needed[5:])
+        )
+    else:
+        active = F.gelu(mixed)
+    _, *grads2 = linear_gradients(active, weight2, grad, (False, *needed[3:5]))
     if need_hidden:
-        grads1 = linear_gradients(x, weight1, grad, needed[:3])
+        grads1 = linear_gradients(x, weight1, of_hidden, needed[:3])
     return *grads1, *grads2, *grads_between
-
-
-def _differentiable(
-    inputs: Sequence[Tensor | None], grad: Tensor, needed: Sequence[bool]
-) -> tuple[Tensor | None, ...]:
-    """Gradients that have gradients, by the definition."""
-    wanted = [x for x, need in zip(inputs, needed) if need]
-    found = iter(
-        torch.autograd.grad(
-            _reference(*inputs), wanted, grad, create_graph=True
-        )
-    )
-    return tuple(next(found) if need else None for need in needed)

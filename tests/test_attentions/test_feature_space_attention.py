@@ -78,5 +78,5 @@ def test_a_name_is_for_all_operations_that_have_it(monkeypatch):
         ('depthwise_convolution', 'reference'),
         ('balanced_clusters', 'sdpa'),
         ('cluster_attention', 'sdpa'),
-        ('depthwise_convolution', 'onednn'),  # it has no 'sdpa'
+        ('depthwise_convolution', 'cpp'),  # it has no 'sdpa'
     ]

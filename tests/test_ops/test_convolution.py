@@ -28,7 +28,7 @@ def check(call, plain, args, **tolerances):
 @pytest.mark.parametrize('with_skip', [True, False])
 @pytest.mark.parametrize('with_gelu', [True, False])
 @pytest.mark.parametrize('side', [1, 3, 5])
-@pytest.mark.parametrize('impl', ['reference', 'onednn'])
+@pytest.mark.parametrize('impl', ['reference', 'cpp', 'onednn'])
 def test_depthwise_convolution(impl, side, with_gelu, with_skip):
     args = parameters((2, 7, 4, 6), (6, 1, side, side), (6,))
 
@@ -69,13 +69,124 @@ def test_grouped_linear(impl, with_gelu):
     check(call, plain, args, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('B, H, W, C', [(1, 1, 1, 1), (2, 9, 8, 17)])
+@pytest.mark.parametrize('side', [1, 3, 5, 7, 9, 11])
+@pytest.mark.parametrize('with_gelu', [True, False])
+@pytest.mark.parametrize('threads', [1, 3])
+def test_cpp_equals_the_definition(side, with_gelu, threads, B, H, W, C):
+    # Maps smaller than the kernels, channels that fill no vector, threads
+    # that share an image; some channels of a wider map.
+    tensors = parameters(
+        (B, H, W, 2 * C), (C, 1, side, side), (C,), dtype=torch.float64
+    )
+
+    def call(impl):
+        wide, weight, bias = tensors
+        out = depthwise_convolution(
+            wide[..., C:], weight, bias, True, with_gelu, impl
+        )
+        upstream = torch.linspace(-1, 2, out.numel()).double().view(out.shape)
+        return out, *torch.autograd.grad(out, tensors, upstream)
+
+    want = call('reference')
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        got = call('cpp')
+        with torch.no_grad():
+            still = depthwise_convolution(
+                tensors[0][..., C:], *tensors[1:], True, with_gelu, 'cpp'
+            )
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(still, want[0])
+
+
+@pytest.mark.parametrize('needed', [(0,), (1,), (2,), (0, 2), (1, 2)])
+@pytest.mark.parametrize('with_gelu', [True, False])
+def test_cpp_gives_the_gradients_that_are_asked_for(with_gelu, needed):
+    tensors = [
+        torch.randn(shape).double().requires_grad_(i in needed)
+        for i, shape in enumerate([(2, 6, 9, 5), (5, 1, 3, 3), (5,)])
+    ]
+
+    def gradients(impl):
+        out = depthwise_convolution(*tensors, False, with_gelu, impl)
+        out.square().sum().backward()
+        found = [x.grad for x in tensors]
+        for x in tensors:
+            x.grad = None
+        return found
+
+    got, want = gradients('cpp'), gradients('reference')
+    assert [x is None for x in got] == [i not in needed for i in range(3)]
+    torch.testing.assert_close(
+        *([got[i] for i in needed] for got in (got, want))
+    )
+
+
+@pytest.mark.parametrize('change', ['transposed', 'rows', 'expanded'])
+def test_cpp_takes_maps_of_any_strides(change):
+    x, weight = torch.randn(2, 8, 6, 5), torch.randn(5, 1, 3, 3)
+    x = {
+        'transposed': x.transpose(1, 2),
+        'rows': x[:, ::2],
+        'expanded': x[:1, :1].expand(2, 8, 6, 5),
+    }[change]
+    torch.testing.assert_close(
+        depthwise_convolution(x, weight, impl='cpp'),
+        depthwise_convolution(x, weight, impl='reference'),
+    )
+
+
+@torch.no_grad()
+def test_gelu_of_cpp_is_that_of_pytorch():
+    x = torch.cat([torch.linspace(-20, 20, 40001), torch.tensor([-1e9, 1e9])])
+    one = torch.ones(1, 1, 1, 1)
+    out = depthwise_convolution(
+        x.view(1, 1, -1, 1), one, with_gelu=True, impl='cpp'
+    )
+    exact = F.gelu(x.double())
+    torch.testing.assert_close(
+        out.flatten().double(), exact, rtol=3e-7, atol=1e-7
+    )
+
+
+def test_no_image_gives_none():
+    x, weight, bias = parameters((0, 5, 5, 4), (4, 1, 3, 3), (4,))
+    assert depthwise_convolution(x, weight, bias).shape == x.shape
+    with pytest.raises(
+        RuntimeError, match='cpp.: it takes at least one value'
+    ):
+        depthwise_convolution(x, weight, bias, impl='cpp')
+
+
+def test_cpp_refuses_autocast():
+    x, weight = parameters((1, 5, 5, 4), (4, 1, 3, 3))
+    with (
+        torch.autocast('cpu', torch.bfloat16),
+        pytest.raises(RuntimeError, match='cpp.: autocast casts'),
+    ):
+        depthwise_convolution(x, weight, impl='cpp')
+
+
+def test_gradients_of_cpp_have_gradients():
+    tensors = parameters((1, 3, 4, 2), (2, 1, 3, 3), (2,), dtype=torch.float64)
+
+    def call(*tensors):
+        return depthwise_convolution(*tensors, True, True, 'cpp')
+
+    assert torch.autograd.gradgradcheck(call, tensors)
+
+
 def test_float64_is_exact_by_default():
     x, weight, bias = parameters(
         (1, 5, 5, 4), (4, 1, 3, 3), (4,), dtype=torch.float64
     )
     out = depthwise_convolution(x, weight, bias, True, True)
     want = depthwise_convolution(x, weight, bias, True, True, 'reference')
-    assert torch.equal(out, want)
+    torch.testing.assert_close(out, want, rtol=1e-14, atol=1e-14)
     with pytest.raises(RuntimeError, match="impl 'onednn': it takes float32"):
         depthwise_convolution(x, weight, bias, impl='onednn')
 

@@ -30,25 +30,68 @@ def by_tokens(x, weights, biases):
     return out
 
 
+@pytest.mark.parametrize('impl', ['reference', 'cpp'])
 @pytest.mark.parametrize('sides', [(3, 5, 7), (1, 5), (3,)])
 @pytest.mark.parametrize('size', [(4, 6), (1, 2)])
-def test_equals_a_loop_over_tokens(size, sides):
+def test_equals_a_loop_over_tokens(size, sides, impl):
     x = torch.randn(2, *size, 2 * len(sides)).double()
     kernels = random_kernels(sides, 2)
-    got = mixed_convolution(x, *kernels)
+    got = mixed_convolution(x, *kernels, impl)
     torch.testing.assert_close(got, by_tokens(x, *kernels))
 
 
-def test_gradients():
+@pytest.mark.parametrize('impl', ['reference', 'cpp'])
+def test_gradients(impl):
     x = torch.randn(1, 3, 4, 4).double().requires_grad_()
     weights, biases = random_kernels((3, 5), 2)
     for parameter in (*weights, *biases):
         parameter.requires_grad_()
 
     def function(x, *parameters):
-        return mixed_convolution(x, parameters[:2], parameters[2:])
+        return mixed_convolution(x, parameters[:2], parameters[2:], impl)
 
     assert torch.autograd.gradcheck(function, (x, *weights, *biases))
+    assert torch.autograd.gradgradcheck(function, (x, *weights, *biases))
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('c, sides', [(16, (3, 5, 7, 9)), (21, (5, 3, 11))])
+@pytest.mark.parametrize('threads', [1, 3])
+def test_cpp_equals_the_definition(threads, c, sides, dtype):
+    h = len(sides)
+    tensors = [
+        torch.randn(2, 8, 15, c * h),
+        *sum(random_kernels(sides, c), []),
+    ]
+    tensors = [x.to(dtype).requires_grad_() for x in tensors]
+    upstream = torch.randn(tensors[0].shape, dtype=dtype)
+
+    def call(impl):
+        x, *parameters = tensors
+        out = mixed_convolution(x, parameters[:h], parameters[h:], impl)
+        return out, *torch.autograd.grad(out, tensors, upstream)
+
+    want = call('reference')
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        got = call('cpp')
+    finally:
+        torch.set_num_threads(before)
+    exact = dtype == torch.float64
+    tolerances = (
+        dict(rtol=1e-9, atol=1e-9) if exact else dict(rtol=1e-4, atol=1e-4)
+    )
+    torch.testing.assert_close(got, want, **tolerances)
+
+
+def test_cpp_leaves_frozen_kernels_alone():
+    x = torch.randn(1, 4, 4, 4).double()
+    weights, biases = random_kernels((3, 5), 2)
+    weights[1].requires_grad_()
+    mixed_convolution(x, weights, biases, 'cpp').sum().backward()
+    assert weights[1].grad is not None
+    assert weights[0].grad is biases[0].grad is biases[1].grad is None
 
 
 @pytest.mark.parametrize(
