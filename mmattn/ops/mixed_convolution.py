@@ -47,15 +47,16 @@ def mixed_convolution(
     Raises:
         ValueError: If the kernels do not fit the channels or have even sides.
     """
-    _check(x, weights, biases)
+    check_kernels(x, weights, biases)
     args = (x, weights, biases)
     row = choose_implementation('mixed_convolution', impl, *args)
     return row.function(*args)
 
 
-def _check(
+def check_kernels(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
 ) -> None:
+    """Raise ValueError for kernels that do not fit the channels."""
     c = x.shape[-1] // max(len(weights), 1)
     fits = x.ndim == 4 and c * len(weights) == x.shape[-1]
     fits = fits and [tuple(b.shape) for b in biases] == [(c,)] * len(weights)

@@ -9,9 +9,16 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from .compiling import asks_for_gradient
 from .convolution import grouped_linear
-from .implementations import choose_implementation, register_implementation
-from .mixed_convolution import mixed_convolution
+from .cpu_kernels import NEEDS, why_no_compiler
+from .cpu_kernels.convolution import expand_heads, refuse_convolution
+from .implementations import (
+    Reason,
+    choose_implementation,
+    register_implementation,
+)
+from .mixed_convolution import check_kernels, mixed_convolution
 
 
 def mixed_expansion(
@@ -36,8 +43,8 @@ def mixed_expansion(
         matrices: Of each group, one after the other, ``(c * e, h)``.
         bias: ``(c * e, )``.
         impl: ``'reference'``, ``'parts'`` (the two operations, each as
-            ``'auto'`` chooses), another registered name, or ``'auto'``.
-            Defaults to ``'auto'``.
+            ``'auto'`` chooses), ``'cpp'`` (one kernel, without gradients),
+            another registered name, or ``'auto'``. Defaults to ``'auto'``.
 
     Returns:
         ``(B, H, W, c * e)``.
@@ -46,6 +53,7 @@ def mixed_expansion(
         ValueError: If kernels or matrices do not fit the channels, or kernels
             have even sides.
     """
+    check_kernels(x, weights, biases)
     _check(x, weights, matrices, bias)
     args = (x, weights, biases, matrices, bias)
     row = choose_implementation('mixed_expansion', impl, *args)
@@ -55,8 +63,7 @@ def mixed_expansion(
 def _check(
     x: Tensor, weights: Sequence[Tensor], matrices: Tensor, bias: Tensor
 ) -> None:
-    """The rest is checked by the convolution."""
-    h = max(len(weights), 1)
+    h = len(weights)
     c = max(x.shape[-1] // h, 1)
     fits = matrices.ndim == 2 and matrices.shape[1] == h
     if not fits or len(matrices) % c or bias.shape != matrices.shape[:1]:
@@ -94,3 +101,33 @@ def _in_parts(
     scales = mixed_convolution(x, weights, biases, impl)  # (B, H, W, C)
     groups = x.shape[-1] // len(weights)
     return grouped_linear(scales, matrices, bias, groups, True, impl)
+
+
+def _refuse(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    *expansion: Tensor,
+) -> Reason:
+    parameters = (*weights, *biases, *expansion)
+    if asks_for_gradient(x, *parameters):
+        return 'it is for inference, got what asks for a gradient'
+    return refuse_convolution(x, *parameters)
+
+
+@register_implementation(
+    'mixed_expansion',
+    'cpp',
+    needs=f'{NEEDS}; no gradient',
+    priority=30,
+    missing=why_no_compiler,
+    refuses=_refuse,
+)
+def _cpp(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    matrices: Tensor,
+    bias: Tensor,
+) -> Tensor:
+    return expand_heads(x, weights, biases, matrices, bias)

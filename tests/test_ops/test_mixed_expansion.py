@@ -38,8 +38,10 @@ def by_groups(x, weights, biases, matrices, bias):
     return torch.cat(outs, dim=-1)
 
 
-@pytest.mark.parametrize('impl', ['auto', 'reference', 'parts'])
-@pytest.mark.parametrize('sizes', [(3, 2, 5), (1, 4, 1), (4, 3, 8)])
+@pytest.mark.parametrize('impl', ['auto', 'reference', 'parts', 'cpp'])
+@pytest.mark.parametrize(
+    'sizes', [(3, 2, 5), (1, 4, 1), (4, 3, 8), (4, 18, 2)]
+)
 def test_equals_a_product_for_each_group(sizes, impl):
     tensors = inputs(*sizes)
     torch.testing.assert_close(
@@ -59,8 +61,18 @@ def test_gradients():
     assert torch.autograd.gradcheck(function, (x, *parameters))
 
 
+def test_cpp_is_for_inference():
+    x, *parameters = inputs()
+    x.requires_grad_()
+    with pytest.raises(RuntimeError, match='cpp.: it is for inference, got'):
+        mixed_expansion(x, *parameters, 'cpp')
+    with torch.no_grad():
+        mixed_expansion(x, *parameters, 'cpp')
+
+
 def test_parts_are_chosen_by_themselves():
     tensors = inputs()
+    tensors[0].requires_grad_()
     chosen = []
     with watch_choices(lambda row: chosen.append((row.operation, row.name))):
         mixed_expansion(*tensors, 'reference')

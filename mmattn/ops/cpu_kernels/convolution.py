@@ -211,6 +211,47 @@ def _shape(
     return sides, len(weights), len(weights[0]), int(with_skip), *sizes
 
 
+def expand_heads(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    matrices: Tensor,
+    bias: Tensor,
+) -> Tensor:
+    """Convolve heads, widen the groups that hold one channel of each, GELU.
+
+    Args:
+        x: ``(B, H, W, C)``.
+        weights: Kernels of each head, ``(c, 1, s_i, s_i)`` with odd ``s_i``.
+        biases: Bias of each head, ``(c, )``.
+        matrices: Of each group, one after the other, ``(c * e, h)``.
+        bias: ``(c * e, )``.
+
+    Returns:
+        ``(B, H, W, c * e)``, without gradients.
+    """
+    x, step = _pixels(x)
+    out = x.new_empty(*x.shape[:3], len(matrices))
+    sides, h, c, _, *size = _shape(x, weights, False)
+    call(
+        'expand',
+        x,
+        step,
+        _flat(weights),
+        _flat(biases),
+        sides,
+        h,
+        c,
+        *size,
+        len(matrices) // c,
+        matrices.contiguous(),
+        bias.contiguous(),
+        out,
+        torch.get_num_threads(),
+    )
+    return out
+
+
 def gelu_back(sums: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """The GELU, and the gradient of what it was applied to, in one pass.
 
