@@ -14,26 +14,27 @@ class DropPath(nn.Module):
     twice.
 
     Args:
-        rate (float): Probability of leaving out a branch, for each image by
-            itself, below 1. Defaults to 0.
+        drop_prob (float): Probability of leaving out a branch, for each
+            image by itself, below 1. Defaults to 0.
     """
 
-    def __init__(self, rate: float = 0.0) -> None:
+    def __init__(self, drop_prob: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= rate < 1:
+        if not 0 <= drop_prob < 1:
             raise ValueError(
-                f'DropPath expects a rate from 0 to below 1, got {rate}'
+                'DropPath expects drop_prob from 0 to below 1, got '
+                f'{drop_prob}'
             )
-        self.rate = rate
+        self.drop_prob = drop_prob
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, *)`` to the same shape."""
-        if self.rate == 0 or not self.training:
+        if self.drop_prob == 0 or not self.training:
             return x
-        keep = 1 - self.rate
+        keep = 1 - self.drop_prob
         shape = (len(x),) + (1,) * (x.ndim - 1)
         kept = torch.rand(shape, dtype=x.dtype, device=x.device) + keep
         return x * kept.floor_().div_(keep)
 
     def extra_repr(self) -> str:
-        return f'rate={self.rate}'
+        return f'drop_prob={self.drop_prob}'

@@ -141,7 +141,12 @@ def _in_clusters(
     return out.transpose(1, 2).flatten(2)
 
 
-def _refuse(qkv: Tensor, *args) -> Reason:
+def _refuse(qkv: Tensor, order: Tensor, *args) -> Reason:
+    if order.device != qkv.device or order.is_floating_point():
+        return (
+            'it takes an order of integers beside the map, got '
+            f'{order.dtype} on {order.device}'
+        )
     return refuse_cpp(qkv)
 
 
@@ -161,6 +166,7 @@ def _in_cluster_slots(
     scale: float,
 ) -> Tensor:
     N = qkv.shape[1]
+    # What is no token would be read and written outside of the map.
     if order.numel() and not (order.min() >= 0 and order.max() < N):
         raise IndexError(
             f'cluster_attention expects an order of the tokens 0 to {N - 1}, '
@@ -188,7 +194,7 @@ def _cluster_ranges(
         start = end
     siblings = min(2, len(sizes))
     most_keys = max(map(sum, zip(sizes, near)))
-    ranges = torch.tensor(ranges, dtype=torch.int32)
+    ranges = torch.tensor(ranges, dtype=torch.int32, device='cpu')
     return ranges, sum(sizes[:siblings]), most_keys, siblings
 
 

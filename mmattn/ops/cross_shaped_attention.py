@@ -66,10 +66,11 @@ def cross_shaped_attention(
 
     Raises:
         ValueError: If the channels are not three times a multiple of
-            ``num_heads``, the kernels do not fit them, the stripes have no
-            width, or ``num_heads`` is odd and there are stripes.
+            ``num_heads``, the kernels or their bias do not fit them, the
+            stripes have no width, or ``num_heads`` is odd and there are
+            stripes.
     """
-    _check(qkv, num_heads, stripe_width, local_weight)
+    _check(qkv, num_heads, stripe_width, local_weight, local_bias)
     if scale is None:
         scale = (qkv.shape[-1] // (3 * num_heads)) ** -0.5
     args = (qkv, num_heads, stripe_width, local_weight, local_bias, scale)
@@ -97,6 +98,7 @@ def _check(
     num_heads: int,
     stripe_width: int | None,
     local_weight: Tensor,
+    local_bias: Tensor | None,
 ) -> None:
     who = 'cross_shaped_attention'
     if qkv.ndim != 4 or num_heads < 1 or qkv.shape[-1] % (3 * num_heads):
@@ -109,6 +111,11 @@ def _check(
         raise ValueError(
             f'{who} expects local_weight {kernels}, got '
             f'{tuple(local_weight.shape)}'
+        )
+    if local_bias is not None and local_bias.shape != kernels[:1]:
+        raise ValueError(
+            f'{who} expects local_bias {kernels[:1]}, got '
+            f'{tuple(local_bias.shape)}'
         )
     if stripe_width is not None and (stripe_width < 1 or num_heads % 2):
         raise ValueError(
@@ -243,4 +250,4 @@ def _convolve(
     B, n, _, C = v.shape
     x = v.reshape(B * n, *window, C).permute(0, 3, 1, 2)
     x = F.conv2d(x, weight, bias, padding=1, groups=C)
-    return x.permute(0, 2, 3, 1).reshape(B, n, -1, C)
+    return x.permute(0, 2, 3, 1).reshape(v.shape)

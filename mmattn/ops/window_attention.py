@@ -73,12 +73,24 @@ def window_attention(
 
     Raises:
         ValueError: If the channels are not three times a multiple of
-            ``num_heads``, or ``shift`` does not lie in ``[0, M)``.
+            ``num_heads``, ``bias`` or ``padding`` has another shape, or
+            ``shift`` does not lie in ``[0, M)``.
     """
     if qkv.ndim != 4 or num_heads < 1 or qkv.shape[-1] % (3 * num_heads) != 0:
         raise ValueError(
             'window_attention expects qkv (B, H, W, 3 * heads * '
             f'd), got {tuple(qkv.shape)} with {num_heads=}'
+        )
+    N, C = window_size**2, qkv.shape[-1] // 3
+    shapes = [None if x is None else tuple(x.shape) for x in (bias, padding)]
+    if (
+        bias is not None
+        and shapes[0] != (num_heads, N, N)
+        or (padding is not None and shapes[1] != (3 * C,))
+    ):
+        raise ValueError(
+            f'window_attention expects a bias ({num_heads}, {N}, {N}) and a '
+            f'padding ({3 * C},), or None, got {shapes[0]} and {shapes[1]}'
         )
     if not 0 <= shift < window_size:
         raise ValueError(

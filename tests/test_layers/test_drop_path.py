@@ -22,7 +22,7 @@ def test_leaves_everything_in_evaluation_and_at_rate_zero():
     assert DropPath()(x) is x
 
 
-@pytest.mark.parametrize('rate', [-0.1, 1.0])
-def test_rates_that_make_no_sense(rate):
-    with pytest.raises(ValueError, match=f'below 1, got {rate}'):
-        DropPath(rate)
+@pytest.mark.parametrize('drop_prob', [-0.1, 1.0])
+def test_rates_that_make_no_sense(drop_prob):
+    with pytest.raises(ValueError, match=f'below 1, got {drop_prob}'):
+        DropPath(drop_prob)

@@ -253,3 +253,32 @@ def test_sizes_out_of_range(cluster_size, overlap):
         f'cluster_size >= 1, got overlap={overlap}, '
         f'cluster_size={cluster_size}'
     )
+
+
+def test_cpp_keeps_what_is_not_finite_from_clusters_that_do_not_see_it():
+    qkv = torch.randn(1, 8, 6)
+    qkv[0, 7, 4:] = torch.nan
+    order = torch.arange(8).expand(1, 1, 8)
+    found = []
+    for impl in ('reference', 'cpp'):
+        x = qkv.clone().requires_grad_()
+        cluster_attention(x, order, 4, 1, impl=impl).sum().backward()
+        found.append(x.grad.isnan().any(-1))
+    assert torch.equal(*found) and not found[0].all()
+
+
+@pytest.mark.parametrize('order', [[0, 1, 2, 4], [0, -1, 2, 3]])
+def test_cpp_reads_tokens_of_the_map_alone(order):
+    order = torch.tensor(order).expand(1, 1, 4)
+    with pytest.raises(IndexError, match='order of the tokens 0 to 3, got'):
+        cluster_attention(torch.zeros(1, 4, 6), order, 2, 1, impl='cpp')
+
+
+def test_cpp_takes_integers_and_does_not_mind_the_default_device():
+    qkv, order = torch.randn(1, 12, 6), torch.arange(12).expand(1, 1, 12)
+    with torch.device('meta'):
+        out = cluster_attention(qkv, order, 3, 1, impl='cpp')
+    want = cluster_attention(qkv, order, 3, 1, impl='reference')
+    torch.testing.assert_close(out, want)
+    with pytest.raises(RuntimeError, match='it takes an order of integers'):
+        cluster_attention(qkv, order.float(), 3, 1, impl='cpp')

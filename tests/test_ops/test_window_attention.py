@@ -266,7 +266,7 @@ def test_tracers_and_transforms_follow_the_definition():
 def test_cpp_tell_that_gradients_have_none():
     x = torch.randn(1, 5, 8, 12, requires_grad=True)
     out = window_attention(x, 2, 3, 1, impl='cpp').square().sum()
-    with pytest.raises(RuntimeError, match='without create_graph, got'):
+    with pytest.raises(RuntimeError, match='without create_graph'):
         torch.autograd.grad(out, x, create_graph=True)
 
 
@@ -277,6 +277,28 @@ def test_cpp_go_back_under_autocast():
     with torch.autocast('cpu', torch.bfloat16):
         (grad,) = torch.autograd.grad(out, x)
     assert torch.equal(grad, want)
+
+
+@pytest.mark.parametrize(
+    'bias, padding',
+    [((1, 4, 4), None), ((2, 9, 9), None), (None, (1,)), (None, (4,))],
+)
+@pytest.mark.parametrize('impl', IMPLS)
+def test_bias_and_padding_that_do_not_fit(bias, padding, impl):
+    bias, padding = (
+        None if shape is None else torch.zeros(shape)
+        for shape in (bias, padding)
+    )
+    with pytest.raises(ValueError, match=r'a bias \(2, 4, 4\) and a padding'):
+        window_attention(
+            torch.zeros(1, 4, 4, 12), 2, 2, 0, bias, padding, impl=impl
+        )
+
+
+def test_cpp_hands_nan_on_whatever_its_bits():
+    x = torch.randn(1, 4, 4, 12)
+    x.view(torch.int32)[0, 0, 0, 4:8] = -1
+    assert window_attention(x, 1, 4, impl='cpp').isnan().all()
 
 
 @pytest.mark.parametrize('bad', [torch.nan, torch.inf])
@@ -292,3 +314,11 @@ def test_what_is_not_finite_stays_in_its_window(bad):
     assert out[spoilt].isnan().all() and x.grad[spoilt].isnan().any()
     torch.testing.assert_close(out[~spoilt], clean[~spoilt])
     assert x.grad[~spoilt].isfinite().all()
+
+
+def test_cpp_tells_that_it_takes_one_gradient_at_a_time():
+    x = torch.randn(1, 4, 4, 12, requires_grad=True)
+    out = window_attention(x, 2, 2, impl='cpp')
+    grads = torch.randn(3, *out.shape)
+    with pytest.raises(RuntimeError, match='a batch of gradients'):
+        torch.autograd.grad(out, x, grads, is_grads_batched=True)

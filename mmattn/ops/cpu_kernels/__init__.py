@@ -3,9 +3,17 @@
 from .library import (
     NEEDS,
     call,
+    plain,
     refuse_cpp,
     why_no_compiler,
     why_no_kernels,
 )
 
-__all__ = ['NEEDS', 'call', 'refuse_cpp', 'why_no_compiler', 'why_no_kernels']
+__all__ = [
+    'NEEDS',
+    'call',
+    'plain',
+    'refuse_cpp',
+    'why_no_compiler',
+    'why_no_kernels',
+]

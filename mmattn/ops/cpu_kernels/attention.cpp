@@ -38,11 +38,11 @@ struct Map {
 
 // Who attends to whom, in every image and head.
 struct Groups {
-  const std::int32_t* slots;  // token of each slot, or -1
+  const std::int32_t* slots;            // token of each slot, or -1
   Index slots_of_image, slots_of_head;  // steps from one to the next, or 0
-  const std::int32_t* ranges;  // (count, 4): first slot and the one after the
-                               // last, of the queries and of the keys
-  Index count, siblings;  // groups in all, and of a family
+  const std::int32_t* ranges;   // (count, 4): first slot and the one after the
+                                // last, of the queries and of the keys
+  Index count, siblings;        // groups in all, and of a family
   const std::int32_t* regions;  // of each slot; others are hidden, or null
   Index most_tokens, most_keys;  // of a family, of a group
 };
@@ -51,9 +51,9 @@ struct Groups {
 template <typename T>
 struct Extras {
   const T* padding;  // (3, heads, d): queries, keys, values of the padding
-  const T* bias;  // (heads that take part, n, bias_row), times log2 e
+  const T* bias;     // (heads that take part, n, bias_row), times log2 e
   Index bias_row;
-  const T* kernels;  // (10, heads, d): 3x3 taps for the values, then a bias
+  const T* kernels;     // (10, heads, d): 3x3 taps for the values, then a bias
   Index height, width;  // of the stripe that the kernels run over
 };
 
@@ -100,8 +100,7 @@ struct Family {
     slot_head = task % num_heads;
     head = first_head + slot_head;
     image = task / num_heads / families;
-    ranges = groups.ranges +
-             task / num_heads % families * groups.siblings * 4;
+    ranges = groups.ranges + task / num_heads % families * groups.siblings * 4;
     slots = groups.slots + image * groups.slots_of_image +
             slot_head * groups.slots_of_head;
     Index last = ranges[3];
@@ -124,7 +123,8 @@ struct Family {
       const Index token = slots[first + i];
       if (token < 0) continue;
       const T* from = map.row(image, token, part, head);
-      for (Index c = 0; c < map.d; c += line) __builtin_prefetch(from + c, WRITE);
+      for (Index c = 0; c < map.d; c += line)
+        __builtin_prefetch(from + c, WRITE);
     }
   }
 
@@ -189,7 +189,7 @@ struct Family {
 struct Block {
   Index query, key;  // first ones, counted in the family
   Index n, l;
-  Index number;  // of the first query in its group
+  Index number;   // of the first query in its group
   Index queries;  // of the group
 };
 
@@ -220,9 +220,9 @@ void hide(const std::int32_t* regions, const Block& block, Panel<T>& scores) {
 
 // Weights of the keys; those of query i are yet to be multiplied by factor i.
 template <typename T>
-void weigh(const Family<T>& family, const Block& block, const Extras<T>& extras,
-           Index d, Panel<T>& queries, Panel<T>& key_columns,
-           Panel<T>& scores, T* factors) {
+void weigh(const Family<T>& family, const Block& block,
+           const Extras<T>& extras, Index d, Panel<T>& queries,
+           Panel<T>& key_columns, Panel<T>& scores, T* factors) {
   constexpr Index width = Simd<T>::width;
   const Index l = block.l, end = padded<T>(l);
   multiply<T, false>(block.n, l, d, queries[block.query], queries.step, 1,
@@ -232,8 +232,8 @@ void weigh(const Family<T>& family, const Block& block, const Extras<T>& extras,
     hide(family.groups.regions + family.first, block, scores);
   const T* bias = extras.bias;
   if (bias)
-    bias += (family.slot_head * block.queries + block.number) *
-            extras.bias_row;
+    bias +=
+        (family.slot_head * block.queries + block.number) * extras.bias_row;
   for (Index i = 0; i < block.n; ++i) {
     T* s = scores[i];
     for (Index j = l; j < end; ++j) s[j] = T(-INFINITY);
@@ -338,16 +338,15 @@ void attend(const Map<const T>& qkv, const Map<T>& out, const Groups& groups,
       family.read(qkv, 2, extras.padding, 1, v);
       next.template prefetch<false>(qkv, 1);
       family.template prefetch<true>(out, 0);
-      for_blocks(family.ranges, groups.siblings, family.first,
-                 [&](const Block& block) {
-                   weigh(family, block, extras, d, q, k_columns, scores,
-                         factors);
-                   multiply<T, false>(block.n, d, block.l, scores[0],
-                                      scores.step, 1, v[block.key], v.step,
-                                      mixed[block.query], mixed.step);
-                   scale_rows(factors, block.n, d, mixed[block.query],
-                              mixed.step);
-                 });
+      for_blocks(
+          family.ranges, groups.siblings, family.first,
+          [&](const Block& block) {
+            weigh(family, block, extras, d, q, k_columns, scores, factors);
+            multiply<T, false>(block.n, d, block.l, scores[0], scores.step, 1,
+                               v[block.key], v.step, mixed[block.query],
+                               mixed.step);
+            scale_rows(factors, block.n, d, mixed[block.query], mixed.step);
+          });
       if (extras.kernels) {
         read_taps(extras, qkv.heads, family.head, d, taps);
         for (Index i = 0; i < family.tokens; ++i)
@@ -364,7 +363,7 @@ void attend(const Map<const T>& qkv, const Map<T>& out, const Groups& groups,
 template <typename T>
 struct Sums {
   T* padding;  // (threads, 3, heads, d)
-  T* bias;  // (threads, heads that take part, n, bias_row)
+  T* bias;     // (threads, heads that take part, n, bias_row)
   T* kernels;  // (threads, 10, heads, d)
 };
 
@@ -418,12 +417,13 @@ void differentiate(const Map<const T>& qkv, const Map<const T>& grad_out,
             weigh(family, block, extras, d, q, k_columns, weights, factors);
             scale_rows(factors, block.n, end, weights[0], weights.step);
             multiply<T, true>(l, d, block.n, weights[0], 1, weights.step,
-                              grad[block.query], grad.step,
-                              grad_v[block.key], grad_v.step);
+                              grad[block.query], grad.step, grad_v[block.key],
+                              grad_v.step);
             multiply<T, false>(block.n, l, d, grad[block.query], grad.step, 1,
                                v_columns[0] + block.key, v_columns.step,
                                grads[0], grads.step);
             for (Index i = 0; i < block.n; ++i) {
+              std::fill(grads[i] + l, grads[i] + end, T(0));
               Vector<T> sum{};
               for (Index j = 0; j < end; j += width)
                 sum += vector_at(weights[i] + j) * vector_at(grads[i] + j);
@@ -433,9 +433,9 @@ void differentiate(const Map<const T>& qkv, const Map<const T>& grad_out,
                                           (vector_at(grads[i] + j) - mean);
             }
             if (bias) {
-              T* to = bias + (family.slot_head * block.queries +
-                              block.number) *
-                                 extras.bias_row;
+              T* to =
+                  bias + (family.slot_head * block.queries + block.number) *
+                             extras.bias_row;
               for (Index i = 0; i < block.n; ++i, to += extras.bias_row)
                 for (Index j = 0; j < end; j += width)
                   vector_at(to + j) += vector_at(grads[i] + j);
@@ -497,14 +497,14 @@ using mmattn::Index;
       double scale, Index images, Index tokens, Index heads, Index d,         \
       Index first_head, Index num_heads, Index threads) {                     \
     using namespace mmattn;                                                   \
-    differentiate<T>(                                                         \
-        {qkv, tokens, 3, heads, d}, {grad_out, tokens, 1, heads, d},          \
-        {grad_qkv, tokens, 3, heads, d},                                      \
-        {slots, slots_of_image, slots_of_head, ranges, count, siblings,       \
-         regions, most_tokens, most_keys},                                    \
-        {padding, bias, bias_row, kernels, height, width},                    \
-        {of_padding, of_bias, of_kernels}, T(scale), images, first_head,      \
-        num_heads, threads);                                                  \
+    differentiate<T>({qkv, tokens, 3, heads, d},                              \
+                     {grad_out, tokens, 1, heads, d},                         \
+                     {grad_qkv, tokens, 3, heads, d},                         \
+                     {slots, slots_of_image, slots_of_head, ranges, count,    \
+                      siblings, regions, most_tokens, most_keys},             \
+                     {padding, bias, bias_row, kernels, height, width},       \
+                     {of_padding, of_bias, of_kernels}, T(scale), images,     \
+                     first_head, num_heads, threads);                         \
   }
 
 MMATTN_ATTENTION(float, f32)

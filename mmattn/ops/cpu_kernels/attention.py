@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from ..compiling import refuse_create_graph
-from .library import call
+from .library import call, plain
 
 # A power of two takes a third of the time of one of e.
 _LOG2_E = 1 / math.log(2)
-# Rows of a bias are read by whole vectors of up to so many numbers.
+# Rows of a bias are read by whole vectors: a multiple of theirs, in C++.
 _VECTOR = 16
 
 
@@ -112,9 +112,10 @@ class _Attention(torch.autograd.Function):
         qkv = qkv.contiguous()
         out = qkv.new_empty(*qkv.shape[:-1], qkv.shape[-1] // 3)
         extras = _extras(padding, bias, weight, local_bias)
+        threads = torch.get_num_threads()
         if out.numel():
             for part in groups:
-                common = _common(qkv, num_heads, part, extras, scale)
+                common = _common(qkv, num_heads, part, extras, scale, threads)
                 call('attend', qkv, out, *common)
         ctx.save_for_backward(qkv, padding, bias, weight, local_bias)
         ctx.num_heads, ctx.groups, ctx.scale = num_heads, groups, scale
@@ -135,10 +136,12 @@ class _Attention(torch.autograd.Function):
             of_bias = qkv.new_zeros(threads, *extras[1].shape)
         if wanted[3] or wanted[4]:
             of_kernels = qkv.new_zeros(threads, 10, C)
-        grad, grad_qkv = grad.contiguous(), torch.empty_like(qkv)
+        grad, grad_qkv = plain(grad), torch.empty_like(qkv)
         if grad.numel():
             for part in ctx.groups:
-                common = _common(qkv, ctx.num_heads, part, extras, ctx.scale)
+                common = _common(
+                    qkv, ctx.num_heads, part, extras, ctx.scale, threads
+                )
                 call(
                     'attend_gradients',
                     qkv,
@@ -187,6 +190,7 @@ def _common(
     groups: SlotGroups,
     extras: tuple[Tensor | None, ...],
     scale: float,
+    threads: int,
 ) -> tuple:
     """What both kernels take, see ``attention.cpp``."""
     padding, bias, kernels = extras
@@ -212,5 +216,5 @@ def _common(
         num_heads,
         channels // (3 * num_heads),
         *(groups.heads or (0, num_heads)),
-        torch.get_num_threads(),
+        threads,
     )

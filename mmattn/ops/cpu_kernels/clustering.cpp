@@ -170,9 +170,8 @@ void rate(const Problem<T>& problem, const Tokens<T>& tokens, Index n) {
     const Vector<T> second =
         1 + similarities(units, row, problem.centroids + row);
     // Rounding can take a similarity below -1.
-    const Vector<T> ratios =
-        larger<T>(first, Vector<T>{} + least) /
-        larger<T>(second, Vector<T>{} + least);
+    const Vector<T> ratios = larger<T>(first, Vector<T>{} + least) /
+                             larger<T>(second, Vector<T>{} + least);
     for (Index k = 0; k < std::min<Index>(width, n - i); ++k) {
       const T ratio = ratios[k];
       std::memcpy(&problem.ranked[i + k].key, &ratio, sizeof(T));
@@ -229,8 +228,7 @@ void bisect(const Problem<T>& problem, Tokens<T> from, Tokens<T> to, Index n,
             Index levels) {
   const Index row = problem.row;
   start(problem, from, n);
-  for (Index i = 0; i < problem.iterations; ++i)
-    refine(problem, from, n);
+  for (Index i = 0; i < problem.iterations; ++i) refine(problem, from, n);
   rate(problem, from, n);
   const Ranked<T>* order = sorted(problem, n);
   for (Index i = 0; i < n; ++i) to.places[i] = from.places[order[i].place];
@@ -364,18 +362,18 @@ void balanced_clusters(const Features<T>& features, Index* order, Index levels,
 }  // namespace
 }  // namespace mmattn
 
-#define MMATTN_BALANCED_CLUSTERS(T, NAME)                                   \
-  extern "C" MMATTN_EXPORT void mmattn_balanced_clusters_##NAME(            \
-      const T* features, mmattn::Index* order, mmattn::Index images,        \
-      mmattn::Index heads, mmattn::Index tokens, mmattn::Index channels,    \
-      mmattn::Index image_stride, mmattn::Index head_stride,                \
-      mmattn::Index token_stride, mmattn::Index channel_stride,             \
-      mmattn::Index levels, mmattn::Index iterations, double temperature,   \
-      mmattn::Index threads) {                                              \
-    mmattn::balanced_clusters<T>(                                           \
-        {features, images, heads, tokens, channels, image_stride,           \
-         head_stride, token_stride, channel_stride},                        \
-        order, levels, iterations, T(temperature), threads);                \
+#define MMATTN_BALANCED_CLUSTERS(T, NAME)                                 \
+  extern "C" MMATTN_EXPORT void mmattn_balanced_clusters_##NAME(          \
+      const T* features, mmattn::Index* order, mmattn::Index images,      \
+      mmattn::Index heads, mmattn::Index tokens, mmattn::Index channels,  \
+      mmattn::Index image_stride, mmattn::Index head_stride,              \
+      mmattn::Index token_stride, mmattn::Index channel_stride,           \
+      mmattn::Index levels, mmattn::Index iterations, double temperature, \
+      mmattn::Index threads) {                                            \
+    mmattn::balanced_clusters<T>(                                         \
+        {features, images, heads, tokens, channels, image_stride,         \
+         head_stride, token_stride, channel_stride},                      \
+        order, levels, iterations, T(temperature), threads);              \
   }
 
 MMATTN_BALANCED_CLUSTERS(float, f32)

@@ -16,42 +16,42 @@ void convolve(const Plan<T>& plan, const T* x, Index step, const T* weights,
   const auto taps = plan.lay_out(weights, with_skip, false);
   const auto laid_bias = lay_out_bias(plan, bias);
   const Index columns = plan.size.columns, C = plan.C, reach = plan.reach;
-  for_rows(plan, threads, [&](Index, Index image, Index first, Index end,
-                              Work<T>& work) {
-    const Index start = image * plan.size.rows;
-    for (Index row = first - reach; row < end + reach; ++row) {
-      const T* from = x + (start + row) * columns * step;
-      work.fill(plan, row, step, [=](Index at, Index lanes) {
-        return load(from + at, lanes);
-      });
-      const Index done = row - reach;
-      if (done < first) continue;
-      convolve_row(plan, done, taps.data(), laid_bias.data(), work);
-      const T* sums = work.one.data();
-      T* own = out + (start + done) * columns * C;
-      if (plan.heads > 1) {
-        T* apart = work.other.data();
-        for_row(plan, C, [=](Index at, Index laid, Index lanes) {
-          store(apart + at, vector_at(sums + laid), lanes);
-        });
-        regroup<false>(columns, plan.heads, plan.c, apart, own);
-      } else if (!with_gelu) {
-        for_row(plan, C, [=](Index at, Index laid, Index lanes) {
-          store(own + at, vector_at(sums + laid), lanes);
-        });
-      } else if (!active) {
-        for_row(plan, C, [=](Index at, Index laid, Index lanes) {
-          store(own + at, gelu(vector_at(sums + laid)).value, lanes);
-        });
-      } else {
-        T* last = active + (own - out);
-        for_row(plan, C, [=](Index at, Index laid, Index lanes) {
-          store(own + at, vector_at(sums + laid), lanes);
-          store(last + at, gelu(vector_at(sums + laid)).value, lanes);
-        });
-      }
-    }
-  });
+  for_rows(plan, threads,
+           [&](Index, Index image, Index first, Index end, Work<T>& work) {
+             const Index start = image * plan.size.rows;
+             for (Index row = first - reach; row < end + reach; ++row) {
+               const T* from = x + (start + row) * columns * step;
+               work.fill(plan, row, step, [=](Index at, Index lanes) {
+                 return load(from + at, lanes);
+               });
+               const Index done = row - reach;
+               if (done < first) continue;
+               convolve_row(plan, done, taps.data(), laid_bias.data(), work);
+               const T* sums = work.one.data();
+               T* own = out + (start + done) * columns * C;
+               if (plan.heads > 1) {
+                 T* apart = work.other.data();
+                 for_row(plan, C, [=](Index at, Index laid, Index lanes) {
+                   store(apart + at, vector_at(sums + laid), lanes);
+                 });
+                 regroup<false>(columns, plan.heads, plan.c, apart, own);
+               } else if (!with_gelu) {
+                 for_row(plan, C, [=](Index at, Index laid, Index lanes) {
+                   store(own + at, vector_at(sums + laid), lanes);
+                 });
+               } else if (!active) {
+                 for_row(plan, C, [=](Index at, Index laid, Index lanes) {
+                   store(own + at, gelu(vector_at(sums + laid)).value, lanes);
+                 });
+               } else {
+                 T* last = active + (own - out);
+                 for_row(plan, C, [=](Index at, Index laid, Index lanes) {
+                   store(own + at, vector_at(sums + laid), lanes);
+                   store(last + at, gelu(vector_at(sums + laid)).value, lanes);
+                 });
+               }
+             }
+           });
 }
 
 // Adds what a row gives to the gradients of a group's kernels: the values of
@@ -129,8 +129,7 @@ void correlate_row(const Plan<T>& plan, Index row, bool of_weights,
       });
     if (of_bias) {
       const Index middle = group.side / 2;
-      add_group(seen[middle] + offset + middle * kLanes<T>, columns,
-                own_bias);
+      add_group(seen[middle] + offset + middle * kLanes<T>, columns, own_bias);
     }
     offset += plan.below();
     own_bias += kLanes<T>;
@@ -147,53 +146,54 @@ void convolve_back(const Plan<T>& plan, const T* x, Index step, const T* grad,
   const Index num_found = plan.num_taps + no_bias.size();
   std::vector<std::vector<T>> found(threads);
   for (auto& own : found) own.assign(num_found, T(0));
-  for_rows(plan, threads, [&](Index thread, Index image, Index first,
-                              Index end, Work<T>& work) {
-    const Index start = image * plan.size.rows;
-    for (Index row = first - reach; row < end + reach; ++row) {
-      const Index pixel = (start + row) * columns;
-      const T* from = grad + pixel * C;
-      if (plan.heads > 1 && row >= 0 && row < plan.size.rows) {
-        regroup<true>(columns, plan.heads, plan.c, from, work.one.data());
-        from = work.one.data();
-      }
-      if (sums) {
-        const T* before = sums + pixel * C;
-        const bool own = active && row >= first && row < end;
-        T* last = own ? active + pixel * C : nullptr;
-        work.fill(plan, row, C, [=](Index at, Index lanes) {
-          const Gelu<T> found = gelu(load(before + at, lanes));
-          if (last) store(last + at, found.value, lanes);
-          return load(from + at, lanes) * found.slope;
-        });
-      } else {
-        work.fill(plan, row, C, [=](Index at, Index lanes) {
-          return load(from + at, lanes);
-        });
-      }
-      const Index done = row - reach;
-      if (done < first) continue;
-      const Index here = (start + done) * columns;
-      if (grad_x) {
-        convolve_row(plan, done, taps.data(), no_bias.data(), work);
-        const T* laid_out = work.one.data();
-        T* to = grad_x + here * C;
-        for_row(plan, C, [=](Index at, Index laid, Index lanes) {
-          store(to + at, vector_at(laid_out + laid), lanes);
-        });
-      }
-      if (grad_weights) {
-        const T* values = x + here * step;
-        T* to = work.other.data();
-        for_row(plan, step, [=](Index at, Index laid, Index lanes) {
-          vector_at(to + laid) = load(values + at, lanes);
-        });
-      }
-      if (grad_weights || grad_bias)
-        correlate_row(plan, done, grad_weights, grad_bias, work,
-                      found[thread].data());
-    }
-  });
+  for_rows(
+      plan, threads,
+      [&](Index thread, Index image, Index first, Index end, Work<T>& work) {
+        const Index start = image * plan.size.rows;
+        for (Index row = first - reach; row < end + reach; ++row) {
+          const Index pixel = (start + row) * columns;
+          const T* from = grad + pixel * C;
+          if (plan.heads > 1 && row >= 0 && row < plan.size.rows) {
+            regroup<true>(columns, plan.heads, plan.c, from, work.one.data());
+            from = work.one.data();
+          }
+          if (sums) {
+            const T* before = sums + pixel * C;
+            const bool own = active && row >= first && row < end;
+            T* last = own ? active + pixel * C : nullptr;
+            work.fill(plan, row, C, [=](Index at, Index lanes) {
+              const Gelu<T> found = gelu(load(before + at, lanes));
+              if (last) store(last + at, found.value, lanes);
+              return load(from + at, lanes) * found.slope;
+            });
+          } else {
+            work.fill(plan, row, C, [=](Index at, Index lanes) {
+              return load(from + at, lanes);
+            });
+          }
+          const Index done = row - reach;
+          if (done < first) continue;
+          const Index here = (start + done) * columns;
+          if (grad_x) {
+            convolve_row(plan, done, taps.data(), no_bias.data(), work);
+            const T* laid_out = work.one.data();
+            T* to = grad_x + here * C;
+            for_row(plan, C, [=](Index at, Index laid, Index lanes) {
+              store(to + at, vector_at(laid_out + laid), lanes);
+            });
+          }
+          if (grad_weights) {
+            const T* values = x + here * step;
+            T* to = work.other.data();
+            for_row(plan, step, [=](Index at, Index laid, Index lanes) {
+              vector_at(to + laid) = load(values + at, lanes);
+            });
+          }
+          if (grad_weights || grad_bias)
+            correlate_row(plan, done, grad_weights, grad_bias, work,
+                          found[thread].data());
+        }
+      });
   T* all = found[0].data();
   for (Index thread = 1; thread < threads; ++thread)
     for (Index i = 0; i < num_found; ++i) all[i] += found[thread][i];
@@ -215,24 +215,24 @@ void convolve_back(const Plan<T>& plan, const T* x, Index step, const T* grad,
 #define MMATTN_DEFINE(T, SUFFIX)                                              \
   /* `out` gets the sums; `active`, if there is one, the GELU of them. */     \
   extern "C" __attribute__((visibility("default"))) void                      \
-      mmattn_depthwise_##SUFFIX(                                              \
-          const T* x, mmattn::Index step, const T* weights, const T* bias,    \
-          const mmattn::Index* sides, mmattn::Index heads, mmattn::Index c,   \
-          mmattn::Index with_skip, mmattn::Index images, mmattn::Index rows,  \
-          mmattn::Index columns, T* out, T* active, mmattn::Index with_gelu,  \
-          mmattn::Index threads) {                                            \
+  mmattn_depthwise_##SUFFIX(                                                  \
+      const T* x, mmattn::Index step, const T* weights, const T* bias,        \
+      const mmattn::Index* sides, mmattn::Index heads, mmattn::Index c,       \
+      mmattn::Index with_skip, mmattn::Index images, mmattn::Index rows,      \
+      mmattn::Index columns, T* out, T* active, mmattn::Index with_gelu,      \
+      mmattn::Index threads) {                                                \
     const mmattn::Plan<T> plan({images, rows, columns}, sides, heads, c);     \
     mmattn::convolve<T>(plan, x, step, weights, bias, with_skip, out, active, \
                         with_gelu, threads);                                  \
   }                                                                           \
   /* `sums`, if there are any, lay before the GELU; `active` gets it. */      \
   extern "C" __attribute__((visibility("default"))) void                      \
-      mmattn_depthwise_back_##SUFFIX(                                         \
-          const T* x, mmattn::Index step, const T* grad, const T* weights,    \
-          const mmattn::Index* sides, mmattn::Index heads, mmattn::Index c,   \
-          mmattn::Index with_skip, mmattn::Index images, mmattn::Index rows,  \
-          mmattn::Index columns, const T* sums, T* active, T* grad_x,         \
-          T* grad_weights, T* grad_bias, mmattn::Index threads) {             \
+  mmattn_depthwise_back_##SUFFIX(                                             \
+      const T* x, mmattn::Index step, const T* grad, const T* weights,        \
+      const mmattn::Index* sides, mmattn::Index heads, mmattn::Index c,       \
+      mmattn::Index with_skip, mmattn::Index images, mmattn::Index rows,      \
+      mmattn::Index columns, const T* sums, T* active, T* grad_x,             \
+      T* grad_weights, T* grad_bias, mmattn::Index threads) {                 \
     const mmattn::Plan<T> plan({images, rows, columns}, sides, heads, c);     \
     mmattn::convolve_back<T>(plan, x, step, grad, weights, with_skip, sums,   \
                              active, grad_x, grad_weights, grad_bias,         \

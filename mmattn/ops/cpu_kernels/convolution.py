@@ -16,7 +16,7 @@ from ..compiling import (
     is_autocast_on_cpu,
 )
 from ..implementations import Reason
-from .library import call, refuse_cpp
+from .library import call, plain, refuse_cpp
 
 
 def refuse_convolution(x: Tensor, *parameters: Tensor | None) -> Reason:
@@ -112,14 +112,14 @@ def convolution(
         The sums (the result, where they are not kept) and the result.
     """
     x, step = _pixels(x)
-    out = torch.empty(x.shape, dtype=x.dtype)
+    out = x.new_empty(x.shape)
     active = torch.empty_like(out) if with_gelu and with_sums else None
     call(
         'depthwise',
         x,
         step,
         _flat(weights),
-        None if biases[0] is None else _flat(biases),
+        None if biases[0] is None else _flat_biases(biases, weights),
         *_shape(x, weights, with_skip),
         out,
         active,
@@ -158,14 +158,14 @@ def convolution_back(
     h, c = len(weights), len(weights[0])
     x, step = _pixels(x)
     flat = _flat(weights)
-    grad_x = torch.empty(x.shape, dtype=x.dtype) if needed[0] else None
+    grad_x = x.new_empty(x.shape) if needed[0] else None
     grad_flat = torch.empty_like(flat) if needed[1] else None
     grad_bias = x.new_empty(h * c) if needed[2] else None
     call(
         'depthwise_back',
         x,
         step,
-        grad.contiguous(),
+        plain(grad),
         flat,
         *_shape(x, weights, with_skip),
         None if sums is None else sums.contiguous(),
@@ -198,17 +198,41 @@ def _pixels(x: Tensor) -> tuple[Tensor, int]:
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
     if len(tensors) == 1:
-        return tensors[0].flatten()
+        return tensors[0].contiguous().flatten()
     return torch.cat([x.flatten() for x in tensors])
+
+
+def _flat_biases(
+    biases: Sequence[Tensor], weights: Sequence[Tensor]
+) -> Tensor:
+    shapes = [tuple(b.shape) for b in biases]
+    if shapes != [(len(w),) for w in weights]:
+        raise ValueError(
+            f'convolutions expect a bias ({len(weights[0])},) for each of '
+            f'{len(weights)} heads, got {shapes}'
+        )
+    return _flat(biases)
 
 
 def _shape(
     x: Tensor, weights: Sequence[Tensor], with_skip: bool
 ) -> tuple[Tensor | int, ...]:
-    """Arguments that tell the kernels what they look at."""
-    sides = torch.tensor([w.shape[-1] for w in weights])
-    sizes = x.shape[:3]
-    return sides, len(weights), len(weights[0]), int(with_skip), *sizes
+    """Arguments that tell the kernels what they look at.
+
+    Raises:
+        ValueError: If the kernels do not fit the channels or have even sides.
+    """
+    h, c = len(weights), len(weights[0])
+    sides = [w.shape[-1] for w in weights]
+    fits = x.shape[-1] == h * c and all(side % 2 for side in sides)
+    shapes = [tuple(w.shape) for w in weights]
+    if not fits or shapes != [(c, 1, side, side) for side in sides]:
+        raise ValueError(
+            'convolutions expect for each head of the channels kernels '
+            f'(c, 1, s, s) of odd s, got {tuple(x.shape)} and {shapes}'
+        )
+    sides = torch.tensor(sides, device='cpu')
+    return sides, h, c, int(with_skip), *x.shape[:3]
 
 
 def expand_heads(
@@ -238,7 +262,7 @@ def expand_heads(
         x,
         step,
         _flat(weights),
-        _flat(biases),
+        _flat_biases(biases, weights),
         sides,
         h,
         c,
@@ -262,7 +286,7 @@ def gelu_back(sums: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         ``GELU(sums)`` and the gradient of ``sums``.
     """
-    sums, grad = sums.contiguous(), grad.contiguous()
+    sums, grad = sums.contiguous(), plain(grad)
     active, grad_sums = torch.empty_like(sums), torch.empty_like(sums)
     threads = torch.get_num_threads()
     call('gelu_back', sums, grad, active, grad_sums, sums.numel(), threads)

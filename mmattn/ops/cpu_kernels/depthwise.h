@@ -106,8 +106,7 @@ inline Vector<T> load(const T* x, Index lanes) {
 }
 
 template <typename T>
-__attribute__((noinline)) void store_part(T* x, Vector<T> value,
-                                          Index lanes) {
+__attribute__((noinline)) void store_part(T* x, Vector<T> value, Index lanes) {
   if (lanes > 0) std::memcpy(x, &value, lanes * sizeof(T));
 }
 
@@ -187,11 +186,16 @@ struct Work {
 template <typename Use>
 inline void with_side(Index side, Use use) {
   switch (side) {
-    case 3: return use(std::integral_constant<int, 3>{});
-    case 5: return use(std::integral_constant<int, 5>{});
-    case 7: return use(std::integral_constant<int, 7>{});
-    case 9: return use(std::integral_constant<int, 9>{});
-    default: return use(std::integral_constant<int, 0>{});
+    case 3:
+      return use(std::integral_constant<int, 3>{});
+    case 5:
+      return use(std::integral_constant<int, 5>{});
+    case 7:
+      return use(std::integral_constant<int, 7>{});
+    case 9:
+      return use(std::integral_constant<int, 9>{});
+    default:
+      return use(std::integral_constant<int, 0>{});
   }
 }
 
@@ -282,8 +286,8 @@ std::vector<T> lay_out_bias(const Plan<T>& plan, const T* bias) {
 
 // Convolves all groups of a row, from the copies into `work.one`.
 template <typename T>
-void convolve_row(const Plan<T>& plan, Index row, const T* taps,
-                  const T* bias, Work<T>& work) {
+void convolve_row(const Plan<T>& plan, Index row, const T* taps, const T* bias,
+                  Work<T>& work) {
   Index offset = 0;
   for (const Group& group : plan.groups) {
     const T* const* seen = work.look(plan, row, group.side);

@@ -38,7 +38,8 @@ void widen_row(const Plan<T>& plan, Index e, const T* sums, const T* laid,
       for (Index k = 0; k < e; ++k)
         for (Index lane = 0; lane < lanes; lane += Simd<T>::width) {
           const T* from = sums + block * below + column * lanes + lane;
-          const T* matrix = laid + (block * e + k) * (heads + 1) * lanes + lane;
+          const T* matrix =
+              laid + (block * e + k) * (heads + 1) * lanes + lane;
           Vector<T> sum = vector_at(matrix + heads * lanes);
           for (Index i = 0; i < heads; ++i)
             sum += vector_at(matrix + i * lanes) *
@@ -59,40 +60,41 @@ void expand(const Plan<T>& plan, const T* x, Index step, const T* weights,
   const Index columns = plan.size.columns, reach = plan.reach;
   const Index num_out = columns * plan.c * e;
   std::vector<std::vector<T>> apart(threads);
-  for_rows(plan, threads, [&](Index thread, Index image, Index first,
-                              Index end, Work<T>& work) {
-    const Index start = image * plan.size.rows;
-    apart[thread].resize(num_out);
-    for (Index row = first - reach; row < end + reach; ++row) {
-      const T* from = x + (start + row) * columns * step;
-      work.fill(plan, row, step, [=](Index at, Index lanes) {
-        return load(from + at, lanes);
+  for_rows(
+      plan, threads,
+      [&](Index thread, Index image, Index first, Index end, Work<T>& work) {
+        const Index start = image * plan.size.rows;
+        apart[thread].resize(num_out);
+        for (Index row = first - reach; row < end + reach; ++row) {
+          const T* from = x + (start + row) * columns * step;
+          work.fill(plan, row, step, [=](Index at, Index lanes) {
+            return load(from + at, lanes);
+          });
+          const Index done = row - reach;
+          if (done < first) continue;
+          convolve_row(plan, done, taps.data(), laid_bias.data(), work);
+          T* widened = apart[thread].data();
+          widen_row(plan, e, work.one.data(), laid.data(), widened);
+          regroup<false>(columns, e, plan.c, widened,
+                         out + (start + done) * num_out);
+        }
       });
-      const Index done = row - reach;
-      if (done < first) continue;
-      convolve_row(plan, done, taps.data(), laid_bias.data(), work);
-      T* widened = apart[thread].data();
-      widen_row(plan, e, work.one.data(), laid.data(), widened);
-      regroup<false>(columns, e, plan.c, widened,
-                     out + (start + done) * num_out);
-    }
-  });
 }
 
 }  // namespace
 }  // namespace mmattn
 
-#define MMATTN_DEFINE(T, SUFFIX)                                             \
-  extern "C" __attribute__((visibility("default"))) void                     \
-      mmattn_expand_##SUFFIX(                                                \
-          const T* x, mmattn::Index step, const T* weights, const T* bias,   \
-          const mmattn::Index* sides, mmattn::Index heads, mmattn::Index c,  \
-          mmattn::Index images, mmattn::Index rows, mmattn::Index columns,   \
-          mmattn::Index e, const T* matrices, const T* last_bias, T* out,    \
-          mmattn::Index threads) {                                           \
-    const mmattn::Plan<T> plan({images, rows, columns}, sides, heads, c);    \
-    mmattn::expand<T>(plan, x, step, weights, bias, e, matrices, last_bias,  \
-                      out, threads);                                         \
+#define MMATTN_DEFINE(T, SUFFIX)                                            \
+  extern "C" __attribute__((visibility("default"))) void                    \
+  mmattn_expand_##SUFFIX(                                                   \
+      const T* x, mmattn::Index step, const T* weights, const T* bias,      \
+      const mmattn::Index* sides, mmattn::Index heads, mmattn::Index c,     \
+      mmattn::Index images, mmattn::Index rows, mmattn::Index columns,      \
+      mmattn::Index e, const T* matrices, const T* last_bias, T* out,       \
+      mmattn::Index threads) {                                              \
+    const mmattn::Plan<T> plan({images, rows, columns}, sides, heads, c);   \
+    mmattn::expand<T>(plan, x, step, weights, bias, e, matrices, last_bias, \
+                      out, threads);                                        \
   }
 
 MMATTN_DEFINE(float, f32)

@@ -43,19 +43,21 @@ _FLAGS = (
 _SUFFIXES = {torch.float32: 'f32', torch.float64: 'f64'}
 
 
-_COMPILER = shlex.split(os.environ.get('CXX') or 'g++')
-
-
-def _missing() -> Reason:
+def _find_compiler() -> tuple[list[str], Reason]:
+    named = os.environ.get('CXX', '').strip() or 'g++'
     if os.environ.get('MMATTN_CPU_KERNELS') == '0':
-        return 'MMATTN_CPU_KERNELS=0 switches it off'
-    if shutil.which(_COMPILER[0]) is None:
-        return f'there is no C++ compiler {_COMPILER[0]!r}; CXX names another'
-    return None
+        return [], 'MMATTN_CPU_KERNELS=0 switches it off'
+    try:
+        command = shlex.split(named)
+    except ValueError:
+        command = [named]
+    if shutil.which(command[0]) is None:
+        return [], f'there is no C++ compiler {named!r}; CXX names another'
+    return command, None
 
 
 # Looked up once: a compiler of graphs cannot follow the look-up.
-_MISSING = _missing()
+_COMPILER, _MISSING = _find_compiler()
 
 
 def why_no_compiler() -> Reason:
@@ -79,7 +81,7 @@ def refuse_cpp(*tensors: Tensor | None) -> Reason:
     for x in tensors:
         if x is None:
             continue
-        if type(x) not in (Tensor, Parameter):
+        if type(x) not in (Tensor, Parameter) or x.is_neg():
             return f'it takes plain tensors, got {type(x)}'
         if x.device.type != 'cpu':
             return f'it runs on a CPU, got {x.device}'
@@ -100,8 +102,19 @@ def call(name: str, *args: Tensor | int | float | None) -> None:
     getattr(_load()[0], f'mmattn_{name}_{suffix}')(*map(_as_c, args))
 
 
+def plain(x: Tensor) -> Tensor:
+    """A gradient with memory of its own, contiguous."""
+    if x.is_neg() or x._is_zerotensor():
+        x = x.clone()
+    return x.contiguous()
+
+
 def _as_c(x: Tensor | int | float | None) -> object:
     if isinstance(x, Tensor):
+        if x.device.type != 'cpu':
+            raise ValueError(
+                f'kernels expect tensors on a CPU, got {x.device}'
+            )
         return ctypes.c_void_p(x.data_ptr())
     if isinstance(x, float):
         return ctypes.c_double(x)
@@ -115,18 +128,25 @@ def _load() -> tuple[ctypes.CDLL | None, Reason]:
     if reason:
         return None, reason
     try:
+        library = _built()
         # OpenMP's functions are found in the runtime that torch has loaded,
         # so that both share one set of threads.
-        return ctypes.CDLL(str(_built())), None
-    except (OSError, subprocess.CalledProcessError) as error:
+        try:
+            return ctypes.CDLL(str(library)), None
+        except OSError:  # cut short by a full disk, say
+            library.unlink()
+            return ctypes.CDLL(str(_built())), None
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         detail = getattr(error, 'stderr', None) or str(error)
-        return None, f'its kernels did not compile: {detail.strip()[-500:]}'
+        return None, f'no kernels were built: {detail.strip()[-500:]}'
 
 
 def _built() -> Path:
     """The compiled library, made if need be."""
     sources = sorted(_SOURCES.glob('*.cpp'))
+    compiler = Path(shutil.which(_COMPILER[0])).stat()
     digest = hashlib.sha256(' '.join((*_COMPILER, *_FLAGS)).encode())
+    digest.update(f'{compiler.st_size} {compiler.st_mtime_ns}'.encode())
     digest.update(_cpu().encode())
     for source in (*sources, *sorted(_SOURCES.glob('*.h'))):
         digest.update(source.read_bytes())
@@ -147,6 +167,8 @@ def _built() -> Path:
         _run_all(
             [[*_COMPILER, '-shared', *map(str, objects), '-o', str(target)]]
         )
+        with target.open('rb') as written:
+            os.fsync(written.fileno())
         # Whoever else compiles at the same time has made the same.
         target.replace(library)
     return library

@@ -17,26 +17,25 @@ using Index = std::int64_t;
 template <typename T>
 struct Simd;
 
-#ifndef MMATTN_VECTOR_BYTES
-#define MMATTN_VECTOR_BYTES 32
-#endif
+// Half of what AVX-512 has: as fast on many CPUs, with less waste at the ends.
+constexpr int kVectorBytes = 32;
 
 template <>
 struct Simd<float> {
-  static constexpr int width = MMATTN_VECTOR_BYTES / 4;
+  static constexpr int width = kVectorBytes / 4;
   typedef float Vector
-      __attribute__((vector_size(MMATTN_VECTOR_BYTES), aligned(4), may_alias));
+      __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
   typedef std::int32_t Bits
-      __attribute__((vector_size(MMATTN_VECTOR_BYTES), aligned(4), may_alias));
+      __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
 };
 
 template <>
 struct Simd<double> {
-  static constexpr int width = MMATTN_VECTOR_BYTES / 8;
+  static constexpr int width = kVectorBytes / 8;
   typedef double Vector
-      __attribute__((vector_size(MMATTN_VECTOR_BYTES), aligned(8), may_alias));
+      __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
   typedef std::int64_t Bits
-      __attribute__((vector_size(MMATTN_VECTOR_BYTES), aligned(8), may_alias));
+      __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
 };
 
 template <typename T>
@@ -121,7 +120,9 @@ inline Vector<float> power_of_two(Vector<float> x) {
   p = p * f + 6.9314718056e-1f;
   p = p * f + 1.0f;
   const Bits bits = (Bits)p + ((Bits)shifted << 23);
-  return x <= lowest ? Vector<float>{} : (Vector<float>)bits;
+  const Vector<float> power = (Vector<float>)bits;
+  // The sum of bits may have made a number of what is none.
+  return x <= lowest ? Vector<float>{} : x == x ? power : x;
 }
 
 inline Vector<double> power_of_two(Vector<double> x) {
@@ -164,10 +165,7 @@ constexpr int kBlockColumns = 4;
 #else
 constexpr int kBlockColumns = 2;
 #endif
-#ifndef MMATTN_BLOCK_ROWS
-#define MMATTN_BLOCK_ROWS 6
-#endif
-constexpr int kBlockRows = MMATTN_BLOCK_ROWS;
+constexpr int kBlockRows = 6;
 
 template <typename T, int COLUMNS, bool ADD, int LESS = 1>
 inline void multiply_last_rows(Index rows, Index depth, const T* a, Index row,
@@ -175,8 +173,8 @@ inline void multiply_last_rows(Index rows, Index depth, const T* a, Index row,
                                Index c_row) {
   if constexpr (LESS < kBlockRows) {
     if (rows == kBlockRows - LESS)
-      multiply_block<T, kBlockRows - LESS, COLUMNS, ADD>(
-          depth, a, row, step, b, b_row, c, c_row);
+      multiply_block<T, kBlockRows - LESS, COLUMNS, ADD>(depth, a, row, step,
+                                                         b, b_row, c, c_row);
     else
       multiply_last_rows<T, COLUMNS, ADD, LESS + 1>(rows, depth, a, row, step,
                                                     b, b_row, c, c_row);
@@ -219,8 +217,7 @@ inline void multiply(Index rows, Index columns, Index depth, const T* a,
       multiply_columns<T, 2, ADD>(rows, depth, a, row, step, b, b_row, c,
                                   c_row);
   if (vectors == 1)
-    multiply_columns<T, 1, ADD>(rows, depth, a, row, step, b, b_row, c,
-                                c_row);
+    multiply_columns<T, 1, ADD>(rows, depth, a, row, step, b, b_row, c, c_row);
 }
 
 }  // namespace mmattn

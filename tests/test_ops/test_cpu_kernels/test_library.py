@@ -56,9 +56,30 @@ def test_compiles_once_and_again_when_the_source_changes(
 def test_source_that_does_not_compile_is_told(own_library, tmp_path):
     (own_library / 'fill.cpp').write_text('no C++')
     reason = refuse_cpp(torch.zeros(1))
-    assert reason.startswith('its kernels did not compile: ')
+    assert reason.startswith('no kernels were built: ')
     assert 'fill.cpp' in reason
     assert compiled(tmp_path) == []
+
+
+def test_a_file_that_is_cut_short_is_made_anew(own_library):
+    file = library._built()
+    file.write_bytes(b'cut')
+    assert refuse_cpp(torch.zeros(1)) is None
+    assert file.stat().st_size > 1000
+
+
+def test_without_a_home_the_next_row_runs(monkeypatch):
+    def homeless():
+        raise RuntimeError('Could not determine home directory.')
+
+    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+    monkeypatch.setattr(library.Path, 'home', homeless)
+    library._load.cache_clear()
+    try:
+        assert 'home directory' in refuse_cpp(torch.zeros(1))
+        window_attention(torch.zeros(1, 2, 2, 6), 1, 2)
+    finally:
+        library._load.cache_clear()
 
 
 def test_without_a_compiler_the_next_row_runs(monkeypatch):
@@ -74,7 +95,9 @@ def test_without_a_compiler_the_next_row_runs(monkeypatch):
     'name, value, reason',
     [
         ('MMATTN_CPU_KERNELS', '0', 'MMATTN_CPU_KERNELS=0 switches it off'),
-        ('CXX', 'no-g++ -v', "there is no C++ compiler 'no-g++'"),
+        ('CXX', 'no-g++ -v', "there is no C++ compiler 'no-g++ -v'"),
+        ('CXX', "'", 'there is no C++ compiler "\'"'),
+        ('CXX', ' ', 'None'),
     ],
 )
 def test_environment(monkeypatch, name, value, reason):
