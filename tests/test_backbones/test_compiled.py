@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._inductor import config as inductor
 
 from mmattn.registry import MODELS
 
@@ -140,14 +141,27 @@ def test_batches_of_one_size(name, arch):
 
 
 @pytest.mark.slow  # minutes each: C++ is compiled
-@pytest.mark.parametrize('dynamic', [False, True])
 @pytest.mark.parametrize('name, arch', CASES)
-def test_inductor(name, arch, dynamic):
-    # Inductor cannot train for sizes that vary, see docs/implementations.md.
-    model = Compiled(
-        name, arch, not dynamic, 'inductor', dynamic=dynamic, stages=2
-    )
-    for size in SIZES[: 2 if dynamic else 1]:
-        model.check(*size)
+def test_inductor(name, arch):
+    model = Compiled(name, arch, True, 'inductor', dynamic=False, stages=2)
+    model.check(*SIZES[0])
     model.model.eval()
-    model.check(*size)
+    model.check(*SIZES[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('name, arch', CASES)
+def test_inductor_compiles_once_for_all_sizes(name, arch, training):
+    """With the option that docs/implementations.md tells for training."""
+    options = {'layout_optimization': False} if training else {}
+    with inductor.patch(options):
+        model = Compiled(
+            name, arch, training, 'inductor', dynamic=True, stages=2
+        )
+        model.check(*SIZES[0])
+        # As above: the first compilation may begin anew.
+        times = model.times
+        for size in SIZES[1:4]:
+            model.check(*size)
+    assert model.times == times
