@@ -144,7 +144,7 @@ void convolve_back(const Plan<T>& plan, const T* x, Index step, const T* grad,
   const auto no_bias = lay_out_bias<T>(plan, nullptr);
   const Index columns = plan.size.columns, C = plan.C, reach = plan.reach;
   const Index num_found = plan.num_taps + no_bias.size();
-  std::vector<std::vector<T>> found(threads);
+  std::vector<Buffer<T>> found(threads);
   for (auto& own : found) own.assign(num_found, T(0));
   for_rows(
       plan, threads,

@@ -9,18 +9,41 @@
 #pragma once
 
 #include <algorithm>
+#include <new>
 #include <type_traits>
 #include <vector>
 
 #include "simd.h"
 
 namespace mmattn {
+namespace {  // other kernels have rows and plans of their own
 
 // Columns of the result that are computed at a time.
 constexpr int kColumns = 7;
 // Channels of a group.
 template <typename T>
 constexpr int kLanes = 64 / sizeof(T);
+
+// Memory that begins with a cache line, so that no vector lies in two.
+template <typename T>
+struct Lines {
+  using value_type = T;
+  Lines() = default;
+  template <typename Other>
+  Lines(const Lines<Other>&) {}
+  T* allocate(std::size_t count) {
+    const std::align_val_t line{64};
+    return static_cast<T*>(::operator new(count * sizeof(T), line));
+  }
+  void deallocate(T* x, std::size_t) {
+    ::operator delete(x, std::align_val_t{64});
+  }
+  bool operator==(const Lines&) const { return true; }
+  bool operator!=(const Lines&) const { return false; }
+};
+
+template <typename T>
+using Buffer = std::vector<T, Lines<T>>;
 
 struct Size {
   Index images, rows, columns;
@@ -72,9 +95,9 @@ struct Plan {
           use(weight++, group.taps + tap * kLanes<T> + lane);
   }
 
-  std::vector<T> lay_out(const T* weights, bool with_skip,
+  Buffer<T> lay_out(const T* weights, bool with_skip,
                          bool flipped) const {
-    std::vector<T> taps(num_taps, T(0));
+    Buffer<T> taps(num_taps, T(0));
     for_weights([&](Index from, Index to) { taps[to] = weights[from]; });
     for (const Group& group : groups) {
       const Index last = group.side * group.side - 1;
@@ -143,8 +166,8 @@ inline void for_row(const Plan<T>& plan, Index step, Use use) {
 // What a thread works on.
 template <typename T>
 struct Work {
-  std::vector<T> last;         // copied rows of the map
-  std::vector<T> one, other;   // single rows
+  Buffer<T> last;         // copied rows of the map
+  Buffer<T> one, other;   // single rows
   std::vector<const T*> seen;  // by row of a kernel
 
   explicit Work(const Plan<T>& plan)
@@ -232,27 +255,32 @@ void convolve_group(const T* const* seen, Index offset, Index columns,
 }
 
 // Value j of part i at j * parts + i, for some pixels of `parts` times `c`
-// values; or back.
+// values; or back. PARTS is the number of parts, or 0 for any.
+template <bool BACK, int PARTS, typename T>
+void regroup_parts(Index pixels, Index any_parts, Index c,
+                   const T* __restrict from, T* __restrict to) {
+  const Index parts = PARTS ? PARTS : any_parts;
+  for (Index pixel = 0; pixel < pixels; ++pixel) {
+    for (Index j = 0; j < c; ++j)
+#pragma GCC unroll 8
+      for (Index i = 0; i < parts; ++i)
+        if constexpr (BACK)
+          to[i * c + j] = from[j * parts + i];
+        else
+          to[j * parts + i] = from[i * c + j];
+    from += parts * c;
+    to += parts * c;
+  }
+}
+
 template <bool BACK, typename T>
 void regroup(Index pixels, Index parts, Index c, const T* from, T* to) {
-  const auto all = [&](auto parts) {
-    for (Index pixel = 0; pixel < pixels; ++pixel) {
-      for (Index j = 0; j < c; ++j)
-        for (Index i = 0; i < parts; ++i)
-          if constexpr (BACK)
-            to[i * c + j] = from[j * parts + i];
-          else
-            to[j * parts + i] = from[i * c + j];
-      from += parts * c;
-      to += parts * c;
-    }
-  };
   if (parts == 2)
-    all(std::integral_constant<Index, 2>{});
+    regroup_parts<BACK, 2>(pixels, parts, c, from, to);
   else if (parts == 4)
-    all(std::integral_constant<Index, 4>{});
+    regroup_parts<BACK, 4>(pixels, parts, c, from, to);
   else
-    all(parts);
+    regroup_parts<BACK, 0>(pixels, parts, c, from, to);
 }
 
 // `use(thread, image, first row, end, work)` for all rows of a batch.
@@ -274,8 +302,8 @@ void for_rows(const Plan<T>& plan, Index threads, Use use) {
 
 // Where groups lie in a laid-out row, beside their channels.
 template <typename T>
-std::vector<T> lay_out_bias(const Plan<T>& plan, const T* bias) {
-  std::vector<T> laid(plan.groups.size() * kLanes<T>, T(0));
+Buffer<T> lay_out_bias(const Plan<T>& plan, const T* bias) {
+  Buffer<T> laid(plan.groups.size() * kLanes<T>, T(0));
   T* to = laid.data();
   for (const Group& group : plan.groups) {
     if (bias) std::copy_n(bias + group.channel, group.count, to);
@@ -301,4 +329,5 @@ void convolve_row(const Plan<T>& plan, Index row, const T* taps, const T* bias,
   }
 }
 
+}  // namespace
 }  // namespace mmattn

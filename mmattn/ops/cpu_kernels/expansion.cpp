@@ -10,10 +10,10 @@ namespace {
 // Where the matrices, (c * e, heads), and the bias, (c * e), lie beside the
 // channels of the heads: (blocks, e, heads + 1, lanes), the bias last.
 template <typename T>
-std::vector<T> lay_out_matrices(const Plan<T>& plan, Index e,
+Buffer<T> lay_out_matrices(const Plan<T>& plan, Index e,
                                 const T* matrices, const T* bias) {
   const Index heads = plan.heads, blocks = plan.groups.size() / heads;
-  std::vector<T> laid(blocks * e * (heads + 1) * kLanes<T>, T(0));
+  Buffer<T> laid(blocks * e * (heads + 1) * kLanes<T>, T(0));
   for (Index j = 0; j < plan.c; ++j)
     for (Index k = 0; k < e; ++k) {
       const Index row = j * e + k;
@@ -27,11 +27,13 @@ std::vector<T> lay_out_matrices(const Plan<T>& plan, Index e,
 }
 
 // Widens a row from `sums`, group after group, to `out`, (columns, e, c).
-template <typename T>
-void widen_row(const Plan<T>& plan, Index e, const T* sums, const T* laid,
+// HEADS and E are the numbers of heads and of e, or 0 for any.
+template <typename T, int HEADS, int E>
+void widen_row(const Plan<T>& plan, Index any_e, const T* sums, const T* laid,
                T* out) {
   constexpr int lanes = kLanes<T>;
-  const Index heads = plan.heads, c = plan.c, below = plan.below();
+  const Index heads = HEADS ? HEADS : plan.heads, e = E ? E : any_e;
+  const Index c = plan.c, below = plan.below();
   const Index blocks = plan.groups.size() / heads, columns = plan.size.columns;
   for (Index block = 0; block < blocks; ++block)
     for (Index column = 0; column < columns; ++column)
@@ -59,7 +61,7 @@ void expand(const Plan<T>& plan, const T* x, Index step, const T* weights,
   const auto laid = lay_out_matrices(plan, e, matrices, last_bias);
   const Index columns = plan.size.columns, reach = plan.reach;
   const Index num_out = columns * plan.c * e;
-  std::vector<std::vector<T>> apart(threads);
+  std::vector<Buffer<T>> apart(threads);
   for_rows(
       plan, threads,
       [&](Index thread, Index image, Index first, Index end, Work<T>& work) {
@@ -74,7 +76,10 @@ void expand(const Plan<T>& plan, const T* x, Index step, const T* weights,
           if (done < first) continue;
           convolve_row(plan, done, taps.data(), laid_bias.data(), work);
           T* widened = apart[thread].data();
-          widen_row(plan, e, work.one.data(), laid.data(), widened);
+          if (plan.heads == 4 && e == 2)  // as published
+            widen_row<T, 4, 2>(plan, e, work.one.data(), laid.data(), widened);
+          else
+            widen_row<T, 0, 0>(plan, e, work.one.data(), laid.data(), widened);
           regroup<false>(columns, e, plan.c, widened,
                          out + (start + done) * num_out);
         }
