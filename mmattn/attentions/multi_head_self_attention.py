@@ -5,7 +5,13 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmattn.layers import Linear
-from mmattn.ops import attention, depthwise_convolution, where_it_exists
+from mmattn.ops import (
+    attention,
+    cross_shaped_attention,
+    depthwise_convolution,
+    sizes_vary,
+    where_it_exists,
+)
 from mmattn.registry import MODELS
 
 from .checks import check_heads, check_map
@@ -23,8 +29,8 @@ class MultiHeadSelfAttention(BaseModule):
         num_heads (int): Attention heads. Must divide ``embed_dims``.
         qkv_bias (bool): Add a bias to queries, keys and values. Defaults to
             True.
-        impl (str): Implementation of the attention, and of the convolution
-            where it has one of that name; see
+        impl (str): Implementation of ``cross_shaped_attention``, here with
+            the whole map as its stripe, see
             ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
@@ -50,19 +56,31 @@ class MultiHeadSelfAttention(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
         check_map(self, x, self.qkv.in_features)
-        B, H, W, C = x.shape
-        h = self.num_heads
         qkv = self.qkv(x)
+        kernels = self.local_conv.weight, self.local_conv.bias
+        if sizes_vary(qkv):
+            return self.proj(self._in_parts(qkv, *kernels))
+        # With one stripe, which is the map, this is the same in one call.
+        out = cross_shaped_attention(
+            qkv, self.num_heads, None, *kernels, impl=self.impl
+        )
+        return self.proj(out)
+
+    def _in_parts(self, qkv: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """What a compiler follows for maps of all sizes."""
+        B, H, W, C = *qkv.shape[:3], qkv.shape[3] // 3
+        h = self.num_heads
         q, k, v = qkv.view(B, H * W, 3, h, C // h).permute(2, 0, 3, 1, 4)
-        out = attention(q, k, v, impl=self.impl)  # (B, h, N, d), N = H * W
+        out = attention(
+            q, k, v, impl=where_it_exists('attention', self.impl)
+        )  # (B, h, N, d), N = H * W
         local = depthwise_convolution(
             qkv[..., 2 * C :],
-            self.local_conv.weight,
-            self.local_conv.bias,
+            weight,
+            bias,
             impl=where_it_exists('depthwise_convolution', self.impl),
         )
-        out = out.transpose(1, 2).reshape(B, H, W, C)
-        return self.proj(out + local)
+        return out.transpose(1, 2).reshape(B, H, W, C) + local
 
     def extra_repr(self) -> str:
         """Show in a printed model what its sub-modules do not."""
