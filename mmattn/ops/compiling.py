@@ -69,14 +69,14 @@ def is_transforming() -> bool:
 
 
 def refuse_create_graph(impl: str) -> None:
-    """Raise RuntimeError where gradients of gradients, or many, are asked for.
+    """Raise RuntimeError where gradients of gradients are asked for.
 
     Silence would leave the layer out of a gradient penalty.
     """
-    if torch.is_grad_enabled() or is_transforming():
+    if torch.is_grad_enabled():
         raise RuntimeError(
-            f'impl {impl!r} expects a backward pass without create_graph and '
-            "without a batch of gradients (vmap); force 'reference', see "
+            f'impl {impl!r} expects a backward pass without create_graph, '
+            "got create_graph=True; force 'reference', see "
             'mmattn.ops.force_implementation'
         )
 

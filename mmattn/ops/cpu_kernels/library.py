@@ -115,7 +115,14 @@ def _as_c(x: Tensor | int | float | None) -> object:
             raise ValueError(
                 f'kernels expect tensors on a CPU, got {x.device}'
             )
-        return ctypes.c_void_p(x.data_ptr())
+        try:
+            return ctypes.c_void_p(x.data_ptr())
+        except RuntimeError as error:
+            raise RuntimeError(
+                "impl 'cpp' expects tensors with memory of their own, got one "
+                'without, of a batch of gradients (vmap), say; force '
+                "'reference', see mmattn.ops.force_implementation"
+            ) from error
     if isinstance(x, float):
         return ctypes.c_double(x)
     return ctypes.c_void_p() if x is None else ctypes.c_int64(x)
