@@ -166,11 +166,15 @@ def _in_cluster_slots(
     scale: float,
 ) -> Tensor:
     N = qkv.shape[1]
-    # What is no token would be read and written outside of the map.
-    if order.numel() and not (order.min() >= 0 and order.max() < N):
+    # What is no token would be read and written outside of the map; a token
+    # that is not there would keep what the memory held before.
+    is_token = (order >= 0) & (order < N)
+    seen = torch.zeros(order.shape, dtype=torch.bool, device='cpu')
+    seen.scatter_(-1, order.long().clamp(0, max(N - 1, 0)), is_token)
+    if not seen.all():
         raise IndexError(
             f'cluster_attention expects an order of the tokens 0 to {N - 1}, '
-            f'got {order.min()} to {order.max()}'
+            'each once for each head of each image; got one that misses some'
         )
     groups = SlotGroups(
         order.int().contiguous(), *_cluster_ranges(N, cluster_size, overlap)

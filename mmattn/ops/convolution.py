@@ -50,7 +50,20 @@ def depthwise_convolution(
 
     Returns:
         ``(B, H, W, C)``.
+
+    Raises:
+        ValueError: If kernels or bias do not fit the channels, or kernels
+            have even sides.
     """
+    C, side = x.shape[-1], weight.shape[-1]
+    fits = x.ndim == 4 and weight.shape == (C, 1, side, side) and side % 2
+    if not fits or (bias is not None and bias.shape != (C,)):
+        raise ValueError(
+            'depthwise_convolution expects x (B, H, W, C), a weight '
+            '(C, 1, s, s) of odd s and a bias (C,) or None, got '
+            f'{tuple(x.shape)}, {tuple(weight.shape)} and '
+            f'{None if bias is None else tuple(bias.shape)}'
+        )
     args = (x, weight, bias, with_skip, with_gelu)
     row = choose_implementation('depthwise_convolution', impl, *args)
     return row.function(*args)

@@ -218,3 +218,22 @@ def test_forward_gradients_follow_the_definition():
         )
 
     torch.testing.assert_close(call('auto'), call('reference'))
+
+
+@pytest.mark.parametrize('impl', ['reference', 'cpp', 'onednn'])
+@pytest.mark.parametrize(
+    'weight, bias',
+    [
+        ((8, 1, 3, 5), None),
+        ((8, 1, 4, 4), None),
+        ((4, 1, 3, 3), None),
+        ((8, 3, 3), None),
+        ((8, 1, 3, 3), (1,)),
+    ],
+)
+def test_kernels_that_do_not_fit(weight, bias, impl):
+    bias = None if bias is None else torch.zeros(bias)
+    with pytest.raises(ValueError, match=r'a weight \(C, 1, s, s\) of odd s'):
+        depthwise_convolution(
+            torch.zeros(1, 5, 5, 8), torch.zeros(weight), bias, impl=impl
+        )

@@ -26,7 +26,9 @@ from ..compiling import is_compiling, is_transforming
 from ..implementations import Reason
 
 _LOGGER = logging.getLogger(__name__)
-NEEDS = 'a CPU; float32 or float64; a C++ compiler; no compiler or transform'
+NEEDS = (
+    'a CPU; float32 or float64; a C++ compiler; no torch.compile or transform'
+)
 
 _SOURCES = Path(__file__).parent
 # Without errno and traps, loops over maths become vectors; results stay.
@@ -46,7 +48,7 @@ _SUFFIXES = {torch.float32: 'f32', torch.float64: 'f64'}
 def _find_compiler() -> tuple[list[str], Reason]:
     named = os.environ.get('CXX', '').strip() or 'g++'
     if os.environ.get('MMATTN_CPU_KERNELS') == '0':
-        return [], 'MMATTN_CPU_KERNELS=0 switches it off'
+        return [], 'MMATTN_CPU_KERNELS=0 switches kernels off'
     try:
         command = shlex.split(named)
     except ValueError:
@@ -162,7 +164,8 @@ def _built() -> Path:
     if library.exists():
         return library
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _LOGGER.info('compiling kernels for this CPU into %s', folder)
+    # Without a handler, warnings alone are seen; nobody should wonder.
+    _LOGGER.warning('Compiling kernels for this CPU, once, into %s', folder)
     with tempfile.TemporaryDirectory(dir=folder) as work:
         objects = [Path(work, f'{source.stem}.o') for source in sources]
         commands = [

@@ -94,7 +94,11 @@ def test_without_a_compiler_the_next_row_runs(monkeypatch):
 @pytest.mark.parametrize(
     'name, value, reason',
     [
-        ('MMATTN_CPU_KERNELS', '0', 'MMATTN_CPU_KERNELS=0 switches it off'),
+        (
+            'MMATTN_CPU_KERNELS',
+            '0',
+            'MMATTN_CPU_KERNELS=0 switches kernels off',
+        ),
         ('CXX', 'no-g++ -v', "there is no C++ compiler 'no-g++ -v'"),
         ('CXX', "'", 'there is no C++ compiler "\'"'),
         ('CXX', ' ', 'None'),
