@@ -44,7 +44,7 @@ def apply_neck(cls):
 
 def apply_head(cls):
     with DefaultScope.overwrite_default_scope('mmseg'):
-        head = cls(in_channels=CHANNELS, channels=C, num_classes=3)
+        head = cls(in_channels=CHANNELS[1:], channels=C, num_classes=3)
     return head, lambda images: [head(levels(images, 1))]
 
 

@@ -163,6 +163,8 @@ def build_model(cfg: Config) -> torch.nn.Module:
         model = MODELS.build(model)
     if hasattr(model, 'rpn_head'):  # learned proposals start without a size
         model.rpn_head.init_weights()
+    if hasattr(model, 'level_embed'):  # holds what the memory held before
+        torch.nn.init.normal_(model.level_embed)
     return model
 
 

@@ -168,10 +168,12 @@ def _in_cluster_slots(
     N = qkv.shape[1]
     # What is no token would be read and written outside of the map; a token
     # that is not there would keep what the memory held before.
-    is_token = (order >= 0) & (order < N)
     seen = torch.zeros(order.shape, dtype=torch.bool, device='cpu')
-    seen.scatter_(-1, order.long().clamp(0, max(N - 1, 0)), is_token)
-    if not seen.all():
+    try:
+        is_order = seen.scatter_(-1, order.long(), True).all()
+    except (IndexError, RuntimeError):  # as torch tells what lies outside
+        is_order = False
+    if not is_order:
         raise IndexError(
             f'cluster_attention expects an order of the tokens 0 to {N - 1}, '
             'each once for each head of each image; got one that misses some'
