@@ -95,8 +95,7 @@ struct Plan {
           use(weight++, group.taps + tap * kLanes<T> + lane);
   }
 
-  Buffer<T> lay_out(const T* weights, bool with_skip,
-                         bool flipped) const {
+  Buffer<T> lay_out(const T* weights, bool with_skip, bool flipped) const {
     Buffer<T> taps(num_taps, T(0));
     for_weights([&](Index from, Index to) { taps[to] = weights[from]; });
     for (const Group& group : groups) {
@@ -166,8 +165,8 @@ inline void for_row(const Plan<T>& plan, Index step, Use use) {
 // What a thread works on.
 template <typename T>
 struct Work {
-  Buffer<T> last;         // copied rows of the map
-  Buffer<T> one, other;   // single rows
+  Buffer<T> last;              // copied rows of the map
+  Buffer<T> one, other;        // single rows
   std::vector<const T*> seen;  // by row of a kernel
 
   explicit Work(const Plan<T>& plan)

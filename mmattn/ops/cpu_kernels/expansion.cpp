@@ -10,8 +10,8 @@ namespace {
 // Where the matrices, (c * e, heads), and the bias, (c * e), lie beside the
 // channels of the heads: (blocks, e, heads + 1, lanes), the bias last.
 template <typename T>
-Buffer<T> lay_out_matrices(const Plan<T>& plan, Index e,
-                                const T* matrices, const T* bias) {
+Buffer<T> lay_out_matrices(const Plan<T>& plan, Index e, const T* matrices,
+                           const T* bias) {
   const Index heads = plan.heads, blocks = plan.groups.size() / heads;
   Buffer<T> laid(blocks * e * (heads + 1) * kLanes<T>, T(0));
   for (Index j = 0; j < plan.c; ++j)
