@@ -214,8 +214,7 @@ void convolve_back(const Plan<T>& plan, const T* x, Index step, const T* grad,
 
 #define MMATTN_DEFINE(T, SUFFIX)                                              \
   /* `out` gets the sums; `active`, if there is one, the GELU of them. */     \
-  extern "C" __attribute__((visibility("default"))) void                      \
-  mmattn_depthwise_##SUFFIX(                                                  \
+  extern "C" MMATTN_EXPORT void mmattn_depthwise_##SUFFIX(                    \
       const T* x, mmattn::Index step, const T* weights, const T* bias,        \
       const mmattn::Index* sides, mmattn::Index heads, mmattn::Index c,       \
       mmattn::Index with_skip, mmattn::Index images, mmattn::Index rows,      \
@@ -226,8 +225,7 @@ void convolve_back(const Plan<T>& plan, const T* x, Index step, const T* grad,
                         with_gelu, threads);                                  \
   }                                                                           \
   /* `sums`, if there are any, lay before the GELU; `active` gets it. */      \
-  extern "C" __attribute__((visibility("default"))) void                      \
-  mmattn_depthwise_back_##SUFFIX(                                             \
+  extern "C" MMATTN_EXPORT void mmattn_depthwise_back_##SUFFIX(               \
       const T* x, mmattn::Index step, const T* grad, const T* weights,        \
       const mmattn::Index* sides, mmattn::Index heads, mmattn::Index c,       \
       mmattn::Index with_skip, mmattn::Index images, mmattn::Index rows,      \

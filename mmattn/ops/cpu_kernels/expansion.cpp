@@ -90,8 +90,7 @@ void expand(const Plan<T>& plan, const T* x, Index step, const T* weights,
 }  // namespace mmattn
 
 #define MMATTN_DEFINE(T, SUFFIX)                                            \
-  extern "C" __attribute__((visibility("default"))) void                    \
-  mmattn_expand_##SUFFIX(                                                   \
+  extern "C" MMATTN_EXPORT void mmattn_expand_##SUFFIX(                     \
       const T* x, mmattn::Index step, const T* weights, const T* bias,      \
       const mmattn::Index* sides, mmattn::Index heads, mmattn::Index c,     \
       mmattn::Index images, mmattn::Index rows, mmattn::Index columns,      \

@@ -33,11 +33,11 @@ void gelu_back(const T* x, const T* grad, T* active, T* grad_x, Index count,
 }  // namespace
 }  // namespace mmattn
 
-#define MMATTN_DEFINE(T, SUFFIX)                                             \
-  extern "C" __attribute__((visibility("default"))) void                     \
-  mmattn_gelu_back_##SUFFIX(const T* x, const T* grad, T* active, T* grad_x, \
-                            mmattn::Index count, mmattn::Index threads) {    \
-    mmattn::gelu_back<T>(x, grad, active, grad_x, count, threads);           \
+#define MMATTN_DEFINE(T, SUFFIX)                                            \
+  extern "C" MMATTN_EXPORT void mmattn_gelu_back_##SUFFIX(                  \
+      const T* x, const T* grad, T* active, T* grad_x, mmattn::Index count, \
+      mmattn::Index threads) {                                              \
+    mmattn::gelu_back<T>(x, grad, active, grad_x, count, threads);          \
   }
 
 MMATTN_DEFINE(float, f32)
