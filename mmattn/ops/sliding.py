@@ -5,13 +5,25 @@ d channels of a head, M window side, r c windows along the rows and columns,
 n = r * c windows, N = M * M tokens of a window.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import attention
 from .compiling import sizes_vary
-from .implementations import choose_implementation, register_implementation
+from .cpu_kernels import NEEDS, refuse_cpp, why_no_compiler
+from .cpu_kernels.attention import (
+    SlotGroups,
+    attend_in_groups,
+    runs_of_slots,
+)
+from .implementations import (
+    Reason,
+    choose_implementation,
+    register_implementation,
+)
 from .operators import define_operator
 from .size_cache import cached_per_size
 from .windows import Size, pad_map
@@ -53,7 +65,8 @@ def sliding_window_attention(
 
     Raises:
         ValueError: If the channels are not three times a multiple of
-            ``num_heads``, or ``stride`` does not lie in ``[1, M]``.
+            ``num_heads``, ``bias`` has another shape, or ``stride`` does not
+            lie in ``[1, M]``.
     """
     if qkv.ndim != 4 or num_heads < 1 or qkv.shape[-1] % (3 * num_heads) != 0:
         raise ValueError(
@@ -64,6 +77,12 @@ def sliding_window_attention(
         raise ValueError(
             'sliding_window_attention expects 1 <= stride <= window_size, '
             f'got {stride=}, {window_size=}'
+        )
+    N = window_size**2
+    if bias is not None and bias.shape != (num_heads, N, N):
+        raise ValueError(
+            f'sliding_window_attention expects a bias ({num_heads}, {N}, {N}) '
+            f'or None, got {tuple(bias.shape)}'
         )
     if scale is None:
         scale = (qkv.shape[-1] // (3 * num_heads)) ** -0.5
@@ -122,7 +141,7 @@ def _in_windows(
     wide = out.to(torch.promote_types(out.dtype, torch.float32))
     columns = wide.permute(0, 2, 4, 3, 1)  # (B, h, d, N, n)
     total = F.fold(
-        columns.reshape(B, -1, columns.shape[-1]), size, M, stride=stride
+        columns.flatten(1, 3), size, M, stride=stride
     )  # (B, C, *size)
     shares = _shares(counts, M, stride, wide.dtype, qkv.device)
     mean = (total * shares)[..., :H, :W]
@@ -134,17 +153,23 @@ def _num_windows(length: int, window: int, stride: int) -> int:
     return max(0, -(-(length - window) // stride)) + 1
 
 
+def _places(
+    count: int, window: int, stride: int, device: torch.device
+) -> Tensor:
+    """Which rows, or columns, each of so many windows holds: ``(r, M)``."""
+    begin = stride * torch.arange(count, device=device)
+    return begin[:, None] + torch.arange(window, device=device)
+
+
 @cached_per_size
 def _outside_bias(
     size: Size, counts: Size, window: int, stride: int, device: torch.device
 ) -> Tensor:
     """Minus infinity for the keys outside of the map, ``(n, 1, 1, N)``."""
-    inside = []
-    for side, count in zip(size, counts):
-        begin = stride * torch.arange(count, device=device)
-        place = begin[:, None] + torch.arange(window, device=device)
-        inside.append(place < side)  # (r, M) and (c, M)
-    rows, columns = inside
+    rows, columns = (
+        _places(count, window, stride, device) < side
+        for side, count in zip(size, counts)
+    )
     both = rows[:, None, :, None] & columns[None, :, None, :]  # (r, c, M, M)
     bias = torch.zeros(both.shape, device=device)
     bias = bias.masked_fill_(~both, -torch.inf)
@@ -167,3 +192,95 @@ def _shares(
             side[begin : begin + window] += 1
         held.append(side)
     return 1 / (held[0][:, None] * held[1]).to(dtype)
+
+
+def _refuse(
+    qkv: Tensor,
+    num_heads: int,
+    window_size: int,
+    stride: int,
+    bias: Tensor | None,
+    *args,
+) -> Reason:
+    return refuse_cpp(qkv, bias)
+
+
+@register_implementation(
+    'sliding_window_attention',
+    'cpp',
+    needs=NEEDS,
+    priority=30,
+    missing=why_no_compiler,
+    refuses=_refuse,
+)
+def _in_slots(
+    qkv: Tensor,
+    num_heads: int,
+    window_size: int,
+    stride: int,
+    bias: Tensor | None,
+    scale: float,
+) -> Tensor:
+    H, W = qkv.shape[1:3]
+    qkv = qkv.contiguous()
+    total = None
+    rounds = _rounds((H, W), window_size, stride, qkv.device)
+    for groups, left_out in rounds:
+        # Nothing is written where no window is, neither of results nor of
+        # gradients.
+        own = qkv.view_as(qkv)
+        if own.requires_grad:
+            own.register_hook(partial(_without, tokens=left_out))
+        out = attend_in_groups(own, num_heads, [groups], scale, bias=bias)
+        out = _without(out, left_out)
+        total = out if total is None else total.add_(out)
+    if len(rounds) == 1:
+        return total
+    counts = tuple(_num_windows(side, window_size, stride) for side in (H, W))
+    shares = _shares(counts, window_size, stride, qkv.dtype, qkv.device)
+    return total * shares[:H, :W, None]
+
+
+def _without(x: Tensor, tokens: Tensor) -> Tensor:
+    """Zeros for some tokens of a map, given by their places in it."""
+    if not len(tokens):
+        return x
+    return x.flatten(1, 2).index_fill(1, tokens, 0).view(x.shape)
+
+
+@cached_per_size
+def _rounds(
+    size: Size, window: int, stride: int, device: torch.device
+) -> list[tuple[SlotGroups, Tensor]]:
+    """Windows that do not overlap, round after round until all had a turn.
+
+    Returns:
+        Of each round the windows, and the tokens that lie in none of them,
+        int64.
+    """
+    H, W = size
+    N = window**2
+    apart = -(-window // stride)  # so many strides on, the next begins
+    rows, columns = (
+        _places(_num_windows(side, window, stride), window, stride, device)
+        for side in size
+    )
+    rounds = []
+    for i in range(min(apart, len(rows))):
+        for j in range(min(apart, len(columns))):
+            y = rows[i::apart, None, :, None]
+            x = columns[None, j::apart, None, :]
+            inside = (y < H) & (x < W)
+            slots = torch.where(inside, y * W + x, -1).flatten()
+            held = torch.zeros(H * W, dtype=torch.bool, device=device)
+            held[slots[slots >= 0]] = True
+            regions = None if inside.all() else (slots < 0).int()
+            groups = SlotGroups(
+                slots.int(),
+                runs_of_slots(len(slots), N, device),
+                N,
+                N,
+                regions=regions,
+            )
+            rounds.append((groups, (~held).nonzero().flatten()))
+    return rounds

@@ -2,8 +2,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
 
 from mmattn.ops import sliding_window_attention, window_attention
+
+IMPLS = ('reference', 'sdpa', 'cpp')
+# Map, window, stride.
+CASES = [
+    ((5, 7), 3, 1),
+    ((7, 4), 3, 2),
+    ((6, 6), 3, 3),
+    ((5, 7), 4, 3),
+    ((2, 6), 4, 2),  # lower than a window
+    ((1, 1), 3, 1),
+    ((13, 6), 5, 1),  # 25 rounds of windows that do not overlap
+]
 
 
 def begins(length, window, stride):
@@ -73,18 +86,8 @@ def draw(*shape):
     return torch.randn(shape, dtype=torch.float64)
 
 
-@pytest.mark.parametrize('impl', ['reference', 'sdpa'])
-@pytest.mark.parametrize(
-    'size, window, stride',
-    [
-        ((5, 7), 3, 1),
-        ((7, 4), 3, 2),
-        ((6, 6), 3, 3),
-        ((5, 7), 4, 3),
-        ((2, 6), 4, 2),  # lower than a window
-        ((1, 1), 3, 1),
-    ],
-)
+@pytest.mark.parametrize('impl', IMPLS)
+@pytest.mark.parametrize('size, window, stride', CASES[:-1])
 def test_equals_a_loop_over_tokens(size, window, stride, impl):
     qkv = draw(2, *size, 3 * 2 * 3)
     bias = draw(2, window**2, window**2)
@@ -124,12 +127,116 @@ def test_a_full_stride_gives_disjoint_windows():
     )
 
 
-def test_gradient():
+@pytest.mark.parametrize('impl', IMPLS)
+def test_gradient(impl):
     qkv, bias = draw(1, 4, 5, 6), draw(1, 9, 9)
     assert torch.autograd.gradcheck(
-        lambda x, b: sliding_window_attention(x, 1, 3, 2, b),
+        lambda x, b: sliding_window_attention(x, 1, 3, 2, b, impl=impl),
         (qkv.requires_grad_(), bias.requires_grad_()),
     )
+
+
+@pytest.mark.parametrize('with_bias', [True, False])
+@pytest.mark.parametrize('heads, d, B', [(1, 3, 1), (3, 8, 2)])
+@pytest.mark.parametrize('size, window, stride', CASES)
+def test_all_have_the_gradients_of_the_reference(
+    size, window, stride, heads, d, B, with_bias
+):
+    inputs = [draw(B, *size, 3 * heads * d)]
+    if with_bias:
+        inputs.append(draw(heads, window**2, window**2))
+    weights = draw(B, *size, heads * d)
+
+    def gradients(impl):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        out = sliding_window_attention(
+            leaves[0], heads, window, stride, *leaves[1:], impl=impl
+        )
+        return torch.autograd.grad((weights * out).sum(), leaves)
+
+    want = gradients('reference')
+    for impl in IMPLS[1:]:
+        torch.testing.assert_close(gradients(impl), want, rtol=0, atol=1e-12)
+
+
+def test_cpp_keeps_the_map_alone(kept_bytes):
+    qkv = torch.randn(2, 28, 28, 96, requires_grad=True)
+    bias = torch.randn(2, 49, 49, requires_grad=True)
+    kept = kept_bytes(
+        lambda: sliding_window_attention(qkv, 2, 7, 4, bias, impl='cpp'),
+        [qkv, bias],
+    )
+    assert kept < 0.02 * qkv.nbytes  # tables of places
+
+
+def test_recomputed_gradients_are_the_same():
+    qkv = draw(2, 9, 14, 12).requires_grad_()
+
+    def attend(x):
+        return sliding_window_attention(x, 2, 7, 4, impl='cpp').square().sum()
+
+    want = torch.autograd.grad(attend(qkv), qkv)
+    again = checkpoint(attend, qkv, use_reentrant=False)
+    torch.testing.assert_close(torch.autograd.grad(again, qkv), want)
+
+
+@pytest.mark.parametrize('bad', [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_in_its_windows(bad):
+    qkv = torch.randn(1, 14, 18, 6)
+    qkv[0, 0, 0] = bad
+    qkv.requires_grad_()
+    out = sliding_window_attention(qkv, 1, 7, 4, impl='cpp')
+    out.square().sum().backward()
+    far = torch.ones(14, 18, dtype=torch.bool)
+    far[:7, :7] = False
+    assert out[0, :4, :4].isnan().all()
+    assert out[0, far].isfinite().all()
+    far[:11, :11] = False  # share a window with a token that is spoilt
+    assert qkv.grad[0, far].isfinite().all()
+
+
+@pytest.mark.parametrize('impl', IMPLS)
+def test_no_image_depends_on_the_others(impl):
+    qkv = draw(3, 9, 14, 12)
+    out = sliding_window_attention(qkv, 2, 7, 4, impl=impl)
+    for i in range(3):
+        alone = sliding_window_attention(qkv[i : i + 1], 2, 7, 4, impl=impl)
+        torch.testing.assert_close(alone[0], out[i], rtol=0, atol=1e-12)
+    none = sliding_window_attention(qkv[:0], 2, 7, 4, impl=impl)
+    assert none.shape == (0, 9, 14, 4)
+
+
+def test_strided_map():
+    strided = draw(2, 12, 9, 14).permute(0, 2, 3, 1)
+    torch.testing.assert_close(
+        sliding_window_attention(strided, 2, 7, 4, impl='cpp'),
+        sliding_window_attention(strided, 2, 7, 4, impl='reference'),
+        rtol=0,
+        atol=1e-12,
+    )
+
+
+def test_transforms_and_autocast_take_another_row(half):
+    maps = torch.randn(2, 2, 5, 8, 12)
+
+    def call(x, impl='auto'):
+        return sliding_window_attention(x, 2, 3, 2, impl=impl)
+
+    want = torch.stack([call(x, 'reference') for x in maps])
+    torch.testing.assert_close(torch.vmap(call)(maps), want)
+    with pytest.raises(RuntimeError, match='tracers and transforms follow'):
+        torch.vmap(lambda x: call(x, 'cpp'))(maps)
+    with torch.autocast('cpu', half):
+        assert call(maps[0].to(half)).dtype == half
+    with pytest.raises(RuntimeError, match='takes float32 or float64 alike'):
+        call(maps[0].to(half), 'cpp')
+
+
+def test_cpp_tell_that_gradients_have_none():
+    x = torch.randn(1, 5, 8, 12, requires_grad=True)
+    out = sliding_window_attention(x, 2, 3, 2, impl='cpp').square().sum()
+    with pytest.raises(RuntimeError, match='without create_graph, got'):
+        torch.autograd.grad(out, x, create_graph=True)
 
 
 def test_half_precision(half):
@@ -152,6 +259,16 @@ def test_compiled_equals_eager():
     torch.testing.assert_close(
         compiled(qkv, 2, 3, 2), sliding_window_attention(qkv, 2, 3, 2)
     )
+
+
+@pytest.mark.parametrize('shape', [(1, 9, 9), (2, 4, 4), (9, 9)])
+def test_wrong_bias(shape):
+    with pytest.raises(
+        ValueError, match=r'expects a bias \(2, 9, 9\) or None, got \('
+    ):
+        sliding_window_attention(
+            torch.randn(1, 4, 4, 12), 2, 3, 1, torch.zeros(shape)
+        )
 
 
 def test_wrong_channels():
