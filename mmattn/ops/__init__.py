@@ -30,7 +30,6 @@ from .relative_position import (
 )
 from .sine_position import sine_position
 from .sliding import sliding_window_attention
-from .triton_kernels import table  # noqa: F401  adds its rows
 from .window_attention import window_attention
 from .windows import (
     merge_windows,
@@ -39,6 +38,10 @@ from .windows import (
     shifted_window_bias,
     split_windows,
 )
+
+# isort: split
+# Rows of operations whose definitions are there by now.
+from .triton_kernels import table  # noqa: E402, F401
 
 __all__ = [
     'Implementation',

@@ -8,6 +8,7 @@ that cannot run is an error; nothing falls back in silence.
 :func:`force_implementation` gives ``'auto'`` another meaning.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,18 +68,18 @@ def register_implementation(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the decorated function to the table; see :class:`Implementation`.
 
+    The first row of an operation is its definition, ``'reference'``.
+
     Raises:
-        ValueError: If the operation has an implementation of that name.
+        TypeError: If the priority is no number.
+        ValueError: If there is no such operation, or if it has an
+            implementation of that name.
     """
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        rows = _TABLE.setdefault(operation, {})
-        if name in rows or name == 'auto':
-            raise ValueError(
-                f'register_implementation expects a new name for {operation}, '
-                f"got {name!r}; taken: 'auto', {', '.join(map(repr, rows))}"
-            )
-        rows[name] = Implementation(
+        _check_row(operation, name, priority)
+        rows = _TABLE.get(operation, {})
+        row = Implementation(
             operation,
             name,
             function,
@@ -90,11 +91,38 @@ def register_implementation(
         )
         # Best first, here and not in each call: compilers trace the calls.
         _TABLE[operation] = dict(
-            sorted(rows.items(), key=lambda item: -item[1].priority)
+            sorted(
+                (rows | {name: row}).items(),
+                key=lambda item: -item[1].priority,
+            )
         )
         return function
 
     return add
+
+
+def _check_row(operation: str, name: str, priority: float) -> None:
+    """Refuse a row that nobody could call or sort."""
+    who = 'register_implementation'
+    rows = _TABLE.get(operation)
+    if rows is None and name != 'reference':
+        raise ValueError(
+            f'{who} expects an operation that has a definition, got '
+            f'{operation!r}; there are {", ".join(sorted(_TABLE))}; an '
+            "operation of your own begins with its 'reference'"
+        )
+    taken = ['auto', *(rows or [])]
+    if name in taken:
+        raise ValueError(
+            f'{who} expects a new name for {operation}, got {name!r}; taken: '
+            f'{", ".join(map(repr, taken))}'
+        )
+    is_number = isinstance(priority, (int, float))
+    if not is_number or math.isnan(priority):
+        raise TypeError(
+            f'{who} expects a number as priority of {operation} {name!r}, got '
+            f'{priority!r}'
+        )
 
 
 def list_implementations() -> list[Implementation]:

@@ -146,9 +146,9 @@ def test_forced_implementation_never_falls_back(table):
 
 
 def test_nothing_can_run(table):
-    register_implementation('folding', 'paper', missing=lambda: 'no paper')(
-        lambda: None
-    )
+    register_implementation(
+        'folding', 'reference', missing=lambda: 'no paper'
+    )(lambda: None)
     with pytest.raises(
         RuntimeError, match='folding has no implementation that can run'
     ):
@@ -173,6 +173,37 @@ def test_name_that_is_taken(table, name):
         f"{name!r}; taken: 'auto', 'sdpa', 'reference'"
     )
     assert names('attention') == ['sdpa', 'reference']
+
+
+def test_operation_that_does_not_exist(table):
+    with pytest.raises(ValueError) as error:
+        register_implementation('atention', 'mine')(lambda *args: args)
+    assert str(error.value).startswith(
+        'register_implementation expects an operation that has a definition, '
+        "got 'atention'; there are attention, balanced_clusters, "
+    )
+    assert 'atention' not in table
+
+
+@pytest.mark.parametrize('priority', ['high', None, float('nan')])
+def test_priority_that_is_no_number(table, priority):
+    with pytest.raises(TypeError) as error:
+        register_implementation('attention', 'mine', priority=priority)(
+            lambda *args: args
+        )
+    assert str(error.value) == (
+        'register_implementation expects a number as priority of attention '
+        f"'mine', got {priority!r}"
+    )
+    register_implementation('attention', 'next')(lambda *args: args)
+    assert names('attention') == ['sdpa', 'reference', 'next']
+
+
+def test_own_operation(table):
+    register_implementation('folding', 'reference')(lambda x: x)
+    register_implementation('folding', 'paper', priority=0.5)(lambda x: -x)
+    assert choose_implementation('folding', 'auto', 1).function(1) == -1
+    assert names('folding') == ['paper', 'reference']
 
 
 def test_definitions_first_for_a_while():
