@@ -243,11 +243,13 @@ def probe_operations() -> list[Finding]:
         from mmattn.ops.cpu_kernels import why_no_kernels
     except ImportError as error:
         return [Finding('mmattn.ops', f'does not import: {error}')]
-    reason = why_no_kernels()
-    value = f'none: {reason}' if reason else 'compiled for this CPU'
+    no_kernels = why_no_kernels()
+    value = f'none: {no_kernels}' if no_kernels else 'compiled for this CPU'
     findings = [Finding('kernels in C++', value)]
     for row in list_implementations():
         reason = row.missing()
+        if row.name == 'cpp':  # a row asks for no compilation by itself
+            reason = reason or no_kernels
         state = f'cannot run: {reason}' if reason else f'needs {row.needs}'
         findings.append(Finding(row.operation, f'{row.name:12}{state}'))
     return findings

@@ -275,4 +275,9 @@ def test_an_implementation_that_cannot_run_says_why(monkeypatch):
 )
 def test_kernels_of_the_cpu(monkeypatch, reason, value):
     monkeypatch.setattr(ops.cpu_kernels, 'why_no_kernels', lambda: reason)
-    assert diagnosis.probe_operations()[0] == ('kernels in C++', value, '')
+    first, *others = diagnosis.probe_operations()
+    assert first == ('kernels in C++', value, '')
+    states = {x.value[12:] for x in others if x.value.startswith('cpp ')}
+    assert all(state.startswith('cannot run: ') for state in states) == bool(
+        reason
+    )

@@ -48,6 +48,8 @@ def missing() -> str | None:
             'it needs custom operators, of torch 2.4 or newer, got torch '
             f'{torch.__version__}'
         )
+    if not _IS_INTERPRETED and not torch.cuda.is_available():
+        return 'it needs a CUDA device, torch sees none'
     return None
 
 

@@ -18,10 +18,11 @@ def attend(dtype=torch.float32, channels=8):
 
 @pytest.fixture
 def on_this_machine(monkeypatch):
-    """Pretend that Triton is there and interprets nothing."""
+    """Pretend that Triton and a GPU are there; nothing is interpreted."""
     monkeypatch.setattr(table, '_HAS_TRITON', True)
     monkeypatch.setattr(table, '_HAS_CUSTOM_OPERATORS', True)
     monkeypatch.setattr(table, '_IS_INTERPRETED', False)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     return monkeypatch
 
 
@@ -60,6 +61,18 @@ def test_without_custom_operators(on_this_machine):
         "cluster_attention cannot run impl 'triton': it needs custom "
         f'operators, of torch 2.4 or newer, got torch {torch.__version__}'
     )
+
+
+def test_without_a_gpu(on_this_machine):
+    on_this_machine.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(RuntimeError) as error:
+        attend()
+    assert str(error.value) == (
+        "cluster_attention cannot run impl 'triton': it needs a CUDA device, "
+        'torch sees none'
+    )
+    on_this_machine.setattr(table, '_IS_INTERPRETED', True)
+    assert table.missing() is None
 
 
 def test_on_the_cpu(on_this_machine):
