@@ -4,8 +4,10 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ def any_size(
     """A builder for what takes images of any size."""
 
     def build(size: Size) -> nn.Module:
-        model = make(**options)
+        with _naming_arguments(text, options):
+            model = make(**options)
         if not isinstance(model, nn.Module):
             raise TypeError(
                 f'{text} is expected to make a torch.nn.Module, got '
@@ -34,6 +37,44 @@ def any_size(
         return model
 
     return build
+
+
+def check_arguments(make: Callable[..., Any], options: dict[str, Any]) -> None:
+    """Refuse arguments that a class or function does not know.
+
+    Who passes them on (``**kwargs``) knows any: that fails when it is built.
+
+    Raises:
+        ValueError: If there is one; it names those that are close to it.
+    """
+    try:
+        parameters = inspect.signature(make).parameters
+    except ValueError:  # of what is not written in Python
+        return
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in options:
+        if name not in parameters:
+            close = difflib.get_close_matches(name, parameters, n=3)
+            hint = 'close to it' if close else 'it takes'
+            raise ValueError(
+                f'{make.__name__} expects arguments that it knows, got '
+                f'{name}; {hint}: {", ".join(close or parameters)}'
+            )
+
+
+@contextmanager
+def _naming_arguments(text: str, options: dict[str, Any]) -> Iterator[None]:
+    """Tell which of these arguments was handed on to who does not know it."""
+    try:
+        yield
+    except TypeError as error:
+        wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if wrong is None or wrong[1] not in options:
+            raise
+        raise ValueError(
+            f'{text} expects arguments that it knows, got {wrong[1]} ({error})'
+        ) from error
 
 
 def choose_outputs(
@@ -59,6 +100,7 @@ def from_registry(name: str, options: dict[str, Any], outputs: str) -> Build:
         raise ValueError(
             f'{name} is expected in the registry of models, got no such name'
         )
+    check_arguments(found, options)
     options = choose_outputs(found, options, outputs)
 
     def make(**options: Any) -> nn.Module:
@@ -117,6 +159,7 @@ def find_host_config(host: str, name: str) -> Path:
 def from_file(path: Path, name: str, options: dict[str, Any]) -> Build:
     """A builder for a class or function of a checkout."""
     make = _import_from_file(path, name)
+    check_arguments(make, options)
     return any_size(f'{path}:{name}', make, options)
 
 
@@ -178,11 +221,12 @@ def from_timm(name: str, options: dict[str, Any], outputs: str) -> Build:
         return _Features(timm.create_model(name, num_classes=0, **more))
 
     def build(size: Size) -> nn.Module:
-        try:
-            return create(img_size=size, **options)
-        except TypeError as error:  # of what takes images of any size
-            if "'img_size'" not in str(error):
-                raise
-        return create(**options)
+        with _naming_arguments(f'timm:{name}', options):
+            try:
+                return create(img_size=size, **options)
+            except TypeError as error:  # of what takes images of any size
+                if "'img_size'" not in str(error):
+                    raise
+            return create(**options)
 
     return build

@@ -15,6 +15,7 @@ from mmattn.swapping import list_families
 from .builders import (
     Build,
     any_size,
+    check_arguments,
     choose_outputs,
     find_host_config,
     from_config,
@@ -81,7 +82,7 @@ def read_subject(text: str, outputs: str = 'last', **defaults: Any) -> Subject:
 
     Raises:
         ValueError: If there is no such name, or if the arguments cannot be
-            read.
+            read or are unknown to it.
         FileNotFoundError: If there is no such file.
         ImportError: If timm or a codebase is not installed.
     """
@@ -108,6 +109,7 @@ def _find_build(name: str, options: dict[str, Any], outputs: str) -> Build:
     if name in list_families():
         kind, arch = list_families()[name]
         backbone = getattr(backbones, kind)
+        check_arguments(backbone, options)
         options = choose_outputs(backbone, options, outputs)
         return any_size(name, backbone, dict(arch=arch) | options)
     if re.fullmatch(r'\w+\.\w+', name):

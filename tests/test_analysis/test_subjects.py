@@ -139,11 +139,33 @@ def test_a_class_in_a_file(published):
         ('swin-nano(a=b)', ValueError, r'expected as NAME\(key=value, ...\)'),
         ('swin-nano(**{})', ValueError, r'expected as NAME\(key=value, ...\)'),
         ('swin-nano(a=1', ValueError, r'expected as NAME\(key=value, ...\)'),
+        (
+            'smt-nano(in_chanels=1)',
+            ValueError,
+            'SMT expects arguments that it knows, got in_chanels; close to '
+            'it: in_channels$',
+        ),
+        (
+            'mmattn.CSWin(in_chanels=1)',
+            ValueError,
+            'CSWin expects arguments that it knows, got in_chanels; close to',
+        ),
+        ('smt-nano(x=1)', ValueError, 'got x; it takes: arch, in_channels, '),
     ],
 )
 def test_names_that_mean_nothing(name, error, message):
     with pytest.raises(error, match=message):
         read_subject(name)
+
+
+def test_arguments_that_a_class_of_a_file_does_not_know(published):
+    with published.open('a') as file:
+        file.write('\n\ndef any_net(**more):\n    return Net(**more)\n')
+    with pytest.raises(ValueError, match='Net expects arg.* got sides; close'):
+        read_subject(f'{published}:Net(sides=3)')
+    subject = read_subject(f'{published}:any_net(sides=3)')
+    with pytest.raises(ValueError, match=r'got sides \(Net.__init__\(\) got'):
+        subject.build(SIZE)
 
 
 def test_an_unknown_config_of_a_codebase():

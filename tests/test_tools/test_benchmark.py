@@ -106,6 +106,7 @@ def test_results_are_not_written_over(measured, tool, monkeypatch, capsys):
     'args, message',
     [
         (['swim-nano'], 'a model is expected: an arch of ours, scope.Class'),
+        (['smt-nano(in_chanels=1)'], 'got in_chanels; close to it: in_chan'),
         (['none.py:Net'], 'none.py:Net expects a file none.py, which does'),
         (['swin-nano', '--dtype', 'int8'], "invalid choice: 'int8'"),
         (['swin-nano', '--batch', '0'], '--batch expects a number from 1 up'),
