@@ -4,7 +4,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmattn.layers import Linear
+from mmattn.layers import LayerNorm, Linear
 from mmattn.ops import attention, pad_map, padded_size, sine_position
 from mmattn.registry import MODELS
 
@@ -73,7 +73,7 @@ class KeyValueAttention(BaseModule):
                 spatial_reduction,
                 stride=spatial_reduction,
             )
-            self.reduction_norm = nn.LayerNorm(embed_dims)
+            self.reduction_norm = LayerNorm(embed_dims)
 
     def forward(
         self,

@@ -11,6 +11,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from mmattn.layers import LayerNorm
+
 from .arch import drop_path_schedule
 from .base import BaseBackbone, InitCfg, init_linear
 from .recomputation import recomputed
@@ -118,9 +120,7 @@ class PyramidBackbone(BaseBackbone):
             for i in range(max(out_indices) + 1)
         )
         for i in self.norm_indices:
-            self.add_module(
-                f'norm{i}', nn.LayerNorm(channels[i], eps=norm_eps)
-            )
+            self.add_module(f'norm{i}', LayerNorm(channels[i], eps=norm_eps))
         self.apply(init_linear)
         self.freeze()
 

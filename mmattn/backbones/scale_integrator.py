@@ -7,7 +7,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from mmattn.attentions import KeyValueAttention
-from mmattn.layers import Linear
+from mmattn.layers import LayerNorm, Linear
 
 from .recomputation import recomputed
 
@@ -28,10 +28,10 @@ class IntegratorLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.attn = KeyValueAttention(embed_dims, num_heads)
-        self.norm1 = nn.LayerNorm(embed_dims)
+        self.norm1 = LayerNorm(embed_dims)
         self.fc1 = Linear(embed_dims, hidden_dims)
         self.fc2 = Linear(hidden_dims, embed_dims)
-        self.norm2 = nn.LayerNorm(embed_dims)
+        self.norm2 = LayerNorm(embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens ``(B, N, C)`` to ``(B, N, C)``."""
@@ -83,7 +83,7 @@ class ScaleIntegrator(nn.Module):
             IntegratorLayer(embed_dims, num_heads, hidden_dims)
             for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(embed_dims)
+        self.norm = LayerNorm(embed_dims)
 
     def forward(
         self, maps: Sequence[Tensor], with_cp: bool = False

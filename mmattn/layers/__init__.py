@@ -6,6 +6,7 @@ from .conv_stem import ConvStem
 from .drop_path import DropPath
 from .feature_space_block import FeatureSpaceBlock
 from .folding import fold_batch_norm, has_fixed_statistics
+from .layer_norm import LayerNorm
 from .linear import Linear
 from .mlp import MLP
 from .overlapping_patches import OverlappingPatchEmbed, OverlappingPatchMerging
@@ -19,6 +20,7 @@ __all__ = [
     'ConvStem',
     'DropPath',
     'FeatureSpaceBlock',
+    'LayerNorm',
     'Linear',
     'MLP',
     'OverlappingPatchEmbed',

@@ -5,6 +5,7 @@ from mmcv.cnn.bricks.scale import LayerScale
 from torch import Tensor
 
 from .drop_path import DropPath
+from .layer_norm import LayerNorm
 from .mlp import MLP
 
 
@@ -41,10 +42,10 @@ class AttentionBlock(nn.Module):
         layer_scale: float | None = None,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(embed_dims, eps=norm_eps)
+        self.norm1 = LayerNorm(embed_dims, eps=norm_eps)
         self.attn = attention
         self.gamma1 = self._build_layer_scale(embed_dims, layer_scale)
-        self.norm2 = nn.LayerNorm(embed_dims, eps=norm_eps)
+        self.norm2 = LayerNorm(embed_dims, eps=norm_eps)
         self.mlp = mlp_type(embed_dims, int(mlp_ratio * embed_dims))
         self.gamma2 = self._build_layer_scale(embed_dims, layer_scale)
         self.drop_path = DropPath(drop_path_rate)

@@ -9,6 +9,7 @@ from mmattn.ops import padded_size, sizes_vary
 
 from .checks import check_images
 from .folding import fold_batch_norm, has_fixed_statistics
+from .layer_norm import LayerNorm
 
 _STRIDE = 4
 
@@ -44,7 +45,7 @@ class ConvStem(nn.Module):
         )
         self.batch_norm = nn.BatchNorm2d(embed_dims)
         self.proj = nn.Conv2d(embed_dims, embed_dims, 2, stride=2)
-        self.norm = nn.LayerNorm(embed_dims)
+        self.norm = LayerNorm(embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, in_channels, H, W)`` to ``(B, H / 4, W / 4, C)``.

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from .attention_block import AttentionBlock
 from .drop_path import DropPath
+from .layer_norm import LayerNorm
 
 
 class FeatureSpaceBlock(AttentionBlock):
@@ -36,7 +37,7 @@ class FeatureSpaceBlock(AttentionBlock):
         feature_drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__(attention, embed_dims, mlp_ratio, drop_path_rate)
-        self.feature_norm = nn.LayerNorm(embed_dims)
+        self.feature_norm = LayerNorm(embed_dims)
         self.feature_attn = feature_attention
         self.feature_drop_path = DropPath(feature_drop_path_rate)
 

@@ -4,6 +4,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .checks import check_images
+from .layer_norm import LayerNorm
 
 _STRIDE = 4
 
@@ -26,7 +27,7 @@ class OverlappingPatchEmbed(nn.Module):
         self.proj = nn.Conv2d(
             in_channels, embed_dims, 7, stride=_STRIDE, padding=2
         )
-        self.norm = nn.LayerNorm(embed_dims)
+        self.norm = LayerNorm(embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, in_channels, H, W)`` to ``(B, H / 4, W / 4, C)``.
@@ -53,7 +54,7 @@ class OverlappingPatchMerging(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, 2, padding=1)
-        self.norm = nn.LayerNorm(out_channels)
+        self.norm = LayerNorm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H / 2, W / 2, out_channels)``."""

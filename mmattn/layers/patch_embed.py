@@ -7,6 +7,7 @@ from torch import Tensor
 from mmattn.ops import padded_size, sizes_vary
 
 from .checks import check_images
+from .layer_norm import LayerNorm
 
 
 class PatchEmbed(nn.Module):
@@ -29,7 +30,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(
             in_channels, embed_dims, patch_size, stride=patch_size
         )
-        self.norm = nn.LayerNorm(embed_dims)
+        self.norm = LayerNorm(embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, in_channels, H, W)`` to ``(B, H / patch, W / patch, C)``.

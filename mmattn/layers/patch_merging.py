@@ -5,6 +5,7 @@ from torch import Tensor
 
 from mmattn.ops import pad_map, padded_size
 
+from .layer_norm import LayerNorm
 from .linear import Linear
 
 
@@ -21,7 +22,7 @@ class PatchMerging(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(4 * in_channels)
+        self.norm = LayerNorm(4 * in_channels)
         self.reduction = Linear(4 * in_channels, out_channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

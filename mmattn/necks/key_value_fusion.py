@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmattn.attentions import KeyValueAttention
+from mmattn.layers import LayerNorm
 from mmattn.ops import sine_position
 from mmattn.registry import MODELS
 
@@ -76,7 +77,7 @@ class KeyValueFusion(BaseModule):
         self.lateral_convs = nn.ModuleList(
             nn.Conv2d(channels, out_channels, 1) for channels in used
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(out_channels) for _ in used)
+        self.norms = nn.ModuleList(LayerNorm(out_channels) for _ in used)
         self.attns = nn.ModuleList(
             KeyValueAttention(out_channels, num_heads, with_position=True)
             for _ in used

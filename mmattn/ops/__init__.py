@@ -19,6 +19,7 @@ from .implementations import (
     where_it_exists,
 )
 from .kernel import kernel_attention, orthogonal_projection
+from .layer_norm import layer_norm
 from .linear import linear
 from .mixed_convolution import mixed_convolution
 from .mixed_expansion import mixed_expansion
@@ -59,6 +60,7 @@ __all__ = [
     'forced_implementations',
     'grouped_linear',
     'kernel_attention',
+    'layer_norm',
     'linear',
     'list_implementations',
     'merge_windows',

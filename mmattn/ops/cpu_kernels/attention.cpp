@@ -13,6 +13,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "simd.h"
@@ -25,14 +26,17 @@ constexpr Index kMostRows = 128;
 constexpr Index kTaps = 9;
 constexpr double kLog2E = 1.4426950408889634;
 
-template <typename T>
+// D is the channels of a head, or 0 for any.
+template <typename T, int D>
 struct Map {
   T* data;  // (images, tokens, parts, heads, d)
-  Index tokens, parts, heads, d;
+  Index tokens, parts, heads, any_d;
+
+  Index d() const { return D ? D : any_d; }
 
   T* row(Index image, Index token, Index part, Index head) const {
     return data +
-           (((image * tokens + token) * parts + part) * heads + head) * d;
+           (((image * tokens + token) * parts + part) * heads + head) * d();
   }
 };
 
@@ -115,63 +119,68 @@ struct Family {
   // Asks for a part of all tokens before it is read: rows of a head lie too
   // far apart for the CPU to foresee them. (Inlined, since GCC drops calls
   // of functions that do nothing but this.)
-  template <bool WRITE, typename U>
-  __attribute__((always_inline)) void prefetch(const Map<U>& map,
+  template <bool WRITE, typename U, int D>
+  __attribute__((always_inline)) void prefetch(const Map<U, D>& map,
                                                Index part) const {
     constexpr Index line = 64 / sizeof(T);
     for (Index i = 0; i < tokens; ++i) {
       const Index token = slots[first + i];
       if (token < 0) continue;
       const T* from = map.row(image, token, part, head);
-      for (Index c = 0; c < map.d; c += line)
+      for (Index c = 0; c < map.d(); c += line)
         __builtin_prefetch(from + c, WRITE);
     }
   }
 
   // Where a part of a token lies; null for zeros.
-  const T* find(const Map<const T>& map, Index part, const T* padding,
+  template <int D>
+  const T* find(const Map<const T, D>& map, Index part, const T* padding,
                 Index i) const {
     const Index token = slots[first + i];
     if (token >= 0) return map.row(image, token, part, head);
-    return padding ? padding + (part * map.heads + head) * map.d : nullptr;
+    return padding ? padding + (part * map.heads + head) * map.d() : nullptr;
   }
 
   // Copies a part of all tokens, times a factor.
-  void read(const Map<const T>& map, Index part, const T* padding, T factor,
+  template <int D>
+  void read(const Map<const T, D>& map, Index part, const T* padding, T factor,
             Panel<T>& rows) const {
     for (Index i = 0; i < tokens; ++i)
-      copy(find(map, part, padding, i), map.d, factor, rows[i]);
+      copy(find(map, part, padding, i), map.d(), factor, rows[i]);
   }
 
   // The same, transposed.
-  void read_columns(const Map<const T>& map, Index part, const T* padding,
+  template <int D>
+  void read_columns(const Map<const T, D>& map, Index part, const T* padding,
                     Panel<T>& columns) const {
     constexpr Index width = Simd<T>::width;
+    const Index d = map.d();
     for (Index i = 0; i < tokens; i += width) {
       const T* from[width];
       for (Index j = 0; j < width; ++j)
         from[j] = i + j < tokens ? find(map, part, padding, i + j) : nullptr;
       Index c = 0;
-      for (; c + width <= map.d; c += width) {
+      for (; c + width <= d; c += width) {
         Vector<T> square[width];
         for (Index j = 0; j < width; ++j)
           square[j] = from[j] ? vector_at(from[j] + c) : Vector<T>{};
         transpose_square(square, columns[c] + i, columns.step);
       }
-      for (; c < map.d; ++c)
+      for (; c < d; ++c)
         for (Index j = 0; j < width; ++j)
           columns[c][i + j] = from[j] ? from[j][c] : T(0);
     }
     // Behind the last, vectors of a group reach into this; its weights are
     // zero, and what was here before may not be finite.
-    for (Index c = 0; c < map.d; ++c)
+    for (Index c = 0; c < d; ++c)
       vector_at(columns[c] + padded<T>(tokens)) = Vector<T>{};
   }
 
   // Copies rows, times a factor, to where a part of the tokens lies.
-  void write(const Map<T>& map, Index part, T factor, Panel<T>& rows,
+  template <int D>
+  void write(const Map<T, D>& map, Index part, T factor, Panel<T>& rows,
              T* padding) const {
-    const Index d = map.d;
+    const Index d = map.d();
     for (Index i = 0; i < tokens; ++i) {
       const Index token = slots[first + i];
       const T* from = rows[i];
@@ -255,48 +264,60 @@ void weigh(const Family<T>& family, const Block& block,
   }
 }
 
+// Calls `visit(tap, tokens away)` for the taps around a token of a stripe that
+// lie inside. Unrolled, so that what stands for a tap can stay in a register.
+template <typename Visit>
+inline void for_taps(Index height, Index width, Index y, Index x,
+                     Visit visit) {
+#pragma GCC unroll 3
+  for (Index v = 0; v < 3; ++v) {
+    if (y + v < 1 || y + v > height) continue;
+    const Index away = (v - 1) * width;
+    if (x > 0) visit(3 * v, away - 1);
+    visit(3 * v + 1, away);
+    if (x + 1 < width) visit(3 * v + 2, away + 1);
+  }
+}
+
 // Adds the 3x3 convolution of each channel of a stripe, zeros around it.
 // `turned` takes the taps in reverse, for the gradient.
 template <typename T>
 void convolve(const Extras<T>& extras, Index d, Panel<T>& taps, bool turned,
               Panel<T>& in, Panel<T>& out) {
-  constexpr Index width = Simd<T>::width;
-  const Index h = extras.height, w = extras.width;
-  for (Index y = 0; y < h; ++y)
-    for (Index x = 0; x < w; ++x)
-      for (Index c = 0; c < d; c += width) {
-        Vector<T> sum = vector_at(out[y * w + x] + c);
-        for (Index v = std::max<Index>(y - 1, 0); v < std::min(y + 2, h); ++v)
-          for (Index u = std::max<Index>(x - 1, 0); u < std::min(x + 2, w);
-               ++u) {
-            const Index tap = (v - y + 1) * 3 + u - x + 1;
-            sum += vector_at(taps[turned ? kTaps - 1 - tap : tap] + c) *
-                   vector_at(in[v * w + u] + c);
-          }
-        vector_at(out[y * w + x] + c) = sum;
+  for (Index c = 0; c < d; c += Simd<T>::width) {
+    Vector<T> tap[kTaps];
+#pragma GCC unroll 9
+    for (Index k = 0; k < kTaps; ++k)
+      tap[k] = vector_at(taps[turned ? kTaps - 1 - k : k] + c);
+    Index i = 0;
+    for (Index y = 0; y < extras.height; ++y)
+      for (Index x = 0; x < extras.width; ++x, ++i) {
+        Vector<T> sum = vector_at(out[i] + c);
+        for_taps(extras.height, extras.width, y, x, [&](Index k, Index away) {
+          sum += tap[k] * vector_at(in[i + away] + c);
+        });
+        vector_at(out[i] + c) = sum;
       }
+  }
 }
 
-// Adds the gradients of the taps and of the bias.
+// The gradients of the taps and of the bias.
 template <typename T>
 void convolution_gradients(const Extras<T>& extras, Index d, Panel<T>& in,
                            Panel<T>& grad, Panel<T>& sums) {
-  constexpr Index width = Simd<T>::width;
-  const Index h = extras.height, w = extras.width;
-  for (Index c = 0; c < d; c += width) {
-    for (Index tap = 0; tap < kTaps; ++tap) {
-      const Index down = tap / 3 - 1, right = tap % 3 - 1;
-      Vector<T> sum{};
-      for (Index y = std::max<Index>(-down, 0); y < std::min(h - down, h); ++y)
-        for (Index x = std::max<Index>(-right, 0); x < std::min(w - right, w);
-             ++x)
-          sum += vector_at(grad[y * w + x] + c) *
-                 vector_at(in[(y + down) * w + x + right] + c);
-      vector_at(sums[tap] + c) = sum;
-    }
-    Vector<T> sum{};
-    for (Index i = 0; i < h * w; ++i) sum += vector_at(grad[i] + c);
-    vector_at(sums[kTaps] + c) = sum;
+  for (Index c = 0; c < d; c += Simd<T>::width) {
+    Vector<T> sum[kTaps + 1] = {};
+    Index i = 0;
+    for (Index y = 0; y < extras.height; ++y)
+      for (Index x = 0; x < extras.width; ++x, ++i) {
+        const Vector<T> g = vector_at(grad[i] + c);
+        for_taps(extras.height, extras.width, y, x, [&](Index k, Index away) {
+          sum[k] += g * vector_at(in[i + away] + c);
+        });
+        sum[kTaps] += g;
+      }
+#pragma GCC unroll 10
+    for (Index k = 0; k <= kTaps; ++k) vector_at(sums[k] + c) = sum[k];
   }
 }
 
@@ -315,14 +336,14 @@ void scale_rows(const T* factors, Index n, Index columns, T* rows,
       vector_at(rows + i * step + j) *= factors[i];
 }
 
-template <typename T>
-void attend(const Map<const T>& qkv, const Map<T>& out, const Groups& groups,
-            const Extras<T>& extras, T scale, Index images, Index first_head,
-            Index num_heads, Index threads) {
-  const Index d = qkv.d, m = groups.most_tokens;
+template <typename T, int D>
+void attend(const Map<const T, D>& qkv, const Map<T, D>& out,
+            const Groups& groups, const Extras<T>& extras, T scale,
+            Index images, Index first_head, Index num_heads, Index threads) {
   const Index tasks = images * num_heads * groups.count / groups.siblings;
 #pragma omp parallel num_threads(threads)
   {
+    const Index d = qkv.d(), m = groups.most_tokens;
     Panel<T> q(m, d), k_columns(d, m), v(m, d), mixed(m, d);
     Panel<T> scores(std::min(m, kMostRows), groups.most_keys);
     Panel<T> taps(kTaps + 1, d);
@@ -367,21 +388,21 @@ struct Sums {
   T* kernels;  // (threads, 10, heads, d)
 };
 
-template <typename T>
-void differentiate(const Map<const T>& qkv, const Map<const T>& grad_out,
-                   const Map<T>& grad_qkv, const Groups& groups,
+template <typename T, int D>
+void differentiate(const Map<const T, D>& qkv, const Map<const T, D>& grad_out,
+                   const Map<T, D>& grad_qkv, const Groups& groups,
                    const Extras<T>& extras, const Sums<T>& sums, T scale,
                    Index images, Index first_head, Index num_heads,
                    Index threads) {
   constexpr Index width = Simd<T>::width;
-  const Index d = qkv.d, m = groups.most_tokens;
   const Index tasks = images * num_heads * groups.count / groups.siblings;
-  const Index of_padding = 3 * qkv.heads * d;
+  const Index of_padding = 3 * qkv.heads * qkv.d();
   const Index of_bias =
       num_heads * (groups.ranges[1] - groups.ranges[0]) * extras.bias_row;
-  const Index of_kernels = (kTaps + 1) * qkv.heads * d;
+  const Index of_kernels = (kTaps + 1) * qkv.heads * qkv.d();
 #pragma omp parallel num_threads(threads)
   {
+    const Index d = qkv.d(), m = groups.most_tokens;
     Panel<T> q(m, d), k(m, d), v(m, d), k_columns(d, m), v_columns(d, m);
     Panel<T> grad(m, d), grad_q(m, d), grad_k(m, d), grad_v(m, d);
     const Index n = std::min(m, kMostRows);
@@ -466,6 +487,16 @@ void differentiate(const Map<const T>& qkv, const Map<const T>& grad_out,
   }
 }
 
+// Calls a function with the channels of a head as a constant, where they are
+// those of most published models: loops over them are then unrolled.
+template <typename Run>
+void with_channels(Index d, Run run) {
+  if (d == 32)
+    run(std::integral_constant<int, 32>());
+  else
+    run(std::integral_constant<int, 0>());
+}
+
 }  // namespace
 }  // namespace mmattn
 
@@ -481,11 +512,13 @@ using mmattn::Index;
       double scale, Index images, Index tokens, Index heads, Index d,         \
       Index first_head, Index num_heads, Index threads) {                     \
     using namespace mmattn;                                                   \
-    attend<T>({qkv, tokens, 3, heads, d}, {out, tokens, 1, heads, d},         \
-              {slots, slots_of_image, slots_of_head, ranges, count, siblings, \
-               regions, most_tokens, most_keys},                              \
-              {padding, bias, bias_row, kernels, height, width}, T(scale),    \
-              images, first_head, num_heads, threads);                        \
+    with_channels(d, [&](auto D) {                                            \
+      attend<T, D>({qkv, tokens, 3, heads, d}, {out, tokens, 1, heads, d},    \
+                   {slots, slots_of_image, slots_of_head, ranges, count,      \
+                    siblings, regions, most_tokens, most_keys},               \
+                   {padding, bias, bias_row, kernels, height, width},         \
+                   T(scale), images, first_head, num_heads, threads);         \
+    });                                                                       \
   }                                                                           \
   extern "C" MMATTN_EXPORT void mmattn_attend_gradients_##NAME(               \
       const T* qkv, const T* grad_out, T* grad_qkv, T* of_padding,            \
@@ -497,14 +530,16 @@ using mmattn::Index;
       double scale, Index images, Index tokens, Index heads, Index d,         \
       Index first_head, Index num_heads, Index threads) {                     \
     using namespace mmattn;                                                   \
-    differentiate<T>({qkv, tokens, 3, heads, d},                              \
-                     {grad_out, tokens, 1, heads, d},                         \
-                     {grad_qkv, tokens, 3, heads, d},                         \
-                     {slots, slots_of_image, slots_of_head, ranges, count,    \
-                      siblings, regions, most_tokens, most_keys},             \
-                     {padding, bias, bias_row, kernels, height, width},       \
-                     {of_padding, of_bias, of_kernels}, T(scale), images,     \
-                     first_head, num_heads, threads);                         \
+    with_channels(d, [&](auto D) {                                            \
+      differentiate<T, D>({qkv, tokens, 3, heads, d},                         \
+                          {grad_out, tokens, 1, heads, d},                    \
+                          {grad_qkv, tokens, 3, heads, d},                    \
+                          {slots, slots_of_image, slots_of_head, ranges,      \
+                           count, siblings, regions, most_tokens, most_keys}, \
+                          {padding, bias, bias_row, kernels, height, width},  \
+                          {of_padding, of_bias, of_kernels}, T(scale),        \
+                          images, first_head, num_heads, threads);            \
+    });                                                                       \
   }
 
 MMATTN_ATTENTION(float, f32)

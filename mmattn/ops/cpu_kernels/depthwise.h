@@ -113,33 +113,6 @@ struct Plan {
   }
 };
 
-// A vector of which what lies beyond `lanes` may not be there. What is rare
-// stays out of line: inline, it would keep all vectors in memory.
-template <typename T>
-__attribute__((noinline)) Vector<T> load_part(const T* x, Index lanes) {
-  Vector<T> out{};
-  if (lanes > 0) std::memcpy(&out, x, lanes * sizeof(T));
-  return out;
-}
-
-template <typename T>
-inline Vector<T> load(const T* x, Index lanes) {
-  return lanes >= Simd<T>::width ? vector_at(x) : load_part(x, lanes);
-}
-
-template <typename T>
-__attribute__((noinline)) void store_part(T* x, Vector<T> value, Index lanes) {
-  if (lanes > 0) std::memcpy(x, &value, lanes * sizeof(T));
-}
-
-template <typename T>
-inline void store(T* x, Vector<T> value, Index lanes) {
-  if (lanes >= Simd<T>::width)
-    vector_at(x) = value;
-  else
-    store_part<T>(x, value, lanes);
-}
-
 // `use(at, laid, lanes)` for each vector of a row: where its pixels, `step`
 // apart, have it, where the copy has it, and how much of it there is.
 template <typename T, typename Use>
