@@ -20,6 +20,9 @@ from .implementations import (
     register_implementation,
 )
 
+# Channels come in whole vectors, of which this is a multiple.
+_VECTOR = 8
+
 
 def layer_norm(
     x: Tensor,
@@ -68,8 +71,11 @@ def _refuse(
 ) -> Reason:
     if is_autocast_on_cpu():
         return 'autocast casts the definition only'
-    if not x.numel():
-        return f'it takes at least one value, got {tuple(x.shape)}'
+    if not x.numel() or x.shape[-1] % _VECTOR:
+        return (
+            f'it takes at least one value, and channels in multiples of '
+            f'{_VECTOR}, got {tuple(x.shape)}'
+        )
     return refuse_cpp(x, weight, bias)
 
 

@@ -14,7 +14,7 @@ def inputs(*shape, dtype=torch.float32, with_affine=True):
 
 
 @pytest.mark.parametrize('with_affine', [True, False])
-@pytest.mark.parametrize('channels', [5, 8, 24, 37, 64, 257])
+@pytest.mark.parametrize('channels', [8, 24, 64, 264])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_cpp_equals_the_definition(dtype, channels, with_affine):
     args = inputs(3, 5, channels, dtype=dtype, with_affine=with_affine)
@@ -100,8 +100,12 @@ def test_auto_leaves_the_rest_to_the_definition():
     assert torch.equal(layer_norm(half), F.layer_norm(half, (24,)))
     with torch.autocast('cpu', torch.bfloat16):
         assert layer_norm(half).dtype == F.layer_norm(half, (24,)).dtype
+    odd = torch.randn(2, 9)
+    assert torch.equal(layer_norm(odd), F.layer_norm(odd, (9,)))
     with pytest.raises(RuntimeError, match='it takes float32 or float64'):
         layer_norm(half, impl='cpp')
+    with pytest.raises(RuntimeError, match=r'multiples of 8, got \(2, 9\)'):
+        layer_norm(odd, impl='cpp')
 
 
 @pytest.mark.parametrize('impl', ['reference', 'cpp'])

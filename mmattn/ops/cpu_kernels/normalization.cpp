@@ -14,7 +14,8 @@ namespace {
 // Sums that do not wait for each other.
 constexpr Index kSums = 4;
 
-// The sum of `value(c)`, a vector, over the channels c of a row.
+// The sum of `value(c)`, a vector, over the channels c of a row: a multiple of
+// a vector's width.
 template <typename T, typename Value>
 inline T sum_row(Index channels, Value value) {
   constexpr Index width = Simd<T>::width;
@@ -30,41 +31,30 @@ inline T sum_row(Index channels, Value value) {
 template <typename T>
 void normalize(const T* x, const T* weight, const T* bias, T* out, T* moments,
                Index rows, Index channels, T eps, Index threads) {
-  constexpr Index width = Simd<T>::width;
-#pragma omp parallel num_threads(threads)
-  {
-    std::vector<T> deviations(padded<T>(channels));
-    T* apart = deviations.data();
-#pragma omp for schedule(static)
-    for (Index row = 0; row < rows; ++row) {
-      const T* from = x + row * channels;
-      T* to = out + row * channels;
-      const T mean =
-          sum_row<T>(channels,
-                     [&](Index c) { return load(from + c, channels - c); }) /
-          channels;
-      const T variance =
-          sum_row<T>(channels,
-                     [&](Index c) {
-                       vector_at(apart + c) =
-                           load(from + c, channels - c) - mean;
-                       for (Index i = channels; i < c + width; ++i)
-                         apart[i] = 0;
-                       return vector_at(apart + c) * vector_at(apart + c);
-                     }) /
-          channels;
-      const T factor = 1 / std::sqrt(variance + eps);
-      for (Index c = 0; c < channels; c += width) {
-        const Index left = channels - c;
-        Vector<T> value = factor * vector_at(apart + c);
-        if (weight) value *= load(weight + c, left);
-        if (bias) value += load(bias + c, left);
-        store(to + c, value, left);
-      }
-      if (moments) {
-        moments[2 * row] = mean;
-        moments[2 * row + 1] = factor;
-      }
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (Index row = 0; row < rows; ++row) {
+    const T* from = x + row * channels;
+    T* to = out + row * channels;
+    const T mean =
+        sum_row<T>(channels, [&](Index c) { return vector_at(from + c); }) /
+        channels;
+    const T variance = sum_row<T>(channels,
+                                  [&](Index c) {
+                                    const Vector<T> away =
+                                        vector_at(from + c) - mean;
+                                    return away * away;
+                                  }) /
+                       channels;
+    const T factor = 1 / std::sqrt(variance + eps);
+    for (Index c = 0; c < channels; c += Simd<T>::width) {
+      Vector<T> value = factor * (vector_at(from + c) - mean);
+      if (weight) value *= vector_at(weight + c);
+      if (bias) value += vector_at(bias + c);
+      vector_at(to + c) = value;
+    }
+    if (moments) {
+      moments[2 * row] = mean;
+      moments[2 * row + 1] = factor;
     }
   }
 }
@@ -75,48 +65,39 @@ template <typename T>
 void differentiate(const T* x, const T* weight, const T* moments,
                    const T* grad, T* grad_x, T* sums, Index rows,
                    Index channels, Index threads) {
-  constexpr Index width = Simd<T>::width;
-  const Index end = padded<T>(channels);
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<T> memory(4 * end, T(0));
-    T* normal = memory.data();  // the row, normalised
-    T* upstream = normal + end;
-    T* of_weight = upstream + end;
-    T* of_bias = of_weight + end;
+    std::vector<T> memory(2 * channels, T(0));
+    T* of_weight = memory.data();
+    T* of_bias = of_weight + channels;
 #pragma omp for schedule(static)
     for (Index row = 0; row < rows; ++row) {
-      const Index start = row * channels;
+      const T* own = x + row * channels;
+      const T* from = grad + row * channels;
+      T* to = grad_x + row * channels;
       const T mean = moments[2 * row], factor = moments[2 * row + 1];
-      const T slope =
-          sum_row<T>(channels,
-                     [&](Index c) {
-                       const Index left = channels - c;
-                       const Vector<T> g = load(grad + start + c, left);
-                       const Vector<T> value =
-                           factor * (load(x + start + c, left) - mean);
-                       const Vector<T> up =
-                           weight ? g * load(weight + c, left) : g;
-                       vector_at(normal + c) = value;
-                       vector_at(upstream + c) = up;
-                       vector_at(of_weight + c) += g * value;
-                       vector_at(of_bias + c) += g;
-                       return up * value;
-                     }) /
-          channels;
-      const T shift =
-          sum_row<T>(channels,
-                     [&](Index c) { return vector_at(upstream + c); }) /
-          channels;
-      for (Index c = 0; c < channels; c += width)
-        store(grad_x + start + c,
-              factor * (vector_at(upstream + c) - shift -
-                        slope * vector_at(normal + c)),
-              channels - c);
+      const auto normal = [&](Index c) {
+        return factor * (vector_at(own + c) - mean);
+      };
+      const auto upstream = [&](Index c) {
+        const Vector<T> g = vector_at(from + c);
+        return weight ? g * vector_at(weight + c) : g;
+      };
+      const T shift = sum_row<T>(channels, upstream) / channels;
+      const T slope = sum_row<T>(channels,
+                                 [&](Index c) {
+                                   vector_at(of_weight + c) +=
+                                       vector_at(from + c) * normal(c);
+                                   vector_at(of_bias + c) +=
+                                       vector_at(from + c);
+                                   return upstream(c) * normal(c);
+                                 }) /
+                      channels;
+      for (Index c = 0; c < channels; c += Simd<T>::width)
+        vector_at(to + c) = factor * (upstream(c) - shift - slope * normal(c));
     }
-    T* own = sums + omp_get_thread_num() * 2 * channels;
-    std::copy_n(of_weight, channels, own);
-    std::copy_n(of_bias, channels, own + channels);
+    std::copy_n(of_weight, 2 * channels,
+                sums + omp_get_thread_num() * 2 * channels);
   }
 }
 
