@@ -73,7 +73,7 @@ def _refuse(
         return 'autocast casts the definition only'
     if not x.numel() or x.shape[-1] % _VECTOR:
         return (
-            f'it takes at least one value, and channels in multiples of '
+            'it takes at least one value, and channels in multiples of '
             f'{_VECTOR}, got {tuple(x.shape)}'
         )
     return refuse_cpp(x, weight, bias)
@@ -82,7 +82,7 @@ def _refuse(
 @register_implementation(
     'layer_norm',
     'cpp',
-    needs=NEEDS,
+    needs=f'{NEEDS}; channels in multiples of {_VECTOR}',
     priority=20,
     missing=why_no_compiler,
     refuses=_refuse,
