@@ -64,6 +64,7 @@ from mmattn.engine.run_config import (  # noqa: E402
     fill_loaders,
     read_config,
 )
+from mmattn.engine.single_image import load_weights  # noqa: E402
 from mmattn.engine.usage import UsageError, run_command  # noqa: E402
 from mmattn.zoo import SCHEME, zoo_folders  # noqa: E402
 
@@ -127,6 +128,7 @@ def main() -> None:
     try:
         check_name(args.name, args.zoo, args.force)
         trained = read_training(checkpoint_file(args.checkpoint), args.ema)
+        check_weights(cfg, trained, args.checkpoint)
         args.zoo.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=args.zoo) as folder:
             publish(args, cfg, trained, Path(folder))
@@ -150,6 +152,17 @@ def check_name(name: str, zoo: Path, force: bool) -> None:
             f'{zoo}; choose another, or replace the model with --force'
         )
     check_replaceable(name, zoo)
+
+
+def check_weights(cfg: Config, trained: Trained, path: str) -> None:
+    """Refuse weights of another model before anything is done with them.
+
+    Raises:
+        UsageError: If a parameter is missing or has another shape.
+    """
+    with output_to_file(os.devnull):  # what the hosts say of random weights
+        model = build_for_counting(cfg)
+        load_weights(model, trained.state_dict, path, needed='')
 
 
 def publish(

@@ -125,7 +125,7 @@ def test(cfg: Config, out: str | None) -> None:
     """Build the config's Runner and test."""
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
-    refuse_foreign_weights(runner.model, cfg.load_from, whole_backbone=True)
+    refuse_foreign_weights(runner.model, cfg.load_from, 'backbone.')
     if out is not None and out.endswith(evaluation.DUMP_SUFFIXES):
         evaluation.dump_predictions(runner, out)
     runner.test()

@@ -1,5 +1,6 @@
 """A model of mmdet, mmseg or mmpretrain, for one image instead of a set."""
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -27,7 +28,10 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def load_weights(
-    model: nn.Module, state: dict[str, Tensor], path: str
+    model: nn.Module,
+    state: dict[str, Tensor],
+    path: str,
+    needed: str = 'backbone.',
 ) -> None:
     """Give a model the weights of a checkpoint that was trained with it.
 
@@ -35,12 +39,27 @@ def load_weights(
         model: The model.
         state: Tensors by name.
         path: Where they come from, for the message.
+        needed: How the names begin of the parameters that the checkpoint has
+            to have. Defaults to ``'backbone.'``.
 
     Raises:
-        UsageError: If the backbone does not get all of its weights.
+        UsageError: If one of these is missing, or another shape than that of
+            the model is found.
     """
-    refuse_foreign_weights(model, path, whole_backbone=True)
-    model.load_state_dict(state, strict=False)
+    refuse_foreign_weights(model, path, needed)
+    try:
+        model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        wrong = re.findall(r'size mismatch for .+', str(error))
+        if not wrong:
+            raise
+        first, *others = wrong
+        more = f' ({len(others)} more)' if others else ''
+        raise UsageError(
+            f'a checkpoint of this model is expected, got {path}: '
+            f'{first.rstrip(".")}{more}; give the config that it was trained '
+            'with'
+        ) from error
 
 
 def build_pipeline(cfg: Config) -> Callable[[dict], dict]:

@@ -9,7 +9,7 @@ from mmattn.engine.usage import UsageError
 
 
 def refuse_foreign_weights(
-    model: nn.Module, path: str | None, whole_backbone: bool = False
+    model: nn.Module, path: str | None, needed: str | None = None
 ) -> None:
     """Let a model raise when it reads a checkpoint of another model.
 
@@ -20,12 +20,13 @@ def refuse_foreign_weights(
     Args:
         model: The model, wrapped or not; a hook is added to it.
         path: The file, for the message; None where there is none to read.
-        whole_backbone: Whether every parameter of ``backbone`` has to come
-            from the file.
+        needed: How the names begin of the parameters that have to come from
+            the file, all of them: ``'backbone.'``, or ``''`` for the whole
+            model. Defaults to None: some have to.
 
     Raises:
         UsageError: Later, from the reading: if no parameter comes from the
-            file, or not the whole backbone.
+            file, or one that is needed does not.
     """
     if path is None:
         return
@@ -35,12 +36,15 @@ def refuse_foreign_weights(
 
     def check(module: nn.Module, keys: Any) -> None:
         missing = parameters.intersection(keys.missing_keys)
-        lost = sorted(x for x in missing if x.startswith('backbone.'))
+        lost = []
+        if needed is not None:
+            lost = sorted(x for x in missing if x.startswith(needed))
         if parameters and missing == parameters:
             what = 'none of whose names is one of the model'
-        elif whole_backbone and lost:
+        elif lost:
+            part = needed.rstrip('.') or 'model'
             what = (
-                f'which lacks {len(lost)} parameters of the backbone '
+                f'which lacks {len(lost)} parameters of the {part} '
                 f'({", ".join(lost[:3])}{", ..." if len(lost) > 3 else ""})'
             )
         else:

@@ -39,6 +39,11 @@ def test_model_and_weights():
     part = {k: v for k, v in other.state_dict().items() if 'stem' in k}
     with pytest.raises(UsageError, match='got y.pth, which lacks'):
         load_weights(build_model(cfg), part, 'y.pth')
+    wide = {k: torch.ones(9, *v.shape) for k, v in other.state_dict().items()}
+    with pytest.raises(
+        UsageError, match=r'got y.pth: size mismatch for backbone.* more\); gi'
+    ):
+        load_weights(build_model(cfg), wide, 'y.pth')
 
 
 def test_features_without_a_head_and_without_gradient():

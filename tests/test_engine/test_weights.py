@@ -31,36 +31,41 @@ def state(*prefixes):
     return {k: v for k, v in whole.items() if k.startswith(prefixes)}
 
 
-def reading(whole_backbone):
+def reading(needed):
     model = Model()
-    refuse_foreign_weights(model, 'a.pth', whole_backbone)
+    refuse_foreign_weights(model, 'a.pth', needed)
     return model
 
 
-@pytest.mark.parametrize('whole_backbone', [False, True])
-def test_no_name_fits(whole_backbone):
+@pytest.mark.parametrize('needed', [None, 'backbone.', ''])
+def test_no_name_fits(needed):
     found = {f'layers.{name}': x for name, x in state('').items()}
     with pytest.raises(
         UsageError,
         match=r'got a\.pth, none of whose names .*convert_checkpoint\.py a\.p',
     ):
-        load_state_dict(reading(whole_backbone), found)
+        load_state_dict(reading(needed), found)
 
 
 def test_a_part_starts_a_training_but_is_not_tested():
     for part in ('backbone.0', 'head'):
-        load_state_dict(reading(False), state(part))
+        load_state_dict(reading(None), state(part))
     with pytest.raises(
         UsageError,
         match=r'a\.pth, which lacks 2 parameters of the backbone '
         r'\(backbone\.1\.bias, backbone\.1\.weight\); give',
     ):
-        load_state_dict(reading(True), state('backbone.0', 'head'))
-    load_state_dict(reading(True), state('backbone'))
+        load_state_dict(reading('backbone.'), state('backbone.0', 'head'))
+    load_state_dict(reading('backbone.'), state('backbone'))
+    with pytest.raises(
+        UsageError,
+        match=r'a\.pth, which lacks 2 parameters of the model \(head\.bias',
+    ):
+        load_state_dict(reading(''), state('backbone'))
 
 
 def test_a_model_that_renames_what_it_reads():
-    model = reading(True)
+    model = reading('backbone.')
 
     def rename(found, *args):
         for name in list(found):

@@ -148,6 +148,25 @@ def test_usage_errors_are_told(publish, more, message):
         publish(*more)
 
 
+@pytest.mark.parametrize(
+    'config, message',
+    [
+        (
+            'smt-nano_1xb32-25e_digits',
+            r'got \S+epoch_1.pth, which lacks \d+ parameters of the model \(',
+        ),
+        ('swin-nano_1xb32-25e_digits', 'none|lacks|size mismatch'),
+    ],
+)
+def test_weights_of_another_model_are_refused_at_once(
+    publish, tool, tmp_path, monkeypatch, config, message
+):
+    monkeypatch.setattr(tool, 'publish', None)  # nothing comes so far
+    with pytest.raises(UsageError, match=message):
+        publish('--config', config)
+    assert not (tmp_path / 'zoo').exists()
+
+
 def test_a_model_without_a_backbone_is_refused(publish, tmp_path):
     config = tmp_path / 'inside.py'
     config.write_text(
