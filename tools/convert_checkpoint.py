@@ -30,6 +30,7 @@ from mmattn.checkpoints import (  # noqa: E402
     Converted,
     convert,
     load_file,
+    missing_names,
     save_file,
     source_names,
 )
@@ -63,7 +64,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--skip-unknown',
         action='store_true',
-        help='leave out names that fit nowhere instead of failing',
+        help='leave out names that fit nowhere, and take a part of a '
+        'backbone, instead of failing',
     )
     parser.add_argument(
         '--force', action='store_true', help='replace OUT if it is there'
@@ -89,6 +91,22 @@ def report(converted: Converted) -> str:
     )
 
 
+def refuse_part(converted: Converted, path: str) -> None:
+    """Refuse a file that holds a part of its backbone only.
+
+    Raises:
+        UsageError: If it does; it names what is missing.
+    """
+    missing = missing_names(converted)
+    if missing:
+        raise UsageError(
+            'converting expects a whole backbone of the format '
+            f'{converted.source}, got {path}, which lacks '
+            f'{count_names(missing)} (in our names); give the whole file, or '
+            'take the part as it is with --skip-unknown'
+        )
+
+
 def main() -> None:
     """Convert a file and tell what went where."""
     args = parse_args()
@@ -96,6 +114,8 @@ def main() -> None:
         converted = convert(
             load_file(args.source), args.format, strict=not args.skip_unknown
         )
+        if not args.skip_unknown:
+            refuse_part(converted, args.source)
         print(report(converted))
         state = converted.backbone
         if not args.backbone_only:

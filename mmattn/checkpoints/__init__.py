@@ -1,5 +1,6 @@
 """Checkpoints: read safely, recognised, put into our names."""
 
+from .completeness import missing_names
 from .conversion import Converted, convert, detect_source, source_names
 from .initializer import BackbonePretrained
 from .loading import load_file
@@ -11,6 +12,7 @@ __all__ = [
     'convert',
     'detect_source',
     'load_file',
+    'missing_names',
     'save_file',
     'source_names',
 ]

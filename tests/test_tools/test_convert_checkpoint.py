@@ -115,6 +115,21 @@ def test_names_that_fit_nowhere(tmp_path):
     assert 'backbone.extra.x' not in load_file(out)
 
 
+def test_a_part_of_a_file(tmp_path):
+    source, out = tmp_path / 'source.pth', tmp_path / 'out.pth'
+    state = BOATSwin(arch='nano').state_dict()
+    part = {k: v for k, v in state.items() if 'stages.1.blocks.0' not in k}
+    torch.save(part, source)
+    done = run(source, out)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert 'expects a whole backbone of the format mmattn, got' in line
+    assert ' lacks 1 (stages.1.blocks.0) ' in line
+    assert not out.exists()
+    assert run(source, out, '--skip-unknown').returncode == 0
+    assert load_file(out).keys() == {f'backbone.{name}' for name in part}
+
+
 def test_a_file_that_cannot_be_read(tmp_path):
     source = tmp_path / 'source.pth'
     source.write_text('not found')
