@@ -4,6 +4,8 @@ Axes: N queries, L keys, d channels of a key, e channels of a value; ``*`` any
 leading axes (images, windows, heads).
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -101,7 +103,8 @@ def _sdpa(
         varying = 1 if bias is None else max(bias.ndim - 2, 1)
         batch, heads = lead[:-varying], lead[-varying:]
         q, k, v = (
-            x.reshape(batch.numel(), heads.numel(), *x.shape[-2:])
+            # A size's own count would make constants of what varies.
+            x.reshape(math.prod(batch), math.prod(heads), *x.shape[-2:])
             for x in (q, k, v)
         )
         if bias is not None and bias.ndim > 2:
