@@ -1,10 +1,9 @@
 """Global attention with keys and values of another source or resolution."""
 
-import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmattn.layers import LayerNorm, Linear
+from mmattn.layers import Conv2d, LayerNorm, Linear
 from mmattn.ops import attention, pad_map, padded_size, sine_position
 from mmattn.registry import MODELS
 
@@ -67,11 +66,8 @@ class KeyValueAttention(BaseModule):
         self.v_proj = Linear(embed_dims, embed_dims)
         self.o_proj = Linear(embed_dims, embed_dims)
         if spatial_reduction > 1:
-            self.reduction = nn.Conv2d(
-                embed_dims,
-                embed_dims,
-                spatial_reduction,
-                stride=spatial_reduction,
+            self.reduction = Conv2d(
+                embed_dims, embed_dims, spatial_reduction, spatial_reduction
             )
             self.reduction_norm = LayerNorm(embed_dims)
 

@@ -1,6 +1,7 @@
 """What blocks are made of. Maps are ``(B, H, W, C)`` inside a backbone."""
 
 from .attention_block import AttentionBlock
+from .conv2d import Conv2d
 from .conv_mlp import ConvMLP
 from .conv_stem import ConvStem
 from .drop_path import DropPath
@@ -16,6 +17,7 @@ from .two_path_block import TwoPathBlock
 
 __all__ = [
     'AttentionBlock',
+    'Conv2d',
     'ConvMLP',
     'ConvStem',
     'DropPath',

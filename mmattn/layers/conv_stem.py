@@ -5,9 +5,10 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.ops import padded_size, sizes_vary
+from mmattn.ops import padded_size, sizes_vary, strided_convolution
 
 from .checks import check_images
+from .conv2d import Conv2d
 from .folding import fold_batch_norm, has_fixed_statistics
 from .layer_norm import LayerNorm
 
@@ -35,7 +36,7 @@ class ConvStem(nn.Module):
         self, in_channels: int, embed_dims: int, kernel_size: int = 3
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
+        self.conv = Conv2d(
             in_channels,
             embed_dims,
             kernel_size,
@@ -44,7 +45,7 @@ class ConvStem(nn.Module):
             bias=False,
         )
         self.batch_norm = nn.BatchNorm2d(embed_dims)
-        self.proj = nn.Conv2d(embed_dims, embed_dims, 2, stride=2)
+        self.proj = Conv2d(embed_dims, embed_dims, 2, stride=2)
         self.norm = LayerNorm(embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,4 +70,4 @@ class ConvStem(nn.Module):
             return norm(conv(x))
         # With fixed statistics the norm is part of the kernels.
         weight, bias = fold_batch_norm(conv.weight, conv.bias, norm)
-        return F.conv2d(x, weight, bias, conv.stride, conv.padding)
+        return strided_convolution(x, weight, bias, conv.stride, conv.padding)

@@ -4,6 +4,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .checks import check_images
+from .conv2d import Conv2d
 from .layer_norm import LayerNorm
 
 _STRIDE = 4
@@ -24,9 +25,7 @@ class OverlappingPatchEmbed(nn.Module):
 
     def __init__(self, in_channels: int, embed_dims: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(
-            in_channels, embed_dims, 7, stride=_STRIDE, padding=2
-        )
+        self.proj = Conv2d(in_channels, embed_dims, 7, _STRIDE, padding=2)
         self.norm = LayerNorm(embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,7 +52,7 @@ class OverlappingPatchMerging(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, 2, padding=1)
+        self.conv = Conv2d(in_channels, out_channels, 3, 2, padding=1)
         self.norm = LayerNorm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:

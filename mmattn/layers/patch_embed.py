@@ -7,6 +7,7 @@ from torch import Tensor
 from mmattn.ops import padded_size, sizes_vary
 
 from .checks import check_images
+from .conv2d import Conv2d
 from .layer_norm import LayerNorm
 
 
@@ -27,9 +28,7 @@ class PatchEmbed(nn.Module):
     ) -> None:
         super().__init__()
         self.patch_size = patch_size
-        self.proj = nn.Conv2d(
-            in_channels, embed_dims, patch_size, stride=patch_size
-        )
+        self.proj = Conv2d(in_channels, embed_dims, patch_size, patch_size)
         self.norm = LayerNorm(embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from .relative_position import (
 )
 from .sine_position import sine_position
 from .sliding import sliding_window_attention
+from .strided_convolution import strided_convolution
 from .window_attention import window_attention
 from .windows import (
     merge_windows,
@@ -79,6 +80,7 @@ __all__ = [
     'sizes_vary',
     'sliding_window_attention',
     'split_windows',
+    'strided_convolution',
     'watch_choices',
     'where_it_exists',
     'window_attention',

@@ -15,10 +15,12 @@ except ImportError:  # torch before 2.3
 
 __all__ = [
     'asks_for_gradient',
+    'compiles_for_sizes',
     'differentiable_gradients',
     'is_autocast_on_cpu',
     'is_compiling',
     'is_transforming',
+    'narrowed',
     'refuse_create_graph',
     'sizes_vary',
 ]
@@ -32,12 +34,26 @@ def sizes_vary(x: torch.Tensor) -> bool:
 
     The first axis, that of the images, may vary without.
     """
+    return _vary(x.shape[1:])
+
+
+def compiles_for_sizes(x: torch.Tensor) -> bool:
+    """Whether ``torch.compile`` looks at ``x`` for more than one size.
+
+    Here the first axis counts: PyTorch chooses how to convolve by the number
+    of images, and a compiler follows one choice. ``torch.export`` follows
+    none: its programs convolve maps of all sizes as they are.
+    """
+    return _vary(x.shape) and torch.compiler.is_dynamo_compiling()
+
+
+def _vary(sides: Sequence[int]) -> bool:
     if not is_compiling() or not _CAN_ASK:
         return False
     # Costly to import, and a compiler has done so.
     from torch.fx.experimental.symbolic_shapes import has_static_value
 
-    return not all([has_static_value(side) for side in x.shape[1:]])
+    return not all([has_static_value(side) for side in sides])
 
 
 def asks_for_gradient(*tensors: torch.Tensor | None) -> bool:
@@ -53,6 +69,21 @@ def is_autocast_on_cpu() -> bool:
         return torch.is_autocast_enabled('cpu')
     except TypeError:  # torch before 2.4
         return torch.is_autocast_cpu_enabled()
+
+
+def narrowed(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
+    """What autocast makes of the arguments of a convolution.
+
+    For operators that it does not know. The first tensor says the device.
+    """
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    dtype = torch.get_autocast_dtype(device)
+    return [
+        x if x is None or x.dtype == torch.float64 else x.to(dtype)
+        for x in tensors
+    ]
 
 
 def is_transforming() -> bool:

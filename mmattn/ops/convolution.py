@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compiling import is_compiling
+from .compiling import compiles_for_sizes, is_compiling, narrowed
 from .cpu_kernels import NEEDS as CPP_NEEDS
 from .cpu_kernels import why_no_compiler
 from .cpu_kernels.convolution import (
@@ -26,6 +26,7 @@ from .implementations import (
     register_implementation,
 )
 from .linear import NEEDS, linear, refuse_onednn, why_no_onednn
+from .operators import define_operator
 
 
 def depthwise_convolution(
@@ -66,7 +67,22 @@ def depthwise_convolution(
         )
     args = (x, weight, bias, with_skip, with_gelu)
     row = choose_implementation('depthwise_convolution', impl, *args)
+    if compiles_for_sizes(x) and not row.any_size:
+        return _depthwise_for_any_size(*narrowed(*args[:3]), *args[3:], impl)
     return row.function(*args)
+
+
+def _empty_like(x: Tensor, *args) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+_depthwise_for_any_size = define_operator(
+    'depthwise_convolution_for_any_size',
+    'Tensor x, Tensor weight, Tensor? bias, bool with_skip, bool with_gelu, '
+    'str impl',
+    depthwise_convolution,
+    _empty_like,
+)
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -265,7 +281,22 @@ def grouped_linear(
     """
     args = (x, weight, bias, num_groups, with_gelu)
     row = choose_implementation('grouped_linear', impl, *args)
+    if compiles_for_sizes(x) and not row.any_size:
+        return _grouped_for_any_size(*narrowed(*args[:3]), *args[3:], impl)
     return row.function(*args)
+
+
+def _empty_widened(x: Tensor, weight: Tensor, *args) -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(weight))
+
+
+_grouped_for_any_size = define_operator(
+    'grouped_linear_for_any_size',
+    'Tensor x, Tensor weight, Tensor bias, int num_groups, bool with_gelu, '
+    'str impl',
+    grouped_linear,
+    _empty_widened,
+)
 
 
 @register_implementation('grouped_linear', 'reference')

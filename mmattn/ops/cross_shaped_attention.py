@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .attention import attention
 from .compiling import sizes_vary
+from .convolution import depthwise_convolution
 from .cpu_kernels import NEEDS, refuse_cpp, why_no_compiler
 from .cpu_kernels.attention import (
     SlotGroups,
@@ -20,6 +21,7 @@ from .implementations import (
     Reason,
     choose_implementation,
     register_implementation,
+    where_it_exists,
 )
 from .operators import define_operator
 from .size_cache import cached_per_size
@@ -221,7 +223,7 @@ def _in_stripes(
         out = attention(q, k, v, None, scale, impl)  # (B, n, h / parts, N, d)
         out = out.transpose(2, 3).flatten(-2)  # (B, n, N, C / parts)
         values = cut[..., -out.shape[-1] :]
-        out = out + _convolve(values, window, weights[i], biases[i])
+        out = out + _convolve(values, window, weights[i], biases[i], impl)
         out = merge_windows(out, window, size)
         outs.append(out[:, top : top + H, left : left + W])
     return torch.cat(outs, dim=-1)
@@ -244,10 +246,10 @@ def _cut(x: Tensor, window: Size) -> tuple[Tensor, Size, Size]:
 
 
 def _convolve(
-    v: Tensor, window: Size, weight: Tensor, bias: Tensor | None
+    v: Tensor, window: Size, weight: Tensor, bias: Tensor | None, impl: str
 ) -> Tensor:
     """Convolve ``(B, n, N, C)`` depthwise, each window by itself."""
     B, n, _, C = v.shape
-    x = v.reshape(B * n, *window, C).permute(0, 3, 1, 2)
-    x = F.conv2d(x, weight, bias, padding=1, groups=C)
-    return x.permute(0, 2, 3, 1).reshape(v.shape)
+    x = v.reshape(B * n, *window, C)
+    impl = where_it_exists('depthwise_convolution', impl)
+    return depthwise_convolution(x, weight, bias, impl=impl).reshape(v.shape)

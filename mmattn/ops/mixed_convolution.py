@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .compiling import compiles_for_sizes, narrowed
 from .cpu_kernels import NEEDS, why_no_compiler
 from .cpu_kernels.convolution import convolve_heads, refuse_convolution
 from .implementations import (
@@ -17,6 +18,7 @@ from .implementations import (
     choose_implementation,
     register_implementation,
 )
+from .operators import define_operator
 
 
 def mixed_convolution(
@@ -50,7 +52,34 @@ def mixed_convolution(
     check_kernels(x, weights, biases)
     args = (x, weights, biases)
     row = choose_implementation('mixed_convolution', impl, *args)
+    if compiles_for_sizes(x) and not row.any_size:
+        sides = [weight.shape[-1] for weight in weights]
+        kernels = torch.cat([t.flatten() for t in (*weights, *biases)])
+        return _for_any_size(*narrowed(x, kernels), sides, impl)
     return row.function(*args)
+
+
+def _with_flat_kernels(
+    x: Tensor, kernels: Tensor, sides: Sequence[int], impl: str
+) -> Tensor:
+    """With all kernels, then all biases, in one tensor, as operators want."""
+    c = x.shape[-1] // len(sides)
+    sizes = [c * side**2 for side in sides] + [c] * len(sides)
+    parts = kernels.split(sizes)
+    weights = [part.view(c, 1, side, side) for part, side in zip(parts, sides)]
+    return mixed_convolution(x, weights, parts[len(sides) :], impl)
+
+
+def _empty(x: Tensor, *args) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+_for_any_size = define_operator(
+    'mixed_convolution_for_any_size',
+    'Tensor x, Tensor kernels, int[] sides, str impl',
+    _with_flat_kernels,
+    _empty,
+)
 
 
 def check_kernels(

@@ -8,11 +8,15 @@ from mmattn.ops import (
     balanced_clusters,
     cluster_attention,
     cross_shaped_attention,
+    depthwise_convolution,
     forced_implementations,
+    grouped_linear,
     implementations,
+    mixed_convolution,
     operators,
     register_implementation,
     sliding_window_attention,
+    strided_convolution,
     watch_choices,
     window_attention,
 )
@@ -43,12 +47,33 @@ def attend_clusters(qkv):
     return cluster_attention(tokens, order, 5, 2).view(*qkv.shape[:3], 8)
 
 
+def convolve(x, weight, bias):
+    return depthwise_convolution(x, weight, bias, True, True)
+
+
+def convolve_scales(x, *kernels):
+    return mixed_convolution(x, kernels[:2], kernels[2:])
+
+
+def widen(x, weight, bias):
+    return grouped_linear(x, weight, bias, 6, with_gelu=True)
+
+
+def halve(x, weight, bias):
+    x = x.permute(0, 3, 1, 2)
+    return strided_convolution(x, weight, bias, (2, 1), (1, 2))
+
+
 CALLS = {
     attend_windows: [(2, 16, 16), (24,)],
     attend_sliding_windows: [(2, 16, 16)],
     attend_stripes: [(8, 1, 3, 3), (8,)],
     attend_map: [(8, 1, 3, 3), (8,)],
     attend_clusters: [],
+    convolve: [(24, 1, 3, 3), (24,)],
+    convolve_scales: [(12, 1, 3, 3), (12, 1, 5, 5), (12,), (12,)],
+    widen: [(48, 4), (48,)],
+    halve: [(5, 24, 3, 3), (5,)],
 }
 SIZES = [(3, 5), (5, 9), (8, 4), (12, 12), (7, 11)]
 
@@ -94,6 +119,21 @@ def test_one_graph_for_all_sizes(call):
 
 
 @pytest.mark.parametrize('call', CALLS)
+def test_one_graph_for_all_batches(call):
+    """Also where PyTorch chooses by the number of images: from 16 on."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend('aot_eager')
+    compiled = torch.compile(call, fullgraph=True, backend=counter)
+    qkv, *others = (x.detach().float() for x in inputs(call, (5, 9)))
+    for batch in (2, 7, 20):
+        images = qkv[:1].repeat(batch, 1, 1, 1)
+        torch._dynamo.mark_dynamic(images, 0)
+        out, want = compiled(images, *others), call(images, *others)
+        torch.testing.assert_close(out, want, rtol=0, atol=1e-4)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize('call', CALLS)
 def test_autocast_narrows_the_same(call):
     def narrowed(*tensors):
         with torch.autocast('cpu', torch.bfloat16):
@@ -128,6 +168,10 @@ def test_operators_keep_the_rules_of_torch_library():
     padding = torch.randn(24, requires_grad=True)
     kernels = torch.randn(8, 1, 3, 3, requires_grad=True)
     order = torch.arange(15).expand(2, 2, 15)
+    flat = torch.randn(4 * 9 + 4 * 25 + 8, requires_grad=True)
+    x, bias8 = qkv[..., :8], torch.randn(8, requires_grad=True)
+    dense = torch.randn(5, 8, 3, 3, requires_grad=True)
+    matrices = torch.randn(8, 2, requires_grad=True)
     for name, *args in [
         ('window_attention', qkv, 2, 4, 2, bias, padding, 0.5, 'auto'),
         ('window_attention', qkv.detach(), 2, 4, 2, None, None, 0.5, 'sdpa'),
@@ -136,6 +180,10 @@ def test_operators_keep_the_rules_of_torch_library():
         ('cluster_attention', qkv.flatten(1, 2), order, 5, 2, 0.5, 'auto'),
         ('balanced_clusters', torch.randn(2, 9, 3), 2, 1, 9.0, 'auto'),
         ('balanced_clusters', torch.randn(2, 3, 3), 2, 1, 9.0, 'auto'),
+        ('depthwise_convolution', x, kernels, None, True, True, 'auto'),
+        ('mixed_convolution', x, flat, [3, 5], 'auto'),
+        ('grouped_linear', x, matrices, bias8, 4, True, 'auto'),
+        ('strided_convolution', x, dense, None, [2, 1], [1, 2]),
     ]:
         torch.library.opcheck(operator(name), args)
 
