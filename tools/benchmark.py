@@ -182,6 +182,7 @@ def main() -> None:
         subjects = read_subjects(args.models, args.outputs)
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error
+    say('measuring the machine')
     machine = measure_machine(settings.device, settings.dtype)
     say(
         f'{machine.name}: {machine.matmul_rate / 1e9:.4g} GFLOP/s in a matrix '

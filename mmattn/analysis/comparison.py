@@ -125,14 +125,15 @@ def _compare_mode(
     report: Report,
 ) -> list[Row]:
     calls, moved, kept, peaks, floors = {}, {}, {}, {}, {}
+    H, W = size
     for name, trial in trials.items():
+        report(f'{H} x {W}, {mode}: preparing {name}')
         with _explained(trial.subject, size, settings):
             calls[name] = trial.start(mode)
             moved[name] = trial.count_moved(calls[name])
             kept[name] = trial.count_kept() if mode == 'training' else None
             peaks[name] = trial.find_peak(calls[name])
             floors[name] = trial.find_floor()
-    H, W = size
     laps = time_in_turns(
         calls,
         settings.rounds,
@@ -144,6 +145,8 @@ def _compare_mode(
     rows = []
     for name, trial in trials.items():
         seconds, cpu_seconds = times[name]
+        if settings.top_operations:
+            report(f'{H} x {W}, {mode}: profiling {name}')
         flops = 2 * trial.cost.multiply_adds * _PASSES[mode] * settings.batch
         rows.append(
             Row(

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+_QUIET_SECONDS = 10.0
+
 
 class Lap(NamedTuple):
     """Seconds of one call.
@@ -65,7 +67,8 @@ def time_in_turns(
         min_seconds: A call shorter than this is repeated, without waiting
             for the GPU in between, until it has taken about as long; what
             counts is the mean of the repeats. Defaults to 0: once.
-        report: Takes a line of progress.
+        report: Takes a line of progress: one for each round, and what runs
+            where the last is ten seconds old.
 
     Returns:
         The laps of each call, one a round, by name.
@@ -77,8 +80,10 @@ def time_in_turns(
         raise ValueError(
             f'time_in_turns expects rounds from 1 up, got {rounds}'
         )
+    tell = _Progress(report)
     repeats, round_seconds = {}, 0.0
     for name, call in calls.items():
+        tell.if_long_ago(f'warming up {name}')
         call()
         once = _time(call, 1).seconds
         repeats[name] = max(1, math.ceil(min_seconds / max(once, 1e-9)))
@@ -90,11 +95,29 @@ def time_in_turns(
         if number > 0:
             round_seconds = (time.perf_counter() - start) / number
         left = round_seconds * (rounds - number)
-        report(f'round {number + 1} of {rounds}, about {left:.0f} s left')
+        now = f'round {number + 1} of {rounds}'
+        tell(f'{now}, about {left:.0f} s left')
         first = number % len(names)
         for name in names[first:] + names[:first]:
+            tell.if_long_ago(f'{now}, {name}')
             laps[name].append(_time(calls[name], repeats[name]))
     return laps
+
+
+class _Progress:
+    """Passes lines on; some only if the last one was long ago."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._told = time.perf_counter()
+
+    def __call__(self, line: str) -> None:
+        self._told = time.perf_counter()
+        self._report(line)
+
+    def if_long_ago(self, line: str) -> None:
+        if time.perf_counter() - self._told >= _QUIET_SECONDS:
+            self(line)
 
 
 def _time(call: Callable[[], Any], repeats: int) -> Lap:

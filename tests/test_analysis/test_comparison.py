@@ -160,7 +160,8 @@ def test_progress_says_where_it_is():
     lines = []
     compare([subject()], SIZE, ['inference'], settings(), lines.append)
     assert lines[0] == '4 x 7: building one'
-    assert lines[1].startswith('4 x 7, inference: round 1 of 2')
+    assert lines[1] == '4 x 7, inference: preparing one'
+    assert lines[2].startswith('4 x 7, inference: round 1 of 2')
 
 
 class Demanding(nn.Module):

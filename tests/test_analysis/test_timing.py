@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from mmattn.analysis import timing
 from mmattn.analysis.timing import (
     spread_of,
     spread_of_ratios,
@@ -54,6 +55,23 @@ def test_progress_tells_round_and_time():
         'round 2 of 2',
     ]
     assert lines[1].endswith('about 0 s left')
+
+
+def test_progress_names_what_runs_where_it_takes_long(monkeypatch):
+    monkeypatch.setattr(timing, '_QUIET_SECONDS', 0)
+    lines = []
+    calls = dict.fromkeys('ab', lambda: None)
+    time_in_turns(calls, rounds=2, report=lines.append)
+    assert lines == [
+        'warming up a',
+        'warming up b',
+        'round 1 of 2, about 0 s left',
+        'round 1 of 2, a',
+        'round 1 of 2, b',
+        'round 2 of 2, about 0 s left',
+        'round 2 of 2, b',
+        'round 2 of 2, a',
+    ]
 
 
 def test_spreads():
