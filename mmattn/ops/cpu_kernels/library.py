@@ -16,6 +16,8 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -42,6 +44,8 @@ _FLAGS = (
     '-fno-trapping-math',
     '-fvisibility=hidden',
 )
+# Libraries of other sources, compilers or CPUs, since they were last loaded.
+_UNUSED_SECONDS = 30 * 24 * 3600
 _SUFFIXES = {torch.float32: 'f32', torch.float64: 'f64'}
 
 
@@ -143,7 +147,7 @@ def _load() -> tuple[ctypes.CDLL | None, Reason]:
         try:
             return ctypes.CDLL(str(library)), None
         except OSError:  # cut short by a full disk, say
-            library.unlink()
+            library.unlink(missing_ok=True)  # or removed as unused just now
             return ctypes.CDLL(str(_built())), None
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         detail = getattr(error, 'stderr', None) or str(error)
@@ -162,6 +166,8 @@ def _built() -> Path:
     folder = _cache()
     library = folder / f'kernels-{digest.hexdigest()[:16]}.so'
     if library.exists():
+        with suppress(OSError):  # of someone else's, which others read
+            os.utime(library)
         return library
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Without a handler, warnings alone are seen; nobody should wonder.
@@ -181,7 +187,20 @@ def _built() -> Path:
             os.fsync(written.fileno())
         # Whoever else compiles at the same time has made the same.
         target.replace(library)
+    _remove_unused(folder)
     return library
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove libraries that nobody has loaded for long.
+
+    Who has one loaded keeps it; who is about to load it makes it anew.
+    """
+    oldest = time.time() - _UNUSED_SECONDS
+    for library in folder.glob('kernels-*.so'):
+        with suppress(OSError):  # another process was faster
+            if library.stat().st_mtime < oldest:
+                library.unlink()
 
 
 def _run_all(commands: list[list[str]]) -> None:

@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -66,6 +68,46 @@ def test_a_file_that_is_cut_short_is_made_anew(own_library):
     file.write_bytes(b'cut')
     assert refuse_cpp(torch.zeros(1)) is None
     assert file.stat().st_size > 1000
+
+
+def test_libraries_that_nobody_loads_are_removed(own_library, tmp_path):
+    x = torch.zeros(1)
+    used = library._built()
+    unused, fresh, other = (
+        used.with_name(name)
+        for name in ('kernels-old.so', 'kernels-new.so', 'mine.so')
+    )
+    for file in (unused, fresh, other):
+        file.write_bytes(b'')
+    long_ago = time.time() - 31 * 24 * 3600
+    for file in (used, unused, other):
+        os.utime(file, (long_ago, long_ago))
+    library.call('fill', x, 1, 2.5)  # loads, builds nothing
+    assert used.stat().st_mtime > long_ago + 1 and unused.exists()
+    (own_library / 'fill.cpp').write_text(SOURCE.replace('value;', '-value;'))
+    library._load.cache_clear()
+    library.call('fill', x, 1, 2.5)
+    assert x.item() == -2.5
+    assert not unused.exists()
+    assert {used, fresh, other} < set(compiled(tmp_path))
+
+
+def test_a_library_removed_before_it_is_loaded_is_made_anew(
+    own_library, monkeypatch
+):
+    built = library._built
+    times = []
+
+    def build():
+        file = built()
+        if not times:  # by another process, in between
+            file.unlink()
+        times.append(file)
+        return file
+
+    monkeypatch.setattr(library, '_built', build)
+    assert refuse_cpp(torch.zeros(1)) is None
+    assert len(times) == 2
 
 
 def test_without_a_home_the_next_row_runs(monkeypatch):
