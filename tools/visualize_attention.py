@@ -136,11 +136,12 @@ def main() -> None:
     torch.manual_seed(0)
     try:
         picture = attention.read_picture(args.image)
+        weights = args.checkpoint
         if args.config is None:
             model = build_backbone(args.backbone, args.checkpoint)
             image = attention.image_for_backbone(picture)
         else:
-            model, image = build_from_config(args)
+            model, image, weights = build_from_config(args)
         layers = attention.select_layers(model, args.stages, args.blocks)
         pixels = image.default_pixels()
         if args.pixels:
@@ -152,11 +153,10 @@ def main() -> None:
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(str(error)) from error
     out_dir = args.out_dir or f'work_dirs/attention/{Path(args.image).stem}'
-    weights = args.checkpoint or 'those of the config, else random'
     facts = dict(
         image=args.image,
         model=args.config or args.backbone,
-        weights=weights if args.config else args.checkpoint or 'random',
+        weights=weights or 'random',
     )
     try:
         pictures = attention.write_page(
@@ -172,6 +172,12 @@ def main() -> None:
         raise UsageError(
             f'--out-dir expects a folder to write to, got {out_dir}: {error}'
         ) from error
+    if weights is None:
+        print(
+            'random weights: the pictures show an untrained model; give '
+            'trained ones by --checkpoint',
+            file=sys.stderr,
+        )
     for path in pictures:
         print(path)
     print(f'{len(pictures)} pictures; open {Path(out_dir, "index.html")}')
@@ -194,8 +200,13 @@ def build_backbone(name: str, checkpoint: str | None) -> nn.Module:
 
 def build_from_config(
     args: argparse.Namespace,
-) -> tuple[nn.Module, attention.NetworkImage]:
-    """Build the model of a config, and prepare the picture for it."""
+) -> tuple[nn.Module, attention.NetworkImage, str | None]:
+    """Build the model of a config, and prepare the picture for it.
+
+    Returns:
+        The model, the picture, and where the weights are from: None where
+        they are random.
+    """
     cfg = read_config(
         args.config,
         args.cfg_options,
@@ -203,14 +214,16 @@ def build_from_config(
         'drawing attention',
     )
     model = single_image.build_model(cfg)
-    if args.checkpoint is None:
-        check_pretrained(cfg)
+    weights = args.checkpoint
+    if weights is None:
+        weights = ', '.join(check_pretrained(cfg)) or None
         model.init_weights()
     else:
         state = load_file(args.checkpoint)
         single_image.load_weights(model, state, args.checkpoint)
     pipeline = single_image.build_pipeline(cfg)
-    return model, attention.image_for_model(model, pipeline, args.image)
+    image = attention.image_for_model(model, pipeline, args.image)
+    return model, image, weights
 
 
 if __name__ == '__main__':

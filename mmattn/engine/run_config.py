@@ -195,12 +195,17 @@ def forbid_code_in_checkpoints() -> None:
     )
 
 
-def check_pretrained(cfg: Config) -> None:
+def check_pretrained(cfg: Config) -> list[str]:
     """Check that the weights a training starts with are there.
+
+    Returns:
+        The files and addresses that the config names; none of a model that
+        starts from random weights.
 
     Raises:
         UsageError: If an ``init_cfg`` names a local file that is missing.
     """
+    paths = []
     for name, init_cfg in _find_pretrained(cfg.model, 'model'):
         path = init_cfg['checkpoint']
         if '://' not in path and not os.path.exists(path):
@@ -211,6 +216,8 @@ def check_pretrained(cfg: Config) -> None:
                 f'file with `--cfg-options {name}.checkpoint=FILE`, or start '
                 f'from random weights with `--cfg-options {name}=None`'
             )
+        paths.append(path)
+    return paths
 
 
 def check_data(cfg: Config, splits: tuple[str, ...]) -> None:

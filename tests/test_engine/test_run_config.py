@@ -191,9 +191,9 @@ def test_pretrained_weights_must_be_there(tmp_path):
     assert 'tools/convert_checkpoint.py' in message
     assert '--cfg-options model.heads.0.init_cfg=None' in message
     cfg.model.heads[0].init_cfg.checkpoint = str(tmp_path)
-    run_config.check_pretrained(cfg)
+    assert run_config.check_pretrained(cfg) == [str(tmp_path)]
     cfg.model.heads[0].init_cfg = None
-    run_config.check_pretrained(cfg)
+    assert run_config.check_pretrained(cfg) == []
 
 
 def data_config(**dataset) -> Config:

@@ -30,14 +30,20 @@ def tool():
 
 @pytest.fixture
 def run(tool, monkeypatch, tmp_path, capsys):
-    """Run the tool in a folder of its own; return what it prints."""
+    """Run the tool in a folder of its own; return what it prints.
+
+    It has to say so if, and only if, the weights are random.
+    """
     monkeypatch.chdir(tmp_path)
 
-    def call(*words):
+    def call(*words, is_random=True):
         argv = ['visualize_attention.py', *map(str, words)]
         monkeypatch.setattr(sys, 'argv', argv)
         run_command(tool.main)
-        return capsys.readouterr().out
+        out, err = capsys.readouterr()
+        told = [line for line in err.splitlines() if 'random wei' in line]
+        assert len(told) == is_random
+        return out
 
     return call
 
@@ -90,7 +96,8 @@ def test_a_backbone_with_weights_and_chosen_pixels(run, image, tmp_path):
         ('b', ['--checkpoint', tmp_path / 'smt.pth', '--max-heads', 1]),
         ('c', []),
     ):
-        run(*args, folder, '--pixels', '0,0', '49,69', '3,4', *more)
+        pixels = ('--pixels', '0,0', '49,69', '3,4')
+        run(*args, folder, *pixels, *more, is_random=not more)
         page = (tmp_path / folder / 'index.html').read_text()
         assert '1: (0, 0), 2: (49, 69), 3: (3, 4)' in page
         name = 'stages.2.blocks.1.attn.attention.png'
