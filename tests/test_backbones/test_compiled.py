@@ -65,6 +65,15 @@ def test_one_graph_for_all_sizes(nano):
     assert model.times == 1
 
 
+@pytest.mark.slow
+def test_one_graph_of_what_pools():
+    """Also for odd sides, which PyTorch pools otherwise."""
+    model = Compiled('PerspectiveEncoder', 'nano', dynamic=True, stages=5)
+    for size in SIZES[:4]:
+        model.check(*size)
+    assert model.times == 1
+
+
 def pooled(x, weight):
     return F.linear(F.avg_pool2d(x, 4).permute(0, 2, 3, 1), weight)
 
