@@ -1,13 +1,17 @@
 """Which implementation of each operation a run takes, by config."""
 
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet
+
 import torch.nn as nn
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
 from mmattn.ops import (
-    force_implementation,
+    forced_implementations,
     list_implementations,
     watch_choices,
 )
@@ -20,7 +24,8 @@ class AttentionBackendHook(Hook):
 
     By default each takes the fastest that is safe where it runs; the hook is
     then there for the log. What is named and cannot run ends the run with
-    what it lacks. Layers that name one themselves (``impl``) keep it.
+    what it lacks. After the run, failed or not, the choice is what it was
+    before. Layers that name one themselves (``impl``) keep it.
 
     Args:
         impl (str | dict[str, str]): A name for all operations that have an
@@ -47,9 +52,10 @@ class AttentionBackendHook(Hook):
                 f'{impl!r}; there are {table}'
             )
         self.impl = chosen
+        self._seen: WeakSet[BaseLoop] = WeakSet()
 
     def before_run(self, runner: Runner) -> None:
-        """Set the choice, and log what each layer takes when it first runs.
+        """Have the loops run with the choice; log what layers take first.
 
         Raises:
             ValueError: If the model has no layer of this package to choose
@@ -68,17 +74,31 @@ class AttentionBackendHook(Hook):
                 f'mmattn, got {type(model).__name__} without any; leave the '
                 'hook out'
             )
-        # All of them: a run that failed has not put its choice back.
-        for row in list_implementations():
-            name = self.impl.get(row.operation, 'auto')
-            force_implementation(row.operation, name)
+        # Of each operation: what was forced before is not this run's choice.
+        choices = {
+            row.operation: self.impl.get(row.operation, 'auto')
+            for row in list_implementations()
+        }
+        # A runner tells nobody that a run has failed: its loops do the
+        # undoing. Those of another kind of run are not built yet.
+        for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
+            if isinstance(loop, BaseLoop) and loop not in self._seen:
+                self._seen.add(loop)
+                loop.run = _forcing(choices, loop.run)
         for name, layer in layers.items():
             _log_first_use(name, layer, runner.logger)
 
-    def after_run(self, runner: Runner) -> None:
-        """Leave the choice to the table again."""
-        for operation in self.impl:
-            force_implementation(operation, 'auto')
+
+def _forcing(
+    choices: dict[str, str], run: Callable[[], Any]
+) -> Callable[[], Any]:
+    """A function that runs with these choices, and then with those before."""
+
+    def run_forced() -> Any:
+        with forced_implementations(choices):
+            return run()
+
+    return run_forced
 
 
 def _log_first_use(name: str, layer: nn.Module, logger: MMLogger) -> None:

@@ -1,12 +1,17 @@
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from mmattn.attentions import WindowAttention
 from mmattn.engine import AttentionBackendHook
-from mmattn.ops import choose_implementation, implementations
+from mmattn.ops import (
+    choose_implementation,
+    forced_implementations,
+    implementations,
+)
 from mmattn.ops.cpu_kernels import library
 
 
@@ -21,13 +26,20 @@ class Model(BaseModel):
         self.attention = attention
 
     def forward(self, x, mode='loss'):
-        return dict(loss=self.attention(x).square().mean())
+        loss = self.attention(x).square().mean()
+        return dict(loss=loss) if mode == 'loss' else [loss]
 
 
-def train(tmp_path, caplog, attention=None, **options):
-    model = Model(attention or WindowAttention(8, 2, 2))
+def taken_by_auto():
+    q = torch.randn(1, 2, 3)
+    args = (q, q, q, None, 1.0)
+    return choose_implementation('attention', 'auto', *args).name
+
+
+def build(tmp_path, attention, **options):
+    model = Model(attention)
     images = torch.randn(2, 4, 4, 8)
-    runner = Runner(
+    return Runner(
         model,
         str(tmp_path),
         train_dataloader=torch.utils.data.DataLoader(
@@ -39,6 +51,11 @@ def train(tmp_path, caplog, attention=None, **options):
         default_hooks=dict(checkpoint=None, logger=None),
         experiment_name=str(tmp_path).replace('/', '-'),
     )
+
+
+def train(tmp_path, caplog, attention=None, **options):
+    attention = attention or WindowAttention(8, 2, 2)
+    runner = build(tmp_path, attention, **options)
     runner.logger.addHandler(caplog.handler)
     with caplog.at_level('INFO'):
         runner.train()
@@ -62,9 +79,7 @@ def test_chooses_for_the_run_alone(tmp_path, caplog, impl, linear):
         f'attention (WindowAttention) takes linear: {linear}, '
         f'window_attention: {taken}'
     )
-    q = torch.randn(1, 2, 3)
-    row = choose_implementation('attention', 'auto', q, q, q, None, 1.0)
-    assert row.name == 'sdpa'
+    assert taken_by_auto() == 'sdpa'
 
 
 def test_layers_that_name_their_own_keep_it(tmp_path, caplog):
@@ -77,6 +92,71 @@ def test_what_cannot_run_ends_the_run(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(library, '_MISSING', 'there is no C++ compiler')
     with pytest.raises(RuntimeError, match='cpp.: there is no C.. compiler'):
         train(tmp_path, caplog, impl=dict(window_attention='cpp'))
+    assert taken_by_auto() == 'sdpa'
+
+
+class Failing(torch.nn.Linear):
+    impl = 'auto'
+
+    def forward(self, x):
+        assert taken_by_auto() == 'reference'
+        raise KeyError('a slip')
+
+
+def test_a_run_that_fails_leaves_the_choice_of_before(tmp_path, caplog):
+    with pytest.raises(KeyError, match='a slip'):
+        train(tmp_path, caplog, Failing(8, 8), impl='reference')
+    assert taken_by_auto() == 'sdpa'
+    with forced_implementations(dict(attention='reference')):
+        with pytest.raises(AssertionError):  # another choice in the run
+            train(tmp_path / 'b', caplog, Failing(8, 8))
+        assert taken_by_auto() == 'reference'
+
+
+class Recording(torch.nn.Linear):
+    impl = 'auto'
+    taken = ()
+
+    def forward(self, x):
+        self.taken = (*self.taken, taken_by_auto())
+        return super().forward(x)
+
+
+def test_every_run_of_a_runner_chooses(tmp_path):
+    layer = Recording(8, 8)
+    runner = build(tmp_path, layer, impl='reference')
+    runner.train()
+    runner.train_loop._iter = 0  # once more
+    runner.train()
+    assert layer.taken == ('reference',) * 4
+    assert taken_by_auto() == 'sdpa'
+
+
+def test_a_validation_by_itself_chooses(tmp_path):
+    class Nothing(BaseMetric):
+        def process(self, data_batch, data_samples):
+            self.results.append(0)
+
+        def compute_metrics(self, results):
+            return {}
+
+    layer = Recording(8, 8)
+    data = torch.utils.data.DataLoader([dict(x=torch.randn(4, 8))])
+    runner = Runner(
+        Model(layer),
+        str(tmp_path),
+        val_dataloader=data,
+        val_evaluator=Evaluator(Nothing()),
+        val_cfg=dict(),
+        custom_hooks=[
+            dict(type='mmattn.AttentionBackendHook', impl='reference')
+        ],
+        default_hooks=dict(logger=None),
+        experiment_name=str(tmp_path).replace('/', '-'),
+    )
+    runner.val()
+    assert layer.taken == ('reference',)
+    assert taken_by_auto() == 'sdpa'
 
 
 def test_a_model_without_attention(tmp_path, caplog):
