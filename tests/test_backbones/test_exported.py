@@ -19,14 +19,14 @@ def check(found, want):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
 
 
-def export(model):
+def export(model, multiple=1):
     """For any batch and size but those that PyTorch compiles apart."""
     size = {
-        axis: torch.export.Dim(name, min=least)
-        for axis, name, least in [
-            (0, 'batch', 2),
-            (2, 'height', 40),
-            (3, 'width', 40),
+        axis: step * torch.export.Dim(name, min=least)
+        for axis, step, name, least in [
+            (0, 1, 'batch', 2),
+            (2, multiple, 'height', 40 // multiple),
+            (3, multiple, 'width', 40 // multiple),
         ]
     }
     images = torch.randn(2, 3, 64, 96)
@@ -62,6 +62,17 @@ def test_a_program_of_one_size_holds_operators_of_torch_alone(name):
     check(program.module()(images), model(images))
     called = [node.target for node in program.graph.nodes]
     assert not any('mmattn' in str(target) for target in called)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('compiler_for_all_sizes')
+@torch.no_grad()
+def test_one_program_for_multiples_of_16():
+    model = build('PerspectiveEncoder', 'nano', 5)
+    program = export(model, 16).module()
+    for shape in [(2, 96, 64), (17, 80, 112)]:
+        images = torch.randn(shape[0], 3, *shape[1:])
+        check(program(images), model(images))
 
 
 @pytest.mark.usefixtures('compiler_for_all_sizes')
