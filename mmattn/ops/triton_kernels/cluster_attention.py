@@ -41,7 +41,8 @@ def cluster_attention(
 
     Returns:
         The result, ``(B, N, C)``; the logarithm, to base 2, of the sum of
-        each query's exponentials, ``(B, h, N)`` float32.
+        each query's exponentials, ``(B, h, N)`` float32, the queries in the
+        order of the clusters.
     """
     qkv = with_unit_stride(qkv)
     out, lse = _empty_results(qkv, order)

@@ -58,7 +58,7 @@ def attend(
     qkv,  # (B, N, 3 * C)
     order,  # (B, h, N)
     out,  # (B, N, C)
-    lse,  # (B, h, N), logarithm to base 2 of the sum of exponentials
+    lse,  # (B, h, N), logarithm to base 2 of sums, in the order of clusters
     qkv_b,
     qkv_n,
     out_b,
@@ -114,7 +114,7 @@ def attend(
         mixed += dot(weights.to(values.dtype), values)
         peak = higher
     _put(out, token * out_n, held, mixed / total[:, None], CHANNELS, BLOCK_D)
-    tl.store(lse + token, peak + tl.log2(total), mask=held)
+    tl.store(lse + start + slot, peak + tl.log2(total), mask=held)
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -123,7 +123,7 @@ def attend_backward_queries(
     order,
     lse,
     grad,  # (B, N, C), of the result
-    delta,  # (B, h, N)
+    delta,  # (B, h, N), in the order of clusters
     dqkv,  # (B, N, 3 * C)
     qkv_b,
     qkv_n,
@@ -172,7 +172,7 @@ def attend_backward_queries(
     token = _rows(order, start + slot, held, 1)
     queries = _tile(q, token * qkv_n, held, CHANNELS, BLOCK_D)
     grads = _tile(grad, token * grad_n, held, CHANNELS, BLOCK_D)
-    norm = tl.load(lse + token, mask=held, other=0.0)
+    norm = tl.load(lse + start + slot, mask=held, other=0.0)
     mean = tl.zeros((BLOCK_M,), tl.float32)
     for j in range(0, count, BLOCK_N):
         place = j + tl.arange(0, BLOCK_N)
@@ -184,7 +184,7 @@ def attend_backward_queries(
         weights = tl.exp2(scores - norm[:, None])
         weights = tl.where(seen[None], weights, 0.0)
         mean += tl.sum(weights * dot(grads, tl.trans(values)), 1)
-    tl.store(delta + token, mean, mask=held)
+    tl.store(delta + start + slot, mean, mask=held)
     total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     for j in range(0, count, BLOCK_N):
         place = j + tl.arange(0, BLOCK_N)
@@ -217,8 +217,8 @@ def _add_queries(
         token = _rows(order, start + slot, held, 1)
         queries = _tile(q, token * qkv_n, held, CHANNELS, BLOCK_D)
         grads = _tile(grad, token * grad_n, held, CHANNELS, BLOCK_D)
-        norm = tl.load(lse + token, mask=held, other=0.0)
-        mean = tl.load(delta + token, mask=held, other=0.0)
+        norm = tl.load(lse + start + slot, mask=held, other=0.0)
+        mean = tl.load(delta + start + slot, mask=held, other=0.0)
         scores = dot(keys, tl.trans(queries)) * (scale * LOG2_E)
         weights = tl.exp2(scores - norm[None])  # key by query
         weights = tl.where(sees[:, None] & held[None], weights, 0.0)

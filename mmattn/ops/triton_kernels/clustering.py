@@ -14,7 +14,7 @@ from .device_functions import on_device_of, tile_side, with_unit_stride
 # Tokens of a group that one program sorts. A larger group is halved by the
 # definition, until it is small enough.
 _MOST_TOKENS = 4096
-_CHUNK = 128  # tokens read at once
+_THREAD_VALUES = 16  # of a thread's features, read at once
 
 
 @torch.library.custom_op(
@@ -62,9 +62,11 @@ def balanced_clusters(
         features, torch.inf, dim=(1, 2), dtype=torch.float32
     )
     sorted_order = torch.empty_like(order)
+    BLOCK_D = tile_side(d, 1024)
     with on_device_of(features):
         for depth in range(level, levels):
             BLOCK = triton.next_power_of_2(triton.cdiv(N, 1 << depth))
+            num_warps = 8 if BLOCK > 1024 else 4
             sort_groups[G << depth,](
                 *(features, peaks, order, sorted_order),
                 *features.stride()[:2],
@@ -72,9 +74,9 @@ def balanced_clusters(
                 IS_FIRST=depth == 0,
                 CHANNELS=d,
                 BLOCK=BLOCK,
-                CHUNK=min(BLOCK, _CHUNK),
-                BLOCK_D=tile_side(d, 1024),
-                num_warps=8 if BLOCK > 1024 else 4,
+                CHUNK=min(BLOCK, _THREAD_VALUES * 32 * num_warps // BLOCK_D),
+                BLOCK_D=BLOCK_D,
+                num_warps=num_warps,
             )
             order, sorted_order = sorted_order, order
     return order.view(shape)

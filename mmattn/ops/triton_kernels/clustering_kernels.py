@@ -30,7 +30,7 @@ def _read_tokens(
     slot,
     size,
     row,
-    peak,
+    scale,
     IS_FIRST: tl.constexpr,
     CHANNELS: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -44,12 +44,14 @@ def _read_tokens(
     d = tl.arange(0, BLOCK_D)
     mask = held[:, None] & (d < CHANNELS)[None]
     places = features + (token * row)[:, None] + d[None]
-    tokens = tl.load(places, mask=mask, other=0.0).to(tl.float32) / peak
+    tokens = tl.load(places, mask=mask, other=0.0).to(tl.float32) * scale
     return tokens, tl.sqrt(tl.sum(tokens * tokens, 1))
 
 
 @triton.jit
-def _normalise(vector):
+def _normalise(vectors):
+    """Bring the sum of some vectors to length 1."""
+    vector = tl.sum(vectors, 0)
     length = tl.sqrt(tl.sum(vector * vector, 0))
     return vector / tl.maximum(length, _EPSILON)
 
@@ -94,27 +96,28 @@ def sort_groups(
     order += problem * num_tokens + start
     sorted_order += problem * num_tokens + start
     peak = tl.load(peaks + problem)
-    peak = tl.where(peak < _FLOAT_TINY, _FLOAT_TINY, peak)
+    scale = 1 / tl.where(peak < _FLOAT_TINY, _FLOAT_TINY, peak)
 
-    first = tl.zeros((BLOCK_D,), tl.float32)
-    second = tl.zeros((BLOCK_D,), tl.float32)
+    # Summed over the chunks first, and only then over the tokens of a chunk:
+    # that takes all warps to agree.
+    nothing = tl.zeros((CHUNK, BLOCK_D), tl.float32)
+    first, second = nothing, nothing
     for begin in range(0, size, CHUNK):
         slot = begin + tl.arange(0, CHUNK)
         tokens, _ = _read_tokens(
-            features, order, slot, size, features_n, peak,
+            features, order, slot, size, features_n, scale,
             IS_FIRST, CHANNELS, BLOCK_D,
         )  # fmt: skip
         is_first = (slot < size - size // 2)[:, None]
-        first += tl.sum(tl.where(is_first, tokens, 0.0), 0)
-        second += tl.sum(tl.where(is_first, 0.0, tokens), 0)
+        first += tl.where(is_first, tokens, 0.0)
+        second += tl.where(is_first, 0.0, tokens)
     first, second = _normalise(first), _normalise(second)
     for _ in range(iterations):
-        next_first = tl.zeros((BLOCK_D,), tl.float32)
-        next_second = tl.zeros((BLOCK_D,), tl.float32)
+        next_first, next_second = nothing, nothing
         for begin in range(0, size, CHUNK):
             slot = begin + tl.arange(0, CHUNK)
             tokens, lengths = _read_tokens(
-                features, order, slot, size, features_n, peak,
+                features, order, slot, size, features_n, scale,
                 IS_FIRST, CHANNELS, BLOCK_D,
             )  # fmt: skip
             to_first, to_second = _similarities(tokens, lengths, first, second)
@@ -122,14 +125,14 @@ def sort_groups(
             to_first = tl.exp(temperature * (to_first - highest))
             to_second = tl.exp(temperature * (to_second - highest))
             total = to_first + to_second
-            next_first += tl.sum((to_first / total)[:, None] * tokens, 0)
-            next_second += tl.sum((to_second / total)[:, None] * tokens, 0)
+            next_first += (to_first / total)[:, None] * tokens
+            next_second += (to_second / total)[:, None] * tokens
         first, second = _normalise(next_first), _normalise(next_second)
 
     for begin in range(0, size, CHUNK):
         slot = begin + tl.arange(0, CHUNK)
         tokens, lengths = _read_tokens(
-            features, order, slot, size, features_n, peak,
+            features, order, slot, size, features_n, scale,
             IS_FIRST, CHANNELS, BLOCK_D,
         )  # fmt: skip
         to_first, to_second = _similarities(tokens, lengths, first, second)

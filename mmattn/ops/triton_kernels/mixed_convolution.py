@@ -10,9 +10,17 @@ from torch import Tensor
 
 from ..size_cache import cached_per_size
 from .device_functions import on_device_of, with_unit_stride
-from .mixed_convolution_kernels import convolve, convolve_weights
+from .mixed_convolution_kernels import (
+    convolve,
+    convolve_backward,
+    convolve_weights,
+)
 
-_COLUMNS, _CHANNELS = 32, 32  # most of a tile
+_CHANNELS = 32  # most of a tile
+_COLUMNS = 16  # for the gradient of the taps
+# Numbers that a program holds: sixteen bytes of half precision of each head's
+# values for each thread, four heads at once or one after the other.
+_VALUES = 4096
 # Programs that share the rows of all maps, whose sums are added afterwards.
 _MOST_PROGRAMS = 64
 
@@ -39,7 +47,19 @@ def mixed_convolution(
     """
     h, c = bias.shape
     x, out = with_unit_stride(x), _empty_result(x)
-    _convolve(x, taps, bias, sides, out, (c, 1), (1, h))
+    B, H, W, _ = x.shape
+    tile = tile_of(H * W, c, triton.next_power_of_2(h))
+    if x.numel():
+        with on_device_of(x):
+            convolve[launch_grid(B, H * W, c, tile)](
+                *(x, taps.contiguous(), bias.contiguous()),
+                *(sides_table(tuple(sides), x.device), out),
+                *x.stride()[:3],
+                *(H, W, c),
+                HEADS=h,
+                BLOCK_H=triton.next_power_of_2(h),
+                **tile,
+            )
     return out
 
 
@@ -59,26 +79,36 @@ def mixed_convolution_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of ``x``, of the taps and of the bias, in their dtypes."""
     h, c = bias.shape
-    grad, x = with_unit_stride(grad), with_unit_stride(x)
-    dx, dtaps, dbias = _empty_gradients(grad, x, taps, bias)
-    _convolve(grad, taps, None, sides, dx, (1, h), (c, 1))
-    rows = x.shape[0] * x.shape[1]
+    # Side by side for each head, as the map is: a strided read for each tap
+    # would cost more than this pass.
+    grad = grad.unflatten(-1, (c, h)).transpose(-1, -2).contiguous()
+    x = with_unit_stride(x)
+    dx, dtaps, dbias = _empty_gradients(x, x, taps, bias)
+    B, H, W, _ = x.shape
+    rows = B * H
     share = triton.cdiv(rows, _MOST_PROGRAMS)
     programs = triton.cdiv(rows, share) if x.numel() else 0
     tap_sums = taps.new_empty((programs, *taps.shape), dtype=torch.float32)
     bias_sums = taps.new_empty((programs, h, c), dtype=torch.float32)
     if programs:
+        tile = tile_of(H * W, c, 1)
         tap_rows = _tap_rows(tuple(sides), x.device)
-        tile = _tile(x, c)
-        grid = programs, tap_rows.shape[1], triton.cdiv(c, tile['BLOCK_C'])
         with on_device_of(x):
+            convolve_backward[(*launch_grid(B, H * W, c, tile), h)](
+                *(grad, taps.contiguous()),
+                *(sides_table(tuple(sides), x.device), dx),
+                *(H, W, c),
+                HEADS=h,
+                **tile,
+            )
+            channels = min(tile['BLOCK_C'], 16)
+            grid = programs, tap_rows.shape[1], triton.cdiv(c, channels)
             convolve_weights[grid](
                 *(x, grad, tap_rows, tap_sums, bias_sums),
                 *x.stride()[:3],
-                *grad.stride()[:3],
-                *x.shape[1:3],
-                *(rows, share, h, c, tap_rows.shape[1], len(taps)),
-                **tile,
+                *(H, W, rows, share, h, c, tap_rows.shape[1], len(taps)),
+                BLOCK_W=min(triton.next_power_of_2(W), _COLUMNS),
+                BLOCK_C=channels,
                 BLOCK_S=triton.next_power_of_2(max(sides)),
             )
     dtaps.copy_(tap_sums.sum(0))
@@ -107,46 +137,22 @@ def _differentiate(ctx, grad: Tensor) -> tuple:
 mixed_convolution.register_autograd(_differentiate, setup_context=_save)
 
 
-def _convolve(
-    x: Tensor,
-    taps: Tensor,
-    bias: Tensor | None,
-    sides: list[int],
-    out: Tensor,
-    strides: tuple[int, int],
-    out_strides: tuple[int, int],
-) -> None:
-    """Convolve into ``out``; strides are those of heads and channels.
-
-    Without a bias, with the kernels turned around.
-    """
-    B, H, W, channels = x.shape
-    h = len(sides)
-    c = channels // h
-    tile = _tile(x, c)
-    across = triton.cdiv(W, tile['BLOCK_W'])
-    if not x.numel():
-        return
-    with on_device_of(x):
-        convolve[B * H * across, h, triton.cdiv(c, tile['BLOCK_C'])](
-            *(x, taps.contiguous()),
-            taps if bias is None else bias.contiguous(),
-            *(sides_table(tuple(sides), x.device), out),
-            *x.stride()[:3],
-            *strides,
-            *out_strides,
-            *(H, W, h, c),
-            HAS_BIAS=bias is not None,
-            IS_FLIPPED=bias is None,
-            **tile,
-        )
-
-
-def _tile(x: Tensor, channels: int) -> dict[str, int]:
+def tile_of(places: int, channels: int, wide: int) -> dict[str, int]:
+    """Positions and channels of a program, ``wide`` numbers of each."""
+    BLOCK_C = min(triton.next_power_of_2(channels), _CHANNELS)
+    most = max(_VALUES // (BLOCK_C * wide), 1)
     return {
-        'BLOCK_W': min(triton.next_power_of_2(x.shape[2]), _COLUMNS),
-        'BLOCK_C': min(triton.next_power_of_2(channels), _CHANNELS),
+        'BLOCK_P': min(triton.next_power_of_2(places), most),
+        'BLOCK_C': BLOCK_C,
     }
+
+
+def launch_grid(
+    images: int, places: int, channels: int, tile: dict[str, int]
+) -> tuple[int, int]:
+    """Programs for all positions of all images, and for all channels."""
+    pieces = triton.cdiv(places, tile['BLOCK_P'])
+    return images * pieces, triton.cdiv(channels, tile['BLOCK_C'])
 
 
 @cached_per_size

@@ -10,12 +10,8 @@ import triton
 from torch import Tensor
 
 from .device_functions import on_device_of, with_unit_stride
-from .mixed_convolution import sides_table
+from .mixed_convolution import launch_grid, sides_table, tile_of
 from .mixed_expansion_kernels import convolve_expand
-
-_COLUMNS = 32  # most of a tile
-# Most numbers of a tile of results, for a program to hold them in registers.
-_VALUES = 4096
 
 
 @torch.library.custom_op(
@@ -49,34 +45,24 @@ def mixed_expansion(
     h, c = bias.shape
     e = len(matrices) // c
     x, out = with_unit_stride(x), _empty_result(x, taps, bias, sides, matrices)
-    tile = _tile(x, c, e)
     B, H, W, _ = x.shape
-    across = triton.cdiv(W, tile['BLOCK_W'])
-    if not out.numel():
-        return out
-    with on_device_of(x):
-        convolve_expand[B * H * across, triton.cdiv(c, tile['BLOCK_C'])](
-            *(x, taps.contiguous(), bias.contiguous()),
-            sides_table(tuple(sides), x.device),
-            *(matrices.contiguous(), matrix_bias.contiguous(), out),
-            *x.stride()[:3],
-            *(H, W, h, c, e),
-            **tile,
-        )
+    BLOCK_E = triton.next_power_of_2(e)
+    tile = tile_of(H * W, c, BLOCK_E)
+    if out.numel():
+        with on_device_of(x):
+            convolve_expand[launch_grid(B, H * W, c, tile)](
+                *(x, taps.contiguous(), bias.contiguous()),
+                sides_table(tuple(sides), x.device),
+                *(matrices.contiguous(), matrix_bias.contiguous(), out),
+                *x.stride()[:3],
+                *(H, W, h, c),
+                WIDE=e,
+                BLOCK_E=BLOCK_E,
+                **tile,
+            )
     return out
 
 
 @mixed_expansion.register_fake
 def _empty_result(x, taps, bias, sides, matrices, *options):
     return x.new_empty(*x.shape[:-1], len(matrices))
-
-
-def _tile(x: Tensor, groups: int, wide: int) -> dict[str, int]:
-    columns = min(triton.next_power_of_2(x.shape[2]), _COLUMNS)
-    wide = triton.next_power_of_2(wide)
-    most = max(_VALUES // (columns * wide), 1)
-    return {
-        'BLOCK_W': columns,
-        'BLOCK_C': min(triton.next_power_of_2(groups), most),
-        'BLOCK_E': wide,
-    }

@@ -12,13 +12,10 @@ from ..windows import needed_shift, padded_size
 from .device_functions import on_device_of, tile_side, with_unit_stride
 from .window_attention_kernels import attend_windows, attend_windows_backward
 
-# Programs of a backward pass: enough for any GPU, and for the sums of the
-# bias's gradient, one of each program, to be little beside the map.
-_MOST_PROGRAMS = 2048
-
-# A window's tiles fill the registers of eight warps, and the next window's
-# would not fit beside them.
-_BACKWARD_OPTIONS = {'num_warps': 8, 'num_stages': 1}
+# Most programs of a launch: enough for any GPU, and for the bias, which each
+# reads once, to be little beside the map. In the backward pass it also writes
+# the sums of the bias's gradient.
+_PROGRAMS, _PROGRAMS_BACKWARD = 4096, 1024
 
 _OPTIONS = (
     'Tensor qkv, Tensor? bias, Tensor? padding, SymInt num_heads, '
@@ -60,15 +57,18 @@ def window_attention(
     bias, padding, sizes, tiles = _plan(
         qkv, bias, padding, num_heads, window_size, shift
     )
+    programs, share = _shares(len(qkv) * sizes[3], num_heads, _PROGRAMS)
     if out.numel():
-        windows = sizes[3]
         with on_device_of(qkv):
-            attend_windows[len(qkv) * windows * num_heads,](
+            attend_windows[programs * num_heads,](
                 *(qkv, bias, padding, out),
                 *qkv.stride()[:3],
                 *sizes,
+                len(qkv),
+                share,
                 scale,
                 **tiles,
+                **_options(qkv),
             )
     return out
 
@@ -103,8 +103,7 @@ def window_attention_backward(
         qkv, bias, padding, num_heads, window_size, shift
     )
     windows = len(qkv) * sizes[3]
-    share = triton.cdiv(windows * num_heads, _MOST_PROGRAMS)
-    programs = triton.cdiv(windows, share) if share else 0
+    programs, share = _shares(windows, num_heads, _PROGRAMS_BACKWARD)
     bias_sums = qkv.new_empty((programs, *dbias.shape), dtype=torch.float32)
     padding_sums = qkv.new_empty(
         (programs, len(dpadding) // 3 * 2), dtype=torch.float32
@@ -121,7 +120,7 @@ def window_attention_backward(
                 share,
                 scale,
                 **tiles,
-                **_BACKWARD_OPTIONS,
+                **_options(qkv),
             )
     dbias.copy_(bias_sums.sum(0))
     dpadding.zero_()
@@ -154,6 +153,21 @@ def _differentiate(ctx, grad: Tensor) -> tuple:
 
 
 window_attention.register_autograd(_differentiate, setup_context=_save)
+
+
+def _shares(windows: int, num_heads: int, most: int) -> tuple[int, int]:
+    """Programs of each head, and windows of each of them."""
+    share = max(triton.cdiv(windows * num_heads, most), 1)
+    return triton.cdiv(windows, share), share
+
+
+def _options(qkv: Tensor) -> dict[str, int]:
+    """How a kernel is compiled: read the next window beside the present one.
+
+    Eight warps would compute every score twice: the matrix instructions take
+    64 rows for four. In float32 a window alone fills their registers.
+    """
+    return {'num_warps': 4, 'num_stages': 2 if qkv.element_size() < 4 else 1}
 
 
 def _plan(

@@ -19,8 +19,10 @@ import triton.language as tl
 from .device_functions import LOG2_E, dot
 
 # Another map must not compile a kernel again.
-_SIZES = ('height', 'width', 'across', 'windows', 'heads', 'shift')
-_SIZES_BACKWARD = (*_SIZES, 'images', 'share')
+_SIZES = (
+    *('height', 'width', 'across', 'windows', 'heads', 'shift'),
+    *('images', 'share'),
+)
 
 
 @triton.jit
@@ -37,19 +39,39 @@ def _places(
     """Where the tokens of a window come from.
 
     Returns:
-        Row and column on the map, whether the window has such a token, whether
-        it lies on the map (else it is padding), and its region.
+        Row and column on the map, whether the window has such a token, and
+        whether it lies on the map; else it is padding.
     """
     slot = tl.arange(0, BLOCK)
-    row = window // across * SIDE + slot // SIDE
-    column = window % across * SIDE + slot % SIDE
     rows, columns = windows // across * SIDE, across * SIDE  # after padding
-    region = 2 * (row >= rows - shift).to(tl.int32)
-    region += (column >= columns - shift).to(tl.int32)
-    row = (row + shift) % rows
-    column = (column + shift) % columns
+    row = window // across * SIDE + slot // SIDE + shift
+    column = window % across * SIDE + slot % SIDE + shift
+    row = tl.where(row < rows, row, row - rows)
+    column = tl.where(column < columns, column, column - columns)
     held = slot < SIDE * SIDE
-    return row, column, held, held & (row < height) & (column < width), region
+    inside = held & (row < height) & (column < width)
+    return row.to(tl.int64), column.to(tl.int64), held, inside
+
+
+@triton.jit
+def _sides(shift, SIDE: tl.constexpr, BLOCK: tl.constexpr):
+    """On which side of the edges of a rolled map each token would lie.
+
+    One bit for rows, one for columns. Beyond the window there is a bit of its
+    own: what lies there sees itself, for its sums not to be zero.
+    """
+    slot = tl.arange(0, BLOCK)
+    side = 2 * (slot // SIDE >= SIDE - shift).to(tl.int32)
+    side += (slot % SIDE >= SIDE - shift).to(tl.int32)
+    return tl.where(slot < SIDE * SIDE, side, 4)
+
+
+@triton.jit
+def _edges(window, across, windows):
+    """Which bits count in a window: those of the edges that it lies on."""
+    is_last_row = window // across == windows // across - 1
+    is_last_column = window % across == across - 1
+    return 4 + 2 * is_last_row.to(tl.int32) + is_last_column.to(tl.int32)
 
 
 @triton.jit
@@ -82,33 +104,33 @@ def _put(x, rows, valid, tile, CHANNELS: tl.constexpr, BLOCK_D: tl.constexpr):
 
 
 @triton.jit
-def _bias_tile(bias, tokens: tl.constexpr, BLOCK: tl.constexpr):
+def _cells(tokens: tl.constexpr, BLOCK: tl.constexpr):
+    """Where the bias of a pair of tokens lies, and which pairs there are."""
     i = tl.arange(0, BLOCK)
     valid = (i < tokens)[:, None] & (i < tokens)[None]
     return i[:, None] * tokens + i[None], valid
 
 
 @triton.jit
-def _weights(
-    queries,
-    keys,
-    bias,
-    held,
-    region,
-    scale,
-    HAS_BIAS: tl.constexpr,
-    SIDE: tl.constexpr,
-    BLOCK: tl.constexpr,
+def _bias_tile(
+    bias, HAS_BIAS: tl.constexpr, tokens: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Softmax of a window, not yet divided by its sums, and the sums."""
-    scores = dot(queries, tl.trans(keys)) * scale
+    """What is added to the scores of every window, to base 2."""
     if HAS_BIAS:
-        cells, valid = _bias_tile(bias, SIDE * SIDE, BLOCK)
-        scores += tl.load(bias + cells, mask=valid, other=0.0).to(tl.float32)
-    # A row beyond the window sees all, for its sum not to be zero.
-    sees = (region[:, None] == region[None]) | (~held)[:, None]
-    scores = tl.where(sees & held[None], scores, float('-inf'))
-    weights = tl.exp2((scores - tl.max(scores, 1)[:, None]) * LOG2_E)
+        cells, valid = _cells(tokens, BLOCK)
+        tile = tl.load(bias + cells, mask=valid, other=0.0).to(tl.float32)
+        return tile * LOG2_E
+    else:
+        return 0.0
+
+
+@triton.jit
+def _weights(queries, keys, bias, sides, scale):
+    """Softmax of a window, not yet divided by its sums, and the sums."""
+    scores = dot(queries, tl.trans(keys)) * (scale * LOG2_E) + bias
+    is_seen = sides[:, None] == sides[None]
+    scores = tl.where(is_seen, scores, float('-inf'))
+    weights = tl.exp2(scores - tl.max(scores, 1)[:, None])
     return weights, tl.sum(weights, 1)
 
 
@@ -127,6 +149,8 @@ def attend_windows(
     windows,  # of an image
     heads,
     shift,
+    images,
+    share,  # windows of a program
     scale,
     CHANNELS: tl.constexpr,
     SIDE: tl.constexpr,
@@ -135,39 +159,43 @@ def attend_windows(
     BLOCK: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """One head of one window."""
-    pid = tl.program_id(0)
-    head = pid % heads
-    window = pid // heads % windows
-    image = (pid // heads // windows).to(tl.int64)
-    row, column, held, inside, region = _places(
-        window, height, width, across, windows, shift, SIDE, BLOCK
-    )
-    rows = row * qkv_h + column * qkv_w
-    q = qkv + image * qkv_b + head * CHANNELS
+    """One head of ``share`` windows, one after the other."""
+    head = tl.program_id(0) % heads
+    program = tl.program_id(0) // heads
     step = heads * CHANNELS
     padding += head * CHANNELS
-    queries = _tile(
-        q, rows, held, inside, padding, CHANNELS, HAS_PADDING, BLOCK_D
-    )
-    keys = _tile(
-        q + step, rows, held, inside, padding + step,
-        CHANNELS, HAS_PADDING, BLOCK_D,
-    )  # fmt: skip
-    values = _tile(
-        q + 2 * step, rows, held, inside, padding + 2 * step,
-        CHANNELS, HAS_PADDING, BLOCK_D,
-    )  # fmt: skip
     bias += head * SIDE * SIDE * SIDE * SIDE
-    weights, total = _weights(
-        queries, keys, bias, held, region, scale, HAS_BIAS, SIDE, BLOCK
-    )
-    mixed = dot(weights.to(values.dtype), values) / total[:, None]
-    out += image * height * width * step + head * CHANNELS
-    _put(out, (row * width + column) * step, inside, mixed, CHANNELS, BLOCK_D)
+    offsets = _bias_tile(bias, HAS_BIAS, SIDE * SIDE, BLOCK)
+    sides = _sides(shift, SIDE, BLOCK)
+    last = tl.minimum((program + 1) * share, images * windows)
+    for number in range(program * share, last):
+        window = number % windows
+        image = (number // windows).to(tl.int64)
+        row, column, held, inside = _places(
+            window, height, width, across, windows, shift, SIDE, BLOCK
+        )
+        rows = row * qkv_h + column * qkv_w
+        q = qkv + image * qkv_b + head * CHANNELS
+        queries = _tile(
+            q, rows, held, inside, padding, CHANNELS, HAS_PADDING, BLOCK_D
+        )
+        keys = _tile(
+            q + step, rows, held, inside, padding + step,
+            CHANNELS, HAS_PADDING, BLOCK_D,
+        )  # fmt: skip
+        values = _tile(
+            q + 2 * step, rows, held, inside, padding + 2 * step,
+            CHANNELS, HAS_PADDING, BLOCK_D,
+        )  # fmt: skip
+        seen = sides & _edges(window, across, windows)
+        weights, total = _weights(queries, keys, offsets, seen, scale)
+        mixed = dot(weights.to(values.dtype), values) / total[:, None]
+        target = out + image * height * width * step + head * CHANNELS
+        places = (row * width + column) * step
+        _put(target, places, inside, mixed, CHANNELS, BLOCK_D)
 
 
-@triton.jit(do_not_specialize=_SIZES_BACKWARD)
+@triton.jit(do_not_specialize=_SIZES)
 def attend_windows_backward(
     qkv,
     bias,
@@ -204,6 +232,8 @@ def attend_windows_backward(
     step = heads * CHANNELS
     padding += head * CHANNELS
     bias += head * SIDE * SIDE * SIDE * SIDE
+    offsets = _bias_tile(bias, HAS_BIAS, SIDE * SIDE, BLOCK)
+    sides = _sides(shift, SIDE, BLOCK)
     bias_total = tl.zeros((BLOCK, BLOCK), tl.float32)
     key_total = tl.zeros((BLOCK_D,), tl.float32)
     value_total = tl.zeros((BLOCK_D,), tl.float32)
@@ -211,7 +241,7 @@ def attend_windows_backward(
     for number in range(program * share, last):
         window = number % windows
         image = (number // windows).to(tl.int64)
-        row, column, held, inside, region = _places(
+        row, column, held, inside = _places(
             window, height, width, across, windows, shift, SIDE, BLOCK
         )
         rows = row * qkv_h + column * qkv_w
@@ -233,29 +263,29 @@ def attend_windows_backward(
             row * grad_h + column * grad_w,
             held, inside, padding, CHANNELS, False, BLOCK_D,
         )  # fmt: skip
-        weights, total = _weights(
-            queries, keys, bias, held, region, scale, HAS_BIAS, SIDE, BLOCK
-        )
+        seen = sides & _edges(window, across, windows)
+        weights, total = _weights(queries, keys, offsets, seen, scale)
         weights /= total[:, None]
+        target = dqkv + image * height * width * 3 * step + head * CHANNELS
+        places = (row * width + column) * 3 * step
+        # Each gradient is put away at once, for the next to have registers.
+        dv = dot(tl.trans(weights.to(grads.dtype)), grads)
+        _put(target + 2 * step, places, inside, dv, CHANNELS, BLOCK_D)
         slope = dot(grads, tl.trans(values))
         slope = weights * (slope - tl.sum(weights * slope, 1)[:, None])
         if HAS_BIAS:
             bias_total += slope
         narrow = slope.to(queries.dtype)
         dq = dot(narrow, keys) * scale
-        dk = dot(tl.trans(narrow), queries) * scale
-        dv = dot(tl.trans(weights.to(grads.dtype)), grads)
-        target = dqkv + image * height * width * 3 * step + head * CHANNELS
-        places = (row * width + column) * 3 * step
         _put(target, places, inside, dq, CHANNELS, BLOCK_D)
+        dk = dot(tl.trans(narrow), queries) * scale
         _put(target + step, places, inside, dk, CHANNELS, BLOCK_D)
-        _put(target + 2 * step, places, inside, dv, CHANNELS, BLOCK_D)
         if HAS_PADDING:
             is_padding = (held & ~inside)[:, None]
             key_total += tl.sum(tl.where(is_padding, dk, 0.0), 0)
             value_total += tl.sum(tl.where(is_padding, dv, 0.0), 0)
     if HAS_BIAS:
-        cells, valid = _bias_tile(bias, SIDE * SIDE, BLOCK)
+        cells, valid = _cells(SIDE * SIDE, BLOCK)
         dbias += tl.program_id(0).to(tl.int64) * SIDE * SIDE * SIDE * SIDE
         tl.store(dbias + cells, bias_total, mask=valid)
     if HAS_PADDING:

@@ -57,6 +57,7 @@ def test_more_of_all_than_a_program_holds(
 
     monkeypatch.setattr(mixed_convolution, '_COLUMNS', 2)
     monkeypatch.setattr(mixed_convolution, '_CHANNELS', 4)
+    monkeypatch.setattr(mixed_convolution, '_VALUES', 16)
     monkeypatch.setattr(mixed_convolution, '_MOST_PROGRAMS', 2)
     tensors = inputs((1, 3, 5), 6, (3, 1))
     check_against_definition(convolve, tensors, torch.float32)

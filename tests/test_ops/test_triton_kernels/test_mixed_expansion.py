@@ -59,10 +59,10 @@ def test_strides(check):
 
 
 def test_more_of_all_than_a_program_holds(check, monkeypatch):
-    from mmattn.ops.triton_kernels import mixed_expansion
+    from mmattn.ops.triton_kernels import mixed_convolution
 
-    monkeypatch.setattr(mixed_expansion, '_COLUMNS', 2)
-    monkeypatch.setattr(mixed_expansion, '_VALUES', 16)
+    monkeypatch.setattr(mixed_convolution, '_CHANNELS', 4)
+    monkeypatch.setattr(mixed_convolution, '_VALUES', 32)
     check((1, 3, 5), 6, (3, 1), 3)
 
 

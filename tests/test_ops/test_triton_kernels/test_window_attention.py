@@ -90,7 +90,8 @@ def test_a_program_goes_through_many_windows(
 ):
     from mmattn.ops.triton_kernels import window_attention
 
-    monkeypatch.setattr(window_attention, '_MOST_PROGRAMS', 2)
+    for name in ('_PROGRAMS', '_PROGRAMS_BACKWARD'):
+        monkeypatch.setattr(window_attention, name, 2)
     tensors = inputs((2, 5, 6), 1, 8, 4)
     check_against_definition(call_with(1, 4, 1), tensors, torch.float32)
 
