@@ -134,6 +134,19 @@ def test_ops_run_with_torch_alone():
     assert done.stdout == '2 9 14 8\n2 126\n'
 
 
+def test_operations_are_measured_with_torch_alone():
+    code = (
+        'import torch\n'
+        'from mmattn.analysis.kernels import measure_kernels\n'
+        'from mmattn.analysis.machine import measure_machine\n'
+        "args = 1, (7, 7), 1, torch.device('cpu'), torch.float32, 1.0, 1\n"
+        'print(measure_kernels(*args)[0].operation)\n'
+    )
+    done = run_blocked([*STACK, 'torchvision', 'triton'], code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == 'window_attention\n'
+
+
 def test_a_backbone_runs_without_hosts_and_compiled_operations():
     code = (
         'import torch\n'

@@ -1,14 +1,25 @@
-"""What models cost: parameters, multiply-adds, time and memory."""
+"""What models cost: parameters, multiply-adds, time and memory.
 
-from .cost import Cost, ModuleCost, count_cost
-from .host_model import build_for_counting, count_config
-from .input_size import tested_shape
+Only what is asked for is imported: single operations are measured where torch
+is alone.
+"""
 
-__all__ = [
-    'Cost',
-    'ModuleCost',
-    'build_for_counting',
-    'count_config',
-    'count_cost',
-    'tested_shape',
-]
+import importlib
+from typing import Any
+
+_HOMES = {
+    'Cost': 'cost',
+    'ModuleCost': 'cost',
+    'build_for_counting': 'host_model',
+    'count_config': 'host_model',
+    'count_cost': 'cost',
+    'tested_shape': 'input_size',
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(f'.{_HOMES[name]}', __name__), name)

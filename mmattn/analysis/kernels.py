@@ -21,8 +21,8 @@ from mmattn.ops import (
     mixed_expansion,
     window_attention,
 )
+from mmattn.ops.windows import Size
 
-from .builders import Size
 from .timing import time_in_turns
 
 Call = Callable[..., Tensor]

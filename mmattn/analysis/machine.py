@@ -11,6 +11,12 @@ from mmattn.stack import distribution_version, find_installed
 
 from .timing import time_in_turns
 
+DTYPES = {
+    'float32': torch.float32,
+    'bfloat16': torch.bfloat16,
+    'float16': torch.float16,
+}
+
 _ROUNDS = 5
 # Large enough to reach the full rate, small enough for a moment.
 _MATRIX_SIDE = {'cpu': 2048, 'cuda': 8192}

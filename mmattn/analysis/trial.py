@@ -20,11 +20,6 @@ from .operations import Operation, profile_operations
 from .subjects import Subject
 
 MODES = ('inference', 'training')
-DTYPES = {
-    'float32': torch.float32,
-    'bfloat16': torch.bfloat16,
-    'float16': torch.float16,
-}
 Step = Callable[[], None]
 
 

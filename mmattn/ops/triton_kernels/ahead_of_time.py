@@ -1,11 +1,12 @@
 """Compile kernels for a GPU that is not there, and read what they take."""
 
 import contextlib
+import math
 import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -16,6 +17,7 @@ from triton.runtime import JITFunction, driver
 
 from .cluster_attention import cluster_attention
 from .clustering import balanced_clusters
+from .cross_shaped_attention import cross_shaped_attention
 from .mixed_convolution import mixed_convolution
 from .mixed_expansion import mixed_expansion
 from .window_attention import window_attention
@@ -27,17 +29,30 @@ class CompiledKernel:
 
     Attributes:
         name: Name of the kernel.
+        key: Another one for what was compiled anew.
         registers: Of a thread.
         spilled: Bytes of a thread that found no register, stored or loaded.
         shared: Bytes of shared memory of a program.
         warps: Warps of a program.
+        products: The instruction for matrix products, such as ``'HGMMA'``
+            (of four warps together) or ``'HMMA'``; empty without any.
+        loads: Bytes of the widest load of a thread from global memory.
+        programs: How many the launch asks for.
     """
 
     name: str
+    key: str
     registers: int
     spilled: int
     shared: int
     warps: int
+    products: str
+    loads: int
+    programs: int
+
+
+# What a kernel takes, by its key: the assembler need not be asked twice.
+_READ: dict[str, CompiledKernel] = {}
 
 
 class _AbsentDevice:
@@ -73,7 +88,9 @@ def compiling_for(capability: int) -> Iterator[list[CompiledKernel]]:
 
     def compile_only(self, *args, grid, warmup, **kwargs):
         compiled = run(self, *args, grid=grid, warmup=True, **kwargs)
-        kernels.append(_read(compiled, capability))
+        if compiled.hash not in _READ:
+            _READ[compiled.hash] = _read(compiled)
+        kernels.append(replace(_READ[compiled.hash], programs=math.prod(grid)))
         return compiled
 
     previous = driver._active
@@ -85,31 +102,47 @@ def compiling_for(capability: int) -> Iterator[list[CompiledKernel]]:
         driver._active = previous
 
 
-def _read(compiled, capability: int) -> CompiledKernel:
-    """Ask Triton's assembler about the kernel's registers."""
+def _read(compiled) -> CompiledKernel:
+    """Ask Triton's assembler about the kernel, and read its machine code."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / 'kernel.ptx'
+        binary = source.with_suffix('.cubin')
         source.write_text(compiled.asm['ptx'])
         target = re.search(r'\.target (\w+)', compiled.asm['ptx'])[1]
-        report = subprocess.run(
-            [knobs.nvidia.ptxas.path, '-v', f'--gpu-name={target}']
-            + [str(source), '-o', str(source.with_suffix('.cubin'))],
-            capture_output=True,
-            text=True,
-            check=True,
+        report = _run(
+            *(knobs.nvidia.ptxas.path, '-v', f'--gpu-name={target}'),
+            *(source, '-o', binary),
         ).stderr
-    spills = re.findall(r'(\d+) bytes spill', report)
+        code = _run(knobs.nvidia.cuobjdump.path, '-sass', binary).stdout
+    products = re.search(r'\b[HQ]G?MMA\b', code)
+    widths = re.findall(r'\bLDG(?:STS)?\b\S*?(?:\.(128|64|U16|U8))?\s', code)
     return CompiledKernel(
-        compiled.metadata.name,
-        int(re.search(r'Used (\d+) registers', report)[1]),
-        sum(map(int, spills)),
-        compiled.metadata.shared,
-        compiled.metadata.num_warps,
+        name=compiled.metadata.name,
+        key=compiled.hash,
+        registers=int(re.search(r'Used (\d+) registers', report)[1]),
+        spilled=sum(map(int, re.findall(r'(\d+) bytes spill', report))),
+        shared=compiled.metadata.shared,
+        warps=compiled.metadata.num_warps,
+        products=products[0] if products else '',
+        loads=max((_BYTES[width] for width in widths), default=0),
+        programs=0,
+    )
+
+
+_BYTES = {'128': 16, '64': 8, '': 4, 'U16': 2, 'U8': 1}
+
+
+def _run(*command) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, check=True
     )
 
 
 def compile_operations(
-    capability: int, dtype: torch.dtype, channels: int
+    capability: int,
+    dtype: torch.dtype,
+    channels: int,
+    shape: tuple[int, int, int, int] = (1, 64, 64, 2),
 ) -> list[CompiledKernel]:
     """Compile all kernels, forward and backward, for heads of one width.
 
@@ -117,47 +150,67 @@ def compile_operations(
         capability: Compute capability of the GPU, 90 for that of a H100.
         dtype: Of the tensors.
         channels: Of a head, at most 64 in float32 and 128 in half precision.
+            Convolutions have four heads of as many channels.
+        shape: Images, height and width of the map, heads. Defaults to as many
+            tokens as one program sorts.
     """
     with compiling_for(capability) as kernels:
         for launch in _LAUNCHES:
-            launch(dtype, channels)
+            launch(dtype, channels, *shape)
     return kernels
 
 
-def _launch_cluster_attention(dtype: torch.dtype, channels: int) -> None:
-    tokens, heads = 28 * 28, 2
-    qkv = torch.zeros(1, tokens, 3 * heads * channels, dtype=dtype)
-    order = torch.zeros(1, heads, tokens, dtype=torch.int64)
+def _launch_cluster_attention(
+    dtype: torch.dtype, channels: int, B: int, H: int, W: int, h: int
+) -> None:
+    qkv = torch.zeros(B, H * W, 3 * h * channels, dtype=dtype)
+    order = torch.zeros(B, h, H * W, dtype=torch.int64)
     qkv.requires_grad_()
     out, _ = cluster_attention(qkv, order, 49, 20, channels**-0.5)
-    out.backward(torch.zeros_like(out))
+    out.backward(torch.empty_like(out))
 
 
-def _launch_window_attention(dtype: torch.dtype, channels: int) -> None:
-    side, heads = 7, 2
-    qkv = torch.zeros(1, 20, 20, 3 * heads * channels, dtype=dtype)
-    bias = torch.zeros(heads, side**2, side**2)
-    padding = torch.zeros(qkv.shape[-1])
+def _launch_window_attention(
+    dtype: torch.dtype, channels: int, B: int, H: int, W: int, h: int
+) -> None:
+    side = 7
+    qkv = torch.zeros(B, H, W, 3 * h * channels, dtype=dtype)
+    bias = torch.zeros(h, side**2, side**2, dtype=dtype)
+    padding = torch.zeros(qkv.shape[-1], dtype=dtype)
     tensors = [x.requires_grad_() for x in (qkv, bias, padding)]
-    out = window_attention(*tensors, heads, side, 3, channels**-0.5)
-    out.backward(torch.zeros_like(out))
+    out = window_attention(*tensors, h, side, 3, channels**-0.5)
+    out.backward(torch.empty_like(out))
 
 
-def _launch_clustering(dtype: torch.dtype, channels: int) -> None:
-    # Of the most tokens that one program sorts.
-    balanced_clusters(
-        torch.zeros(1, 4096, channels, dtype=dtype), 49, 2, 100.0
+def _launch_stripes(
+    dtype: torch.dtype, channels: int, B: int, H: int, W: int, h: int
+) -> None:
+    h += h % 2  # for both orientations
+    width = 1 if min(H, W) > 28 else 7  # as in CSWin
+    qkv = torch.zeros(B, H, W, 3 * h * channels, dtype=dtype)
+    weight = torch.zeros(h * channels, 1, 3, 3, dtype=dtype)
+    cross_shaped_attention(
+        qkv, h, width, weight, weight[:, 0, 0, 0], channels**-0.5
     )
 
 
-def _launch_convolution(dtype: torch.dtype, channels: int) -> None:
+def _launch_clustering(
+    dtype: torch.dtype, channels: int, B: int, H: int, W: int, h: int
+) -> None:
+    q = torch.zeros(B, h, H * W, channels, dtype=dtype)
+    balanced_clusters(q, 49, 2, 100.0)
+
+
+def _launch_convolution(
+    dtype: torch.dtype, channels: int, B: int, H: int, W: int, h: int
+) -> None:
     sides = [3, 5, 7, 9]
-    x = torch.zeros(1, 28, 28, 4 * channels, dtype=dtype)
+    x = torch.zeros(B, H, W, 4 * channels, dtype=dtype)
     taps = torch.zeros(sum(side**2 for side in sides), channels)
     bias = torch.zeros(4, channels)
     tensors = [x.requires_grad_() for x in (x, taps, bias)]
     out = mixed_convolution(*tensors, sides)
-    out.backward(torch.zeros_like(out))
+    out.backward(torch.empty_like(out))
     matrices = torch.zeros(8 * channels, 4)  # as wide as those of SMT
     x, taps, bias = (x.detach() for x in tensors)
     mixed_expansion(x, taps, bias, sides, matrices, matrices[:, 0])
@@ -167,5 +220,6 @@ _LAUNCHES = (
     _launch_clustering,
     _launch_cluster_attention,
     _launch_window_attention,
+    _launch_stripes,
     _launch_convolution,
 )

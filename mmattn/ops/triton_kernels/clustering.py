@@ -48,13 +48,11 @@ def balanced_clusters(
     level = 0
     while level < levels and triton.cdiv(N, 1 << level) > _MOST_TOKENS:
         level += 1
-    order = clustering.balanced_clusters(
-        features,
-        max(N >> level, 1),
-        iterations,
-        temperature,
-        impl='reference',
-    ).contiguous()
+    if level:
+        options = N >> level, iterations, temperature, 'reference'
+        order = clustering.balanced_clusters(features, *options).contiguous()
+    else:
+        order = torch.arange(N, device=features.device).repeat(G, 1)
     if level == levels or not features.numel():
         return order.view(shape)
     features = with_unit_stride(features)

@@ -133,6 +133,28 @@ def _window_attention(
     return window_attention(qkv, bias, padding, *options)
 
 
+def _refuses_cross_shaped_attention(
+    qkv: Tensor, num_heads: int, *args
+) -> str | None:
+    channels = qkv.shape[-1] // (3 * num_heads)
+    return _refuses_tensor(qkv) or _refuses_channels(channels)
+
+
+@register_implementation(
+    'cross_shaped_attention',
+    'triton',
+    needs=_NEEDS,
+    priority=_PRIORITY,
+    missing=missing,
+    refuses=_refuses_cross_shaped_attention,
+    any_size=True,
+)
+def _cross_shaped_attention(*args) -> Tensor:
+    from .cross_shaped_attention import cross_shaped_attention
+
+    return cross_shaped_attention(*args)
+
+
 def _refuses_clustering(features: Tensor, *args) -> str | None:
     channels = features.shape[-1]
     if channels > _MOST_FEATURES:

@@ -64,6 +64,29 @@ def device():
     return torch.device('cuda')
 
 
+@pytest.fixture
+def spread_out(device, tmp_path):
+    """Lay a float16 tensor out with rows 2^30 numbers apart.
+
+    Of a file that holds nothing but these rows, where there is no GPU.
+    """
+
+    def lay_out(x, axis):
+        strides = list(x.contiguous().stride())
+        strides[axis] = 2**30
+        size = 2**30 * (x.shape[axis] - 1) + x.numel()
+        if IS_INTERPRETED:
+            file = tmp_path / str(len(list(tmp_path.iterdir())))
+            memory = torch.from_file(
+                str(file), shared=True, size=size, dtype=torch.float16
+            )
+        else:
+            memory = torch.empty(size, dtype=torch.float16, device=device)
+        return memory.as_strided(x.shape, strides).copy_(x)
+
+    return lay_out
+
+
 def root_mean_square(x):
     return x.double().square().mean().sqrt()
 

@@ -100,6 +100,23 @@ def test_checkpointing_gives_the_same_gradient(device):
     assert torch.equal(*torch.autograd.grad(out.sum(), qkv), *want)
 
 
+def test_tokens_that_32_bits_do_not_reach(device, spread_out):
+    from mmattn.ops.triton_kernels.cluster_attention import (
+        cluster_attention,
+        cluster_attention_backward,
+    )
+
+    qkv = torch.randn(1, 4, 24, device=device).half()
+    grad = torch.randn(1, 4, 8, device=device).half()
+    order = torch.tensor([[[2, 0, 3, 1]]], device=device)
+    far, far_grad = spread_out(qkv, 1), spread_out(grad, 1)
+    want, lse = cluster_attention(qkv, order, 2, 1, 0.5)
+    assert torch.equal(cluster_attention(far, order, 2, 1, 0.5)[0], want)
+    want = cluster_attention_backward(grad, qkv, order, lse, 2, 1, 0.5)
+    got = cluster_attention_backward(far_grad, far, order, lse, 2, 1, 0.5)
+    assert torch.equal(got, want)
+
+
 def test_operator_keeps_the_rules_of_torch_library(device):
     from mmattn.ops.triton_kernels.cluster_attention import cluster_attention
 

@@ -57,6 +57,15 @@ def test_what_is_not_a_number_comes_last(device):
     assert order.sort().values.tolist() == [list(range(9))]
 
 
+def test_tokens_that_32_bits_do_not_reach(device, spread_out):
+    from mmattn.ops.triton_kernels.clustering import balanced_clusters
+
+    features = torch.randn(1, 4, 8, device=device).half()
+    want = balanced_clusters(features, 1, 2, 100.0)
+    got = balanced_clusters(spread_out(features, 1), 1, 2, 100.0)
+    assert torch.equal(got, want)
+
+
 def test_groups_beyond_a_program(device, monkeypatch):
     from mmattn.ops.triton_kernels import clustering
 

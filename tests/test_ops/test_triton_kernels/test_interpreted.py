@@ -14,6 +14,7 @@ pytest.importorskip('triton')
 
 FOLDER = Path(__file__).parent
 MODULES = (
+    'test_cross_shaped_attention',
     'test_cluster_attention',
     'test_clustering',
     'test_mixed_convolution',

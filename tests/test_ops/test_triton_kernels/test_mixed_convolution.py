@@ -63,6 +63,24 @@ def test_more_of_all_than_a_program_holds(
     check_against_definition(convolve, tensors, torch.float32)
 
 
+@pytest.mark.parametrize('axis', [1, 2])
+def test_places_that_32_bits_do_not_reach(device, spread_out, axis):
+    from mmattn.ops.triton_kernels.mixed_convolution import (
+        mixed_convolution,
+        mixed_convolution_backward,
+    )
+
+    x, grad = (torch.randn(1, 4, 4, 4, device=device).half() for _ in 'xg')
+    far = spread_out(x, axis)
+    taps = torch.randn(10, 2, device=device)
+    options = taps, torch.randn(2, 2, device=device), [3, 1]
+    want = mixed_convolution(x, *options)
+    assert torch.equal(mixed_convolution(far, *options), want)
+    want = mixed_convolution_backward(grad, x, *options)
+    got = mixed_convolution_backward(grad, far, *options)
+    assert all(map(torch.equal, got, want))
+
+
 def test_no_image(device):
     tensors = [
         x.to(device).requires_grad_() for x in inputs((0, 3, 5), 4, (3, 5))

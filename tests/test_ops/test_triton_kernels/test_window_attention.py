@@ -85,6 +85,23 @@ def test_strides(check_against_definition):
     check_against_definition(call, tensors, torch.float32, stride_as=lay_out)
 
 
+def test_rows_that_32_bits_do_not_reach(device, spread_out):
+    from mmattn.ops.triton_kernels.window_attention import (
+        window_attention,
+        window_attention_backward,
+    )
+
+    qkv = torch.randn(1, 4, 3, 24, device=device).half()
+    grad = torch.randn(1, 4, 3, 8, device=device).half()
+    options = None, None, 1, 4, 0, 0.5
+    far, far_grad = spread_out(qkv, 1), spread_out(grad, 1)
+    want = window_attention(qkv, *options)
+    assert torch.equal(window_attention(far, *options), want)
+    want, *_ = window_attention_backward(grad, qkv, *options)
+    got, *_ = window_attention_backward(far_grad, far, *options)
+    assert torch.equal(got, want)
+
+
 def test_a_program_goes_through_many_windows(
     check_against_definition, monkeypatch
 ):
