@@ -82,8 +82,9 @@ def why_nothing_compiles() -> str | None:
     """What compiling kernels wants and does not find here."""
     from mmattn.ops.triton_kernels import table
 
-    if table.missing():
-        return f'cannot compile: {table.missing()}'
+    reason = table.missing_to_compile()
+    if reason:
+        return f'cannot compile: {reason}'
     if os.environ.get('TRITON_INTERPRET') == '1':
         return 'expects TRITON_INTERPRET not to be set, got 1'
     return None

@@ -22,6 +22,7 @@ _NEEDS = 'Triton; a CUDA device; torch 2.4; float32, bfloat16 or float16'
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MOST_CHANNELS = 128
 _MOST_FEATURES = 256  # of a token to be clustered
+_MOST_CLUSTERED = 2**22  # tokens, for groups, ratios and places in 64 bits
 _MOST_TOKENS = 64  # of a window, which a program holds as a whole
 _MOST_BYTES = 256  # of a token's channels, for four such windows to fit
 
@@ -39,8 +40,8 @@ _HAS_CUSTOM_OPERATORS = hasattr(torch.library, 'custom_op')
 _IS_INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 
 
-def missing() -> str | None:
-    """Why no kernel can run on this machine, or None."""
+def missing_to_compile() -> str | None:
+    """Why no kernel can be compiled on this machine, or None."""
     if not _HAS_TRITON:
         return "it needs the package 'triton', which is not installed"
     if not _HAS_CUSTOM_OPERATORS:
@@ -48,6 +49,14 @@ def missing() -> str | None:
             'it needs custom operators, of torch 2.4 or newer, got torch '
             f'{torch.__version__}'
         )
+    return None
+
+
+def missing() -> str | None:
+    """Why no kernel can run on this machine, or None."""
+    reason = missing_to_compile()
+    if reason:
+        return reason
     if not _IS_INTERPRETED and not torch.cuda.is_available():
         return 'it needs a CUDA device, torch sees none'
     return None
@@ -161,6 +170,11 @@ def _refuses_clustering(features: Tensor, *args) -> str | None:
         return (
             f'it takes features of at most {_MOST_FEATURES} channels, got '
             f'{channels}'
+        )
+    if features.shape[-2] > _MOST_CLUSTERED:
+        return (
+            f'it takes at most {_MOST_CLUSTERED} tokens, got '
+            f'{features.shape[-2]}'
         )
     return _refuses_tensor(features)
 

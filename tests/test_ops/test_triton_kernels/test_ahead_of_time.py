@@ -19,6 +19,7 @@ MOST_SPILLED = 64
 
 # Kernels, and whether they multiply matrices.
 KERNELS = {
+    'add_shares': False,
     'attend': True,
     'attend_backward_keys': True,
     'attend_backward_queries': True,
@@ -29,6 +30,7 @@ KERNELS = {
     'convolve_backward': False,
     'convolve_expand': False,
     'convolve_weights': False,
+    'rank_shares': False,
     'sort_groups': False,
 }
 

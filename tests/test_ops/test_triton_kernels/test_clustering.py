@@ -73,6 +73,16 @@ def test_groups_beyond_a_program(device, monkeypatch):
     check_order(device, torch.randn(1, 14, 4), 3)
     monkeypatch.setattr(clustering, '_MOST_TOKENS', 2)
     check_order(device, torch.randn(1, 14, 4), 3)
+    check_order(device, torch.ones(1, 9, 4), 2)
+
+
+def test_shares_of_several_chunks(device, monkeypatch):
+    from mmattn.ops.triton_kernels import clustering
+
+    monkeypatch.setattr(clustering, '_MOST_TOKENS', 8)
+    monkeypatch.setattr(clustering, '_SHARES', 2)
+    monkeypatch.setattr(clustering, '_THREAD_VALUES', 1)
+    check_order(device, torch.randn(2, 45, 12), 5)
 
 
 def test_no_problem_or_no_token(device):
