@@ -8,6 +8,8 @@ import torch.utils.checkpoint
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmattn.ops import is_compiling
+
 
 def recomputed(block: nn.Module, x: Tensor) -> Tensor:
     """Apply a block, keep its input only, compute the rest again later.
@@ -27,7 +29,8 @@ def recomputed(block: nn.Module, x: Tensor) -> Tensor:
         and module.training
         and module.track_running_stats
     ]
-    if not norms:
+    # A compiler writes what a graph writes once, whatever it computes again.
+    if not norms or is_compiling():
         return torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:

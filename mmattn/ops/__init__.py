@@ -3,7 +3,7 @@
 from .attention import attention
 from .cluster_attention import cluster_attention
 from .clustering import balanced_clusters, cluster_sizes
-from .compiling import asks_for_gradient, sizes_vary
+from .compiling import asks_for_gradient, is_compiling, sizes_vary
 from .contrastive import contrastive_loss
 from .convolution import depthwise_convolution, grouped_linear
 from .cross_shaped_attention import cross_shaped_attention
@@ -60,6 +60,7 @@ __all__ = [
     'force_implementation',
     'forced_implementations',
     'grouped_linear',
+    'is_compiling',
     'kernel_attention',
     'layer_norm',
     'linear',

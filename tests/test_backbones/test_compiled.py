@@ -1,5 +1,7 @@
 """Backbones under torch.compile: one graph, for one size and for many."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -74,6 +76,24 @@ def test_one_graph_of_what_pools():
     assert model.times == 1
 
 
+def test_blocks_that_are_computed_again():
+    """Batch normalisation counts a batch once."""
+    torch._dynamo.reset()
+    model = MODELS.get('SMT')(
+        'nano', drop_path_rate=0.0, out_indices=[0], with_cp=True
+    ).train()
+    same = copy.deepcopy(model)
+    compiled = torch.compile(
+        model, fullgraph=True, dynamic=True, backend='aot_eager'
+    )
+    images = torch.randn(2, 3, 64, 96)
+    for each in (compiled, same):
+        each(images)[0].square().mean().backward()
+    torch.testing.assert_close(model.state_dict(), same.state_dict())
+    grads = [[p.grad for p in each.parameters()] for each in (model, same)]
+    torch.testing.assert_close(*grads, rtol=0, atol=1e-5)
+
+
 def pooled(x, weight):
     return F.linear(F.avg_pool2d(x, 4).permute(0, 2, 3, 1), weight)
 
@@ -129,6 +149,7 @@ def test_batches_of_one_size(nano):
 
 
 @pytest.mark.slow  # minutes each: C++ is compiled
+@pytest.mark.timeout(1800)
 def test_inductor(nano):
     model = Compiled(*nano, True, 'inductor', dynamic=False, stages=2)
     model.check(*SIZES[0])
@@ -137,6 +158,7 @@ def test_inductor(nano):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize('training', [True, False])
 def test_inductor_compiles_once_for_all_sizes(nano, training):
     model = Compiled(*nano, training, 'inductor', dynamic=True, stages=2)
