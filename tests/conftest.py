@@ -17,6 +17,8 @@ BUILD = (
     'print(getattr(build_meta, "build_" + sys.argv[1])(sys.argv[2]))'
 )
 sys.path.insert(0, str(TESTS / 'golden'))
+# Tools that a test loads import their neighbour. Behind Python's own `test`.
+sys.path.append(str(TESTS.parent / 'tools'))
 
 
 @pytest.fixture(autouse=True)

@@ -9,31 +9,21 @@ import shlex
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if (ROOT / 'mmattn' / '__init__.py').is_file():
-    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+import preflight  # noqa: F401
 
-from mmattn.stack import check_stack  # noqa: E402
+import torch
 
-try:
-    check_stack()
-except ImportError as missing:
-    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
-    sys.exit(2)
-
-import torch  # noqa: E402
-
-from mmattn.analysis import report  # noqa: E402
-from mmattn.analysis.comparison import Row, compare  # noqa: E402
-from mmattn.analysis.machine import (  # noqa: E402
+from mmattn.analysis import report
+from mmattn.analysis.comparison import Row, compare
+from mmattn.analysis.machine import (
     Machine,
     list_versions,
     measure_machine,
 )
-from mmattn.analysis.subjects import OUTPUTS, read_subjects  # noqa: E402
-from mmattn.analysis.trial import DTYPES, MODES, Settings  # noqa: E402
-from mmattn.engine.usage import UsageError, run_command  # noqa: E402
-from mmattn.visualization.benchmarks import (  # noqa: E402
+from mmattn.analysis.subjects import OUTPUTS, read_subjects
+from mmattn.analysis.trial import DTYPES, MODES, Settings
+from mmattn.engine.usage import UsageError, run_command
+from mmattn.visualization.benchmarks import (
     plot_cost,
     plot_growth,
 )

@@ -8,28 +8,16 @@ one. Nothing is computed, shapes are followed: seconds, whatever the machine.
 """
 
 import argparse
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-if (ROOT / 'mmattn' / '__init__.py').is_file():
-    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+import preflight  # noqa: F401
 
-from mmattn.stack import check_stack  # noqa: E402
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-try:
-    check_stack()
-except ImportError as missing:
-    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
-    sys.exit(2)
-
-import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
-
-from mmattn.analysis import count_cost  # noqa: E402
-from mmattn.registry import MODELS  # noqa: E402
+from mmattn.analysis import count_cost
+from mmattn.registry import MODELS
 
 SIZE = 224
 NUM_CLASSES = 1000

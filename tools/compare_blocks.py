@@ -11,25 +11,21 @@ pass, weights included.
 """
 
 import argparse
-import sys
 from functools import partial
-from pathlib import Path
+
+import preflight  # noqa: F401
 
 import torch
 from torch import nn
 
-ROOT = Path(__file__).resolve().parents[1]
-if (ROOT / 'mmattn' / '__init__.py').is_file():
-    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
-
-from mmattn.analysis.memory import kept_bytes  # noqa: E402
-from mmattn.analysis.timing import time_in_turns  # noqa: E402
-from mmattn.attentions import (  # noqa: E402
+from mmattn.analysis.memory import kept_bytes
+from mmattn.analysis.timing import time_in_turns
+from mmattn.attentions import (
     EfficientNonLocalAttention,
     KeyValueAttention,
 )
-from mmattn.engine.usage import UsageError, run_command  # noqa: E402
-from mmattn.layers import AttentionBlock  # noqa: E402
+from mmattn.engine.usage import UsageError, run_command
+from mmattn.layers import AttentionBlock
 
 _HEAD_DIMS = 32
 

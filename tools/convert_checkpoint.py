@@ -11,22 +11,10 @@ takes its part. An ending .safetensors chooses that format.
 """
 
 import argparse
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if (ROOT / 'mmattn' / '__init__.py').is_file():
-    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+import preflight  # noqa: F401
 
-from mmattn.stack import check_stack  # noqa: E402
-
-try:
-    check_stack()
-except ImportError as missing:
-    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
-    sys.exit(2)
-
-from mmattn.checkpoints import (  # noqa: E402
+from mmattn.checkpoints import (
     Converted,
     convert,
     load_file,
@@ -34,11 +22,11 @@ from mmattn.checkpoints import (  # noqa: E402
     save_file,
     source_names,
 )
-from mmattn.checkpoints.naming import (  # noqa: E402
+from mmattn.checkpoints.naming import (
     count_names,
     list_names,
 )
-from mmattn.engine.usage import UsageError, run_command  # noqa: E402
+from mmattn.engine.usage import UsageError, run_command
 
 
 def parse_args() -> argparse.Namespace:

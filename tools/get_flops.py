@@ -8,32 +8,20 @@ pass of one image; of a config, all that leads to a prediction.
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if (ROOT / 'mmattn' / '__init__.py').is_file():
-    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+import preflight  # noqa: F401
 
-from mmattn.stack import check_stack  # noqa: E402
+import torch
+from mmengine.config import DictAction
+from mmengine.logging import MMLogger
 
-try:
-    check_stack()
-except ImportError as missing:
-    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
-    sys.exit(2)
-
-import torch  # noqa: E402
-from mmengine.config import DictAction  # noqa: E402
-from mmengine.logging import MMLogger  # noqa: E402
-
-from mmattn.analysis import Cost, count_config, count_cost  # noqa: E402
-from mmattn.analysis.subjects import read_subject  # noqa: E402
-from mmattn.engine.launch import replace_sync_norms  # noqa: E402
-from mmattn.engine.run_config import read_config  # noqa: E402
-from mmattn.engine.usage import UsageError, run_command  # noqa: E402
+from mmattn.analysis import Cost, count_config, count_cost
+from mmattn.analysis.subjects import read_subject
+from mmattn.engine.launch import replace_sync_norms
+from mmattn.engine.run_config import read_config
+from mmattn.engine.usage import UsageError, run_command
 
 # As in the tables of the papers.
 SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 2048))

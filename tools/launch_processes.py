@@ -9,26 +9,15 @@ PORT come from the environment, as in the scripts of the OpenMMLab codebases.
 import os
 import socket
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if (ROOT / 'mmattn' / '__init__.py').is_file():
-    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+import preflight  # noqa: F401
 
-from mmattn.stack import check_stack  # noqa: E402
+import torch
+from torch.distributed import run as torchrun
+from torch.distributed.elastic.multiprocessing import errors
 
-try:
-    check_stack()
-except ImportError as missing:
-    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
-    sys.exit(2)
-
-import torch  # noqa: E402
-from torch.distributed import run as torchrun  # noqa: E402
-from torch.distributed.elastic.multiprocessing import errors  # noqa: E402
-
-from mmattn.engine import usage  # noqa: E402
-from mmattn.engine.launch import count_cores  # noqa: E402
+from mmattn.engine import usage
+from mmattn.engine.launch import count_cores
 
 DEFAULT_PORT = 29500
 

@@ -19,54 +19,45 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if (ROOT / 'mmattn' / '__init__.py').is_file():
-    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+import preflight  # noqa: F401
 
-from mmattn.stack import check_stack, find_installed  # noqa: E402
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
 
-try:
-    check_stack()
-except ImportError as missing:
-    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
-    sys.exit(2)
-
-import torch  # noqa: E402
-from mmengine.config import Config  # noqa: E402
-from mmengine.device import get_device  # noqa: E402
-
-import mmattn  # noqa: E402
-from mmattn.analysis import (  # noqa: E402
+import mmattn
+from mmattn.analysis import (
     build_for_counting,
     count_config,
     tested_shape,
 )
-from mmattn.checkpoints.metafiles import (  # noqa: E402
+from mmattn.checkpoints.metafiles import (
     add_entry,
     check_new_name,
     check_replaceable,
 )
-from mmattn.checkpoints.model_card import (  # noqa: E402
+from mmattn.checkpoints.model_card import (
     Published,
     metafile_entry,
     write_card,
 )
-from mmattn.checkpoints.publishing import (  # noqa: E402
+from mmattn.checkpoints.publishing import (
     Trained,
     read_training,
     write_published,
 )
-from mmattn.engine.console import output_to_file  # noqa: E402
-from mmattn.engine.launch import replace_sync_norms  # noqa: E402
-from mmattn.engine.run_config import (  # noqa: E402
+from mmattn.engine.console import output_to_file
+from mmattn.engine.launch import replace_sync_norms
+from mmattn.engine.run_config import (
     HOSTS,
     checkpoint_file,
     fill_loaders,
     read_config,
 )
-from mmattn.engine.single_image import load_weights  # noqa: E402
-from mmattn.engine.usage import UsageError, run_command  # noqa: E402
-from mmattn.zoo import SCHEME, zoo_folders  # noqa: E402
+from mmattn.engine.single_image import load_weights
+from mmattn.engine.usage import UsageError, run_command
+from mmattn.stack import find_installed
+from mmattn.zoo import SCHEME, zoo_folders
 
 # mmdet rounds its scores to three digits; anything smaller is arithmetic.
 TOLERANCE = 1e-4

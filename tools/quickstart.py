@@ -16,33 +16,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-if (ROOT / 'mmattn' / '__init__.py').is_file():
-    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+from preflight import ROOT
 
-from mmattn.stack import check_stack  # noqa: E402
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
 
-try:
-    check_stack()
-except ImportError as missing:
-    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
-    sys.exit(2)
-
-import torch  # noqa: E402
-from mmengine.config import Config  # noqa: E402
-from mmengine.runner import Runner  # noqa: E402
-
-from mmattn import visualization as vis  # noqa: E402
-from mmattn.datasets import (  # noqa: E402
+from mmattn import visualization as vis
+from mmattn.datasets import (
     DIGIT_CLASSES,
     make_digit_folder,
     read_parameters,
 )
-from mmattn.engine.console import output_to_file  # noqa: E402
-from mmattn.engine.launch import count_cores, prepare_cpu  # noqa: E402
-from mmattn.engine.progress import ProgressReport, format_time  # noqa: E402
-from mmattn.engine.run_config import fill_loaders  # noqa: E402
-from mmattn.engine.usage import UsageError, run_command  # noqa: E402
+from mmattn.engine.console import output_to_file
+from mmattn.engine.launch import count_cores, prepare_cpu
+from mmattn.engine.progress import ProgressReport, format_time
+from mmattn.engine.run_config import fill_loaders
+from mmattn.engine.usage import UsageError, run_command
 
 DATA_ROOT = 'data/digit_scenes'
 # More threads than this do not make models of this size faster.

@@ -10,24 +10,13 @@ exit status 2, the reason, and no file.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if (ROOT / 'mmattn' / '__init__.py').is_file():
-    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+import preflight  # noqa: F401
 
-from mmattn.stack import check_stack  # noqa: E402
-
-try:
-    check_stack()
-except ImportError as missing:
-    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
-    sys.exit(2)
-
-from mmattn.engine.run_config import HOSTS  # noqa: E402
-from mmattn.engine.usage import UsageError, run_command  # noqa: E402
-from mmattn.swapping import (  # noqa: E402
+from mmattn.engine.run_config import HOSTS
+from mmattn.engine.usage import UsageError, run_command
+from mmattn.swapping import (
     Coverage,
     list_families,
     swap_backbone,

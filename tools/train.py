@@ -5,30 +5,18 @@ python tools/train.py CONFIG [options]
 
 import argparse
 import os
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if (ROOT / 'mmattn' / '__init__.py').is_file():
-    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+import preflight  # noqa: F401
 
-from mmattn.stack import check_stack  # noqa: E402
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 
-try:
-    check_stack()
-except ImportError as missing:
-    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
-    sys.exit(2)
-
-from mmengine.config import Config, DictAction  # noqa: E402
-from mmengine.registry import RUNNERS  # noqa: E402
-from mmengine.runner import Runner  # noqa: E402
-
-from mmattn.engine import learning_rate, run_config  # noqa: E402
-from mmattn.engine.buffers import BroadcastBuffers  # noqa: E402
-from mmattn.engine.launch import end_processes, prepare_cpu  # noqa: E402
-from mmattn.engine.usage import run_command  # noqa: E402
-from mmattn.engine.weights import refuse_foreign_weights  # noqa: E402
+from mmattn.engine import learning_rate, run_config
+from mmattn.engine.buffers import BroadcastBuffers
+from mmattn.engine.launch import end_processes, prepare_cpu
+from mmattn.engine.usage import run_command
+from mmattn.engine.weights import refuse_foreign_weights
 
 
 def parse_args() -> argparse.Namespace:

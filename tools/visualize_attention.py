@@ -12,31 +12,21 @@ import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if (ROOT / 'mmattn' / '__init__.py').is_file():
-    sys.path.insert(0, str(ROOT))  # a clone runs from its own source
+import preflight  # noqa: F401
 
-from mmattn.stack import check_stack  # noqa: E402
+import torch
+from mmengine.config import DictAction
+from mmengine.device import get_device
+from mmengine.logging import MMLogger
+from torch import nn
 
-try:
-    check_stack()
-except ImportError as missing:
-    print(f'{Path(__file__).name}: error: {missing}', file=sys.stderr)
-    sys.exit(2)
-
-import torch  # noqa: E402
-from mmengine.config import DictAction  # noqa: E402
-from mmengine.device import get_device  # noqa: E402
-from mmengine.logging import MMLogger  # noqa: E402
-from torch import nn  # noqa: E402
-
-from mmattn.checkpoints import load_file  # noqa: E402
-from mmattn.engine import single_image  # noqa: E402
-from mmattn.engine.run_config import check_pretrained, read_config  # noqa: E402
-from mmattn.engine.usage import UsageError, run_command  # noqa: E402
-from mmattn.registry import MODELS  # noqa: E402
-from mmattn.swapping import find_family  # noqa: E402
-from mmattn.visualization import attention  # noqa: E402
+from mmattn.checkpoints import load_file
+from mmattn.engine import single_image
+from mmattn.engine.run_config import check_pretrained, read_config
+from mmattn.engine.usage import UsageError, run_command
+from mmattn.registry import MODELS
+from mmattn.swapping import find_family
+from mmattn.visualization import attention
 
 
 def parse_args() -> argparse.Namespace:
