@@ -16,12 +16,13 @@ import torch
 from mmattn.analysis import report
 from mmattn.analysis.comparison import Row, compare
 from mmattn.analysis.machine import (
+    DTYPES,
     Machine,
     list_versions,
     measure_machine,
 )
 from mmattn.analysis.subjects import OUTPUTS, read_subjects
-from mmattn.analysis.trial import DTYPES, MODES, Settings
+from mmattn.analysis.trial import MODES, Settings
 from mmattn.engine.usage import UsageError, run_command
 from mmattn.visualization.benchmarks import (
     plot_cost,
