@@ -46,7 +46,7 @@ class Implementation:
     name: str
     function: Callable[..., Any]
     needs: str
-    priority: int
+    priority: float
     missing: Callable[[], Reason]
     refuses: Callable[..., Reason]
     any_size: bool = False
@@ -61,7 +61,7 @@ def register_implementation(
     operation: str,
     name: str,
     needs: str = 'torch',
-    priority: int = 0,
+    priority: float = 0,
     missing: Callable[[], Reason] = _no_obstacle,
     refuses: Callable[..., Reason] = _no_obstacle,
     any_size: bool = False,

@@ -11,7 +11,6 @@ from torch.autograd.function import FunctionCtx
 from .compiling import (
     asks_for_gradient,
     differentiable_gradients,
-    is_autocast_on_cpu,
 )
 from .cpu_kernels import NEEDS, call, plain, refuse_cpp, why_no_compiler
 from .implementations import (
@@ -47,13 +46,13 @@ def layer_norm(
         ``(*, C)``.
 
     Raises:
-        ValueError: If weight or bias do not fit the channels.
+        ValueError: If x has no axis, or weight or bias do not fit it.
     """
-    shapes = [tuple(y.shape) for y in (weight, bias) if y is not None]
-    if any(shape != tuple(x.shape[-1:]) for shape in shapes):
+    affine = [tuple(y.shape) for y in (weight, bias) if y is not None]
+    if not x.ndim or any(shape != tuple(x.shape[-1:]) for shape in affine):
         raise ValueError(
-            f'layer_norm expects weight and bias {tuple(x.shape[-1:])} for x '
-            f'{tuple(x.shape)}, got {shapes}'
+            'layer_norm expects x (*, C), and weight and bias (C,), got '
+            f'{tuple(x.shape)} and {affine}'
         )
     args = (x, weight, bias, eps)
     return choose_implementation('layer_norm', impl, *args).function(*args)
@@ -69,14 +68,13 @@ def _reference(
 def _refuse(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Reason:
-    if is_autocast_on_cpu():
-        return 'autocast casts the definition only'
-    if not x.numel() or x.shape[-1] % _VECTOR:
-        return (
+    reason = refuse_cpp(x, weight, bias)
+    if reason is None and (not x.numel() or x.shape[-1] % _VECTOR):
+        reason = (
             'it takes at least one value, and channels in multiples of '
             f'{_VECTOR}, got {tuple(x.shape)}'
         )
-    return refuse_cpp(x, weight, bias)
+    return reason
 
 
 @register_implementation(
@@ -90,9 +88,11 @@ def _refuse(
 def _cpp(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:
+    # Here, where autograd sees it: what is kept may be differentiated again.
+    x = x.contiguous()
     if asks_for_gradient(x, weight, bias):
         return _LayerNorm.apply(x, weight, bias, eps)
-    return _normalize(x.contiguous(), weight, bias, eps, None)
+    return _normalize(x, weight, bias, eps, None)
 
 
 def _normalize(
@@ -119,7 +119,6 @@ class _LayerNorm(torch.autograd.Function):
         bias: Tensor | None,
         eps: float,
     ) -> Tensor:
-        x = x.contiguous()
         # The mean of each token, and one over its standard deviation.
         moments = x.new_empty(*x.shape[:-1], 2)
         ctx.save_for_backward(x, weight, bias, moments)

@@ -115,6 +115,24 @@ def test_cpp_gives_the_gradients_that_are_asked_for(needed):
             torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize('d', [4, 20, 32])  # published heads have 32 channels
+@pytest.mark.parametrize('width', [3, None])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_cpp_has_the_gradients_of_the_definition(width, d, dtype):
+    args = inputs((5, 8), d=d, dtype=dtype)
+    exact = [x.detach().double().requires_grad_() for x in args]
+    upstream = torch.randn(2, 5, 8, 4 * d)
+
+    def results(args, impl):
+        out = cross_shaped_attention(args[0], 4, width, *args[1:], impl=impl)
+        grad = upstream.to(out.dtype)
+        return out, *torch.autograd.grad(out, args, grad)
+
+    rtol = 1e-5 if dtype == torch.float32 else 1e-12
+    for a, b in zip(results(args, 'cpp'), results(exact, 'reference')):
+        assert (a - b).abs().max() <= rtol * b.abs().max()
+
+
 @pytest.mark.parametrize('width', [2, None])
 def test_cpp_takes_any_strides_and_changes_no_input(width):
     whole = torch.randn(2, 6, 4, 40)

@@ -131,9 +131,10 @@ def test_gradcheck(shift, impl):
     )
 
 
-def test_all_have_the_gradients_of_the_reference():
-    args = inputs((9, 14), 7, d=4)
-    weights = torch.randn(2, 9, 14, 8, dtype=torch.float64)
+@pytest.mark.parametrize('d', [4, 32])
+def test_all_have_the_gradients_of_the_reference(d):
+    args = inputs((9, 14), 7, d=d)
+    weights = torch.randn(2, 9, 14, 2 * d, dtype=torch.float64)
     want, *found = (
         torch.autograd.grad(
             (
@@ -146,6 +147,21 @@ def test_all_have_the_gradients_of_the_reference():
     )
     for got in found:
         torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('d', [4, 20, 32])  # published heads have 32 channels
+def test_cpp_in_float32_agrees_with_the_definition(d):
+    args = inputs((9, 14), 7, d=d, dtype=torch.float32)
+    exact = [x.detach().double().requires_grad_() for x in args]
+    upstream = torch.randn(2, 9, 14, 2 * d)
+
+    def results(args, impl):
+        out = window_attention(args[0], 2, 7, 3, *args[1:], None, impl)
+        grad = upstream.to(out.dtype)
+        return out, *torch.autograd.grad(out, args, grad)
+
+    for a, b in zip(results(args, 'cpp'), results(exact, 'reference')):
+        assert (a - b).abs().max() <= 1e-5 * b.abs().max()
 
 
 @pytest.mark.parametrize('impl', NARROW)
