@@ -69,7 +69,8 @@ agreement() {
     fi
     run agreement "$python" -m pytest -q -m '' -p no:cacheprovider \
         "$tests"/test_{cluster_attention,clustering,mixed_convolution}.py \
-        "$tests"/test_{mixed_expansion,window_attention,real_sizes}.py
+        "$tests"/test_{mixed_expansion,window_attention,real_sizes}.py \
+        "$tests"/test_cross_shaped_attention.py
 }
 
 kernels() {

@@ -16,6 +16,7 @@ from torch import Tensor
 from mmattn.ops import (
     balanced_clusters,
     cluster_attention,
+    cross_shaped_attention,
     list_implementations,
     mixed_convolution,
     mixed_expansion,
@@ -27,6 +28,7 @@ from .timing import time_in_turns
 
 Call = Callable[..., Tensor]
 _WINDOW = 7
+_NARROW = 28  # largest side of a map whose stripes are as wide as windows
 _SIDES = (3, 5, 7, 9)  # of the kernels of the heads of SMT
 _EXPANSION = 2  # of its channels
 
@@ -186,6 +188,18 @@ def _cases(
         ),
         [qkv, bias],
         shape,
+    )
+    even = num_heads + num_heads % 2  # heads, for both orientations
+    stripes = normal(batch, *size, 3 * 32 * even)
+    weight = normal(stripes.shape[-1] // 3, 1, 3, 3)
+    width = 1 if min(size) > _NARROW else _WINDOW
+    yield _Case(
+        'cross_shaped_attention',
+        lambda qkv, weight, impl: cross_shaped_attention(
+            qkv, even, width, weight, impl=impl
+        ),
+        [stripes, weight],
+        tuple(stripes.shape),
     )
     tokens = qkv.flatten(1, 2)
     q = tokens[..., :C].unflatten(-1, (num_heads, -1)).transpose(1, 2)

@@ -4,7 +4,6 @@ Axes: B images, h heads, N tokens, C = h * d channels, d channels of a head.
 """
 
 import torch
-import triton
 from torch import Tensor
 
 from ..cluster_attention import near_size
@@ -14,7 +13,12 @@ from .cluster_attention_kernels import (
     attend_backward_keys,
     attend_backward_queries,
 )
-from .device_functions import on_device_of, tile_side, with_unit_stride
+from .device_functions import (
+    ceil_div,
+    on_device_of,
+    tile_side,
+    with_unit_stride,
+)
 
 # Of a tile. Wide float32 rows leave no registers for more.
 _MOST_QUERIES, _MOST_KEYS, _MOST_WIDE = 64, 32, 32
@@ -127,7 +131,7 @@ def _plan(
         near = [near_size(n, cluster_size, overlap) for n in (least, most)]
     is_wide = d * qkv.element_size() > _WIDE
     BLOCK_M = tile_side(most, _MOST_WIDE if is_wide else _MOST_QUERIES)
-    blocks = triton.cdiv(most, BLOCK_M)
+    blocks = ceil_div(most, BLOCK_M)
     tiles = {
         'CHANNELS': d,
         'BLOCK_M': BLOCK_M,

@@ -4,12 +4,17 @@ Axes: G problems, N tokens, d channels.
 """
 
 import torch
-import triton
 from torch import Tensor
 
 from .. import clustering
 from .clustering_kernels import add_shares, rank_shares, sort_groups
-from .device_functions import on_device_of, tile_side, with_unit_stride
+from .device_functions import (
+    ceil_div,
+    on_device_of,
+    power_of_2,
+    tile_side,
+    with_unit_stride,
+)
 
 # Tokens of a group that one program sorts. A larger group is shared by several
 # until it is small enough.
@@ -55,7 +60,7 @@ def balanced_clusters(
         features, torch.inf, dim=(1, 2), dtype=torch.float32
     )
     for level in range(levels):
-        most = triton.cdiv(N, 1 << level)
+        most = ceil_div(N, 1 << level)
         halve = _halve if most <= _MOST_TOKENS else _halve_in_shares
         with on_device_of(features):
             order = halve(
@@ -79,7 +84,7 @@ def _halve(
 ) -> Tensor:
     """Sort every group of a level, each by one program."""
     G, N, _ = features.shape
-    BLOCK = triton.next_power_of_2(triton.cdiv(N, 1 << level))
+    BLOCK = power_of_2(ceil_div(N, 1 << level))
     num_warps = 8 if BLOCK > 1024 else 4
     tiles = _tiles(features, level, num_warps)
     tiles['CHUNK'] = min(tiles['CHUNK'], BLOCK)

@@ -4,13 +4,17 @@ Axes: B images, H W rows and columns of the map, C = h * d channels, h heads,
 d channels of a head, s width of a stripe.
 """
 
-import triton
 from torch import Tensor
 
 from ..cross_shaped_attention import cross_shaped_attention as attend
 from ..operators import define_operator, empty_values
 from .cross_shaped_attention_kernels import attend_stripes
-from .device_functions import on_device_of, tile_side, with_unit_stride
+from .device_functions import (
+    ceil_div,
+    on_device_of,
+    tile_side,
+    with_unit_stride,
+)
 
 # Of a tile. Wide float32 rows leave no registers for more.
 _MOST_QUERIES, _MOST_WIDE = 64, 32
@@ -45,9 +49,9 @@ def _attend_stripes(
     share = num_heads // len(stripes)
     pieces = [
         share
-        * triton.cdiv(H, high)
-        * triton.cdiv(W, wide)
-        * triton.cdiv(high * wide, tiles['BLOCK_M'])
+        * ceil_div(H, high)
+        * ceil_div(W, wide)
+        * ceil_div(high * wide, tiles['BLOCK_M'])
         for high, wide in stripes
     ]
     taps = local_weight.flatten(1).mT.contiguous()  # (9, C)

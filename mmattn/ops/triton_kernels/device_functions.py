@@ -39,9 +39,20 @@ def group_bounds(group, num_tokens, levels):
     return start, size
 
 
+# Triton's own serve kernels too, and take microseconds outside of them.
+def ceil_div(length: int, part: int) -> int:
+    """How many parts cover a length."""
+    return -(-length // part)
+
+
+def power_of_2(length: int) -> int:
+    """The next power of two that is no less."""
+    return 1 << max(length - 1, 0).bit_length()
+
+
 def tile_side(length: int, most: int) -> int:
     """Side of a tile that holds ``length``, or ``most`` of it: 16 at least."""
-    return min(max(triton.next_power_of_2(length), 16), most)
+    return min(max(power_of_2(length), 16), most)
 
 
 def with_unit_stride(x: Tensor) -> Tensor:

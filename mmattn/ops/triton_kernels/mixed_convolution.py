@@ -5,11 +5,15 @@ s_i side of head i, T taps of all heads, sum of s_i squared.
 """
 
 import torch
-import triton
 from torch import Tensor
 
 from ..size_cache import cached_per_size
-from .device_functions import on_device_of, with_unit_stride
+from .device_functions import (
+    ceil_div,
+    on_device_of,
+    power_of_2,
+    with_unit_stride,
+)
 from .mixed_convolution_kernels import (
     convolve,
     convolve_backward,
@@ -48,7 +52,7 @@ def mixed_convolution(
     h, c = bias.shape
     x, out = with_unit_stride(x), _empty_result(x)
     B, H, W, _ = x.shape
-    tile = tile_of(H * W, c, triton.next_power_of_2(h))
+    tile = tile_of(H * W, c, power_of_2(h))
     if x.numel():
         with on_device_of(x):
             convolve[launch_grid(B, H * W, c, tile)](
@@ -57,7 +61,7 @@ def mixed_convolution(
                 *x.stride()[:3],
                 *(H, W, c),
                 HEADS=h,
-                BLOCK_H=triton.next_power_of_2(h),
+                BLOCK_H=power_of_2(h),
                 **tile,
             )
     return out
@@ -86,8 +90,8 @@ def mixed_convolution_backward(
     dx, dtaps, dbias = _empty_gradients(x, x, taps, bias)
     B, H, W, _ = x.shape
     rows = B * H
-    share = triton.cdiv(rows, _MOST_PROGRAMS)
-    programs = triton.cdiv(rows, share) if x.numel() else 0
+    share = ceil_div(rows, _MOST_PROGRAMS)
+    programs = ceil_div(rows, share) if x.numel() else 0
     tap_sums = taps.new_empty((programs, *taps.shape), dtype=torch.float32)
     bias_sums = taps.new_empty((programs, h, c), dtype=torch.float32)
     if programs:
@@ -102,14 +106,14 @@ def mixed_convolution_backward(
                 **tile,
             )
             channels = min(tile['BLOCK_C'], 16)
-            grid = programs, tap_rows.shape[1], triton.cdiv(c, channels)
+            grid = programs, tap_rows.shape[1], ceil_div(c, channels)
             convolve_weights[grid](
                 *(x, grad, tap_rows, tap_sums, bias_sums),
                 *x.stride()[:3],
                 *(H, W, rows, share, h, c, tap_rows.shape[1], len(taps)),
-                BLOCK_W=min(triton.next_power_of_2(W), _COLUMNS),
+                BLOCK_W=min(power_of_2(W), _COLUMNS),
                 BLOCK_C=channels,
-                BLOCK_S=triton.next_power_of_2(max(sides)),
+                BLOCK_S=power_of_2(max(sides)),
             )
     dtaps.copy_(tap_sums.sum(0))
     dbias.copy_(bias_sums.sum(0))
@@ -139,10 +143,10 @@ mixed_convolution.register_autograd(_differentiate, setup_context=_save)
 
 def tile_of(places: int, channels: int, wide: int) -> dict[str, int]:
     """Positions and channels of a program, ``wide`` numbers of each."""
-    BLOCK_C = min(triton.next_power_of_2(channels), _CHANNELS)
+    BLOCK_C = min(power_of_2(channels), _CHANNELS)
     most = max(_VALUES // (BLOCK_C * wide), 1)
     return {
-        'BLOCK_P': min(triton.next_power_of_2(places), most),
+        'BLOCK_P': min(power_of_2(places), most),
         'BLOCK_C': BLOCK_C,
     }
 
@@ -151,8 +155,8 @@ def launch_grid(
     images: int, places: int, channels: int, tile: dict[str, int]
 ) -> tuple[int, int]:
     """Programs for all positions of all images, and for all channels."""
-    pieces = triton.cdiv(places, tile['BLOCK_P'])
-    return images * pieces, triton.cdiv(channels, tile['BLOCK_C'])
+    pieces = ceil_div(places, tile['BLOCK_P'])
+    return images * pieces, ceil_div(channels, tile['BLOCK_C'])
 
 
 @cached_per_size

@@ -6,10 +6,13 @@ taps of all heads.
 """
 
 import torch
-import triton
 from torch import Tensor
 
-from .device_functions import on_device_of, with_unit_stride
+from .device_functions import (
+    on_device_of,
+    power_of_2,
+    with_unit_stride,
+)
 from .mixed_convolution import launch_grid, sides_table, tile_of
 from .mixed_expansion_kernels import convolve_expand
 
@@ -46,7 +49,7 @@ def mixed_expansion(
     e = len(matrices) // c
     x, out = with_unit_stride(x), _empty_result(x, taps, bias, sides, matrices)
     B, H, W, _ = x.shape
-    BLOCK_E = triton.next_power_of_2(e)
+    BLOCK_E = power_of_2(e)
     tile = tile_of(H * W, c, BLOCK_E)
     if out.numel():
         with on_device_of(x):

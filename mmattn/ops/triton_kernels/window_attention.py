@@ -5,11 +5,15 @@ d channels of a head, M window side, N = M * M tokens of a window.
 """
 
 import torch
-import triton
 from torch import Tensor
 
 from ..windows import needed_shift, padded_size
-from .device_functions import on_device_of, tile_side, with_unit_stride
+from .device_functions import (
+    ceil_div,
+    on_device_of,
+    tile_side,
+    with_unit_stride,
+)
 from .window_attention_kernels import attend_windows, attend_windows_backward
 
 # Most programs of a launch: enough for any GPU, and for the bias, which each
@@ -157,8 +161,8 @@ window_attention.register_autograd(_differentiate, setup_context=_save)
 
 def _shares(windows: int, num_heads: int, most: int) -> tuple[int, int]:
     """Programs of each head, and windows of each of them."""
-    share = max(triton.cdiv(windows * num_heads, most), 1)
-    return triton.cdiv(windows, share), share
+    share = max(ceil_div(windows * num_heads, most), 1)
+    return ceil_div(windows, share), share
 
 
 def _options(qkv: Tensor) -> dict[str, int]:

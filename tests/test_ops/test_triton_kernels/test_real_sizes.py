@@ -6,6 +6,7 @@ import torch
 from mmattn.ops import (
     balanced_clusters,
     cluster_attention,
+    cross_shaped_attention,
     mixed_convolution,
     mixed_expansion,
     window_attention,
@@ -35,6 +36,20 @@ def test_windows(check_against_definition, dtype, B, H, W, h):
         return window_attention(qkv, h, 7, 3, bias, impl=impl)
 
     tensors = [torch.randn(B, H, W, 96 * h), torch.randn(h, 49, 49)]
+    check_against_definition(call, tensors, dtype)
+
+
+@MAPS
+@DTYPES
+@pytest.mark.parametrize('stripe', [1, 7])
+def test_stripes(check_against_definition, dtype, stripe, B, H, W, h):
+    h += h % 2
+
+    def call(qkv, weight, bias, impl):
+        return cross_shaped_attention(qkv, h, stripe, weight, bias, impl=impl)
+
+    C = 32 * h
+    tensors = [torch.randn(s) for s in ((B, H, W, 3 * C), (C, 1, 3, 3), (C,))]
     check_against_definition(call, tensors, dtype)
 
 
