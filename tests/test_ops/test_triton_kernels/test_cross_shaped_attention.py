@@ -1,5 +1,8 @@
+from functools import partial
+
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from mmattn.ops import cross_shaped_attention
 
@@ -89,3 +92,22 @@ def test_operator_keeps_the_rules_of_torch_library(device):
     torch.library.opcheck(
         cross_shaped_attention, (qkv, 2, 2, weight, bias, 0.5)
     )
+
+
+def test_compiled_for_all_sizes_at_once(device):
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend('aot_eager')
+    call = partial(call_with(2, 2), impl='triton')
+    compiled = torch.compile(
+        call, fullgraph=True, dynamic=True, backend=counter
+    )
+    for size in ((3, 5, 6), (3, 4, 9)):
+        tensors = [x.to(device).requires_grad_() for x in inputs(size, 2, 10)]
+        out, want = compiled(*tensors), call(*tensors)
+        assert torch.equal(out, want)
+        got, expected = (
+            torch.autograd.grad(x.square().sum(), tensors) for x in (out, want)
+        )
+        for a, b in zip(got, expected):
+            torch.testing.assert_close(a, b)
+    assert counter.frame_count == 1
