@@ -137,9 +137,9 @@ class KeyValueAttention(BaseModule):
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """``(B, *, h * d)`` to ``(B, h, N, d)``."""
-        x = x.reshape(
-            x.shape[0], -1, self.num_heads, x.shape[-1] // self.num_heads
-        )
+        # In two steps: of one to as many axes, Inductor would ask whether W is
+        # the number of heads, and compile such maps apart.
+        x = x.flatten(1, -2).unflatten(-1, (self.num_heads, -1))
         return x.transpose(1, 2)
 
     def extra_repr(self) -> str:
