@@ -157,9 +157,9 @@ def parse_args() -> argparse.Namespace:
 
 def read_size(text: str) -> tuple[int, int]:
     """Read ``224`` or ``800x1344`` as height and width."""
-    height, _, width = text.partition('x')
-    size = int(height), int(width or height)
-    if min(size) < 1:
+    height, *width = text.split('x')
+    size = int(height), *map(int, width or [height])
+    if len(size) != 2 or min(size) < 1:
         raise ValueError
     return size
 

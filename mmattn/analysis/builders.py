@@ -65,10 +65,15 @@ def check_arguments(make: Callable[..., Any], options: dict[str, Any]) -> None:
 
 @contextmanager
 def _naming_arguments(text: str, options: dict[str, Any]) -> Iterator[None]:
-    """Tell which of these arguments was handed on to who does not know it."""
+    """Tell which arguments are missing, or handed on to who lacks them."""
     try:
         yield
     except TypeError as error:
+        if re.search(r'missing \d+ required', str(error)):
+            raise ValueError(
+                f'{text} expects more arguments, in brackets behind it, got '
+                f'{options or "none"} ({error})'
+            ) from error
         wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if wrong is None or wrong[1] not in options:
             raise

@@ -43,13 +43,17 @@ class AttentionBackendHook(Hook):
         chosen = impl
         if isinstance(impl, str):
             chosen = {key: impl for key in table if impl in table[key]}
-        if not chosen or any(
-            name not in table.get(key, []) for key, name in chosen.items()
-        ):
+        is_dict = isinstance(chosen, dict) and bool(chosen)
+        wrong = is_dict and {
+            key: name
+            for key, name in chosen.items()
+            if name not in table.get(key, [])
+        }
+        if not is_dict or wrong:
             raise ValueError(
                 'AttentionBackendHook expects impl to be the name of an '
                 'implementation, or of one for each operation, got '
-                f'{impl!r}; there are {table}'
+                f'{wrong or impl!r}; there are {table}'
             )
         self.impl = chosen
         self._seen: WeakSet[BaseLoop] = WeakSet()

@@ -165,7 +165,8 @@ def test_a_model_without_attention(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    'impl', ['fastest', {}, dict(attention='cpp'), dict(convolution='auto')]
+    'impl',
+    ['fastest', {}, dict(attention='cpp'), dict(convolution='auto'), ['sdpa']],
 )
 def test_unknown_names(impl):
     with pytest.raises(ValueError, match='AttentionBackendHook expects impl'):

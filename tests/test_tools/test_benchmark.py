@@ -107,10 +107,12 @@ def test_results_are_not_written_over(measured, tool, monkeypatch, capsys):
     [
         (['swim-nano'], 'a model is expected: an arch of ours, scope.Class'),
         (['smt-nano(in_chanels=1)'], 'got in_chanels; close to it: in_chan'),
+        (['mmattn.WindowAttention'], 'expects more arguments, in brackets b'),
         (['none.py:Net'], 'none.py:Net expects a file none.py, which does'),
         (['swin-nano', '--dtype', 'int8'], "invalid choice: 'int8'"),
         (['swin-nano', '--batch', '0'], '--batch expects a number from 1 up'),
         (['swin-nano', '--sizes', '0'], "invalid read_size value: '0'"),
+        (['swin-nano', '--sizes', '64x'], "invalid read_size value: '64x'"),
         (
             ['swin-nano', '--sizes', '3', '--rounds', '2'],
             'swin-nano at 3 x 3, batch 8: cannot run: ',

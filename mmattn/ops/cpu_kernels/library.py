@@ -151,7 +151,8 @@ def _load() -> tuple[ctypes.CDLL | None, Reason]:
             return ctypes.CDLL(str(_built())), None
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         detail = getattr(error, 'stderr', None) or str(error)
-        return None, f'no kernels were built: {detail.strip()[-500:]}'
+        reason = f'no kernels were built: {detail.strip()[-500:]}; '
+        return None, f'{reason}XDG_CACHE_HOME names another cache'
 
 
 def _built() -> Path:
