@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 _SIZE = (10, 4.5)
 _DPI = 110
@@ -44,9 +45,12 @@ def plot_growth(rows: Sequence[dict], path: str | Path) -> None:
             xlabel='tokens of an image at stride 4',
             ylabel='ms a step',
         )
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter('{x:g}')
-            axis.set_minor_formatter('{x:g}')
+        axes.set_xticks(sorted({row['tokens'] for row in shown}))
+        axes.xaxis.set_major_formatter('{x:,.0f}')
+        axes.minorticks_off()
+        # Few of them: between the powers of ten they would hide each other.
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter('{x:,g}')
     _finish(figure, columns, path)
 
 
