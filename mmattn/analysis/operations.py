@@ -61,11 +61,17 @@ def profile_operations(
         for event in profiler.key_averages()
         # On a GPU the kernels themselves, not the operations that ran them.
         if (event.device_type == DeviceType.CPU) == is_cpu
-        and not getattr(event, 'is_user_annotation', False)
+        and not _is_annotation(event)
     ]
     total = sum(seconds for *_, seconds in found) or 1.0
     found.sort(key=lambda row: -row[2])
     return [Operation(*row, row[2] / total) for row in found[:top]]
+
+
+def _is_annotation(event: Any) -> bool:
+    """Whether it is a part of the program, and no operation or kernel."""
+    is_ours = event.key.startswith('mmattn::')
+    return getattr(event, 'is_user_annotation', False) and not is_ours
 
 
 def _microseconds(event: Any, is_cpu: bool) -> float:

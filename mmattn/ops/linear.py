@@ -17,6 +17,9 @@ from .compiling import (
     is_compiling,
     is_transforming,
 )
+from .cpu_kernels import NEEDS as CPP_NEEDS
+from .cpu_kernels import why_no_compiler
+from .cpu_kernels.linear import CHANNELS, fused_linear, refuse_layers
 from .implementations import (
     Reason,
     choose_implementation,
@@ -39,8 +42,9 @@ def linear(
         bias: ``(E, )``. Defaults to None, no bias.
         with_gelu: Apply the GELU (https://arxiv.org/abs/1606.08415), with the
             error function, to the result. Defaults to False.
-        impl: ``'reference'``, ``'onednn'`` (as one call of that library),
-            another registered name, or ``'auto'``. Defaults to ``'auto'``.
+        impl: ``'reference'``, ``'cpp'`` (for many tokens, without gradients),
+            ``'onednn'`` (as one call of that library), another registered
+            name, or ``'auto'``. Defaults to ``'auto'``.
 
     Returns:
         ``(*, E)``.
@@ -128,6 +132,35 @@ def _onednn(
         out = _Linear.apply(x, weight, bias)
         return F.gelu(out) if with_gelu else out
     return multiply(x, weight, bias, with_gelu)
+
+
+# With fewer, the matrix takes longer to be laid out than is gained.
+_FEWEST_TOKENS = 1024
+
+
+def _refuse_cpp(
+    x: Tensor, weight: Tensor, bias: Tensor | None, with_gelu: bool
+) -> Reason:
+    if asks_for_gradient(x, weight, bias):
+        return 'it is for inference, got tensors that ask for a gradient'
+    if x.shape[:-1].numel() < _FEWEST_TOKENS:
+        return (
+            f'it takes at least {_FEWEST_TOKENS} tokens, got {tuple(x.shape)}'
+        )
+    return refuse_layers(x, (weight, bias))
+
+
+@register_implementation(
+    'linear',
+    'cpp',
+    needs=f'{CPP_NEEDS}; no autocast, no gradient; channels in multiples of '
+    f'{CHANNELS}; at least {_FEWEST_TOKENS} tokens',
+    priority=30,
+    missing=why_no_compiler,
+    refuses=_refuse_cpp,
+)
+def _cpp(*args) -> Tensor:
+    return fused_linear(*args)
 
 
 class _Linear(torch.autograd.Function):

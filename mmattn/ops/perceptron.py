@@ -4,7 +4,7 @@ Axes: ``*`` any leading axes, C input channels, D hidden channels, E output
 channels; B batch, H W rows and columns of a map, s side of a kernel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from .convolution import (
     depthwise_convolution,
     gradients_through_gelu,
 )
+from .cpu_kernels import NEEDS as CPP_NEEDS
+from .cpu_kernels import why_no_compiler
+from .cpu_kernels.linear import CHANNELS, fused_perceptron, refuse_layers
 from .implementations import (
     Reason,
     choose_implementation,
@@ -64,9 +67,10 @@ def perceptron(
         kernels: Of the convolution, ``(D, 1, s, s)`` with odd ``s``. Defaults
             to None, no convolution.
         kernel_bias: Its bias, ``(D, )``. Defaults to None, no bias.
-        impl: ``'reference'``, ``'onednn'`` (some tokens or images at a time;
-            keeps nothing behind the GELU for the backward pass), another
-            registered name, or ``'auto'``. Defaults to ``'auto'``.
+        impl: ``'reference'``, ``'cpp'`` or ``'onednn'`` (both take some
+            tokens or images at a time, and keep nothing behind the GELU for
+            the backward pass), another registered name, or ``'auto'``.
+            Defaults to ``'auto'``.
 
     Returns:
         ``(*, E)``.
@@ -127,7 +131,7 @@ def _refuse(
 def _onednn(x: Tensor, *parameters: Tensor | None) -> Tensor:
     inputs = (x, *parameters)
     if asks_for_gradient(*inputs):
-        return _Perceptron.apply(*inputs)
+        return _Perceptron.apply(_in_pieces, *inputs)
     weight1, _, weight2, _, kernels, _ = parameters
     parts, size = _to_cut(x, weight1, kernels)
     if size == len(parts):
@@ -136,6 +140,41 @@ def _onednn(x: Tensor, *parameters: Tensor | None) -> Tensor:
     for x_i, out_i in zip(parts.split(size), out.split(size)):
         out_i.copy_(_reference(x_i, *parameters))
     return out.view(*x.shape[:-1], len(weight2))
+
+
+def _refuse_cpp(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor | None,
+    weight2: Tensor,
+    bias2: Tensor | None,
+    kernels: Tensor | None,
+    kernel_bias: Tensor | None,
+) -> Reason:
+    if kernels is not None:
+        return 'it takes no convolution'
+    inputs = (x, weight1, bias1, weight2, bias2)
+    if asks_for_gradient(*inputs):
+        reason = why_no_onednn() or _refuse(*inputs, None, None)
+        if reason is not None:
+            return f'gradients need oneDNN: {reason}'
+    return refuse_layers(x, (weight1, bias1), (weight2, bias2))
+
+
+@register_implementation(
+    'perceptron',
+    'cpp',
+    needs=f'{CPP_NEEDS}; no autocast; channels in multiples of {CHANNELS}; no '
+    'convolution; for gradients what onednn needs',
+    priority=30,
+    missing=why_no_compiler,
+    refuses=_refuse_cpp,
+)
+def _cpp(x: Tensor, *parameters: Tensor | None) -> Tensor:
+    inputs = (x, *parameters)
+    if asks_for_gradient(*inputs):
+        return _Perceptron.apply(_at_once, *inputs)
+    return fused_perceptron(x, *parameters[:4])[0]
 
 
 def _to_cut(
@@ -152,38 +191,57 @@ def _to_cut(
     return x, -(-len(x) // num_pieces)
 
 
+def _in_pieces(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor | None,
+    weight2: Tensor,
+    bias2: Tensor | None,
+    kernels: Tensor | None,
+    kernel_bias: Tensor | None,
+) -> tuple[Tensor, list[Tensor]]:
+    """The result, and the inputs of convolution and GELU of each piece."""
+    parts, size = _to_cut(x, weight1, kernels)
+    out = x.new_empty(*parts.shape[:-1], len(weight2))
+    kept = []
+    for x_i, out_i in zip(parts.split(size), out.split(size)):
+        hidden = multiply(x_i, weight1, bias1)
+        mixed, active = convolve_and_activate(hidden, kernels, kernel_bias)
+        kept += (hidden, mixed)
+        out_i.copy_(multiply(active, weight2, bias2))
+    return out.view(*x.shape[:-1], len(weight2)), kept
+
+
+def _at_once(
+    x: Tensor, weight1: Tensor, *parameters: Tensor | None
+) -> tuple[Tensor, list[Tensor]]:
+    """The same by one kernel, where there is no convolution."""
+    out, hidden = fused_perceptron(x, weight1, *parameters[:3], keep=True)
+    _, size = _to_cut(x, weight1, None)
+    pieces = hidden.view(-1, len(weight1)).split(size)
+    return out, [piece for piece in pieces for _ in range(2)]
+
+
 class _Perceptron(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: FunctionCtx,
-        x: Tensor,
-        weight1: Tensor,
-        bias1: Tensor | None,
-        weight2: Tensor,
-        bias2: Tensor | None,
-        kernels: Tensor | None,
-        kernel_bias: Tensor | None,
+        compute: Callable[..., tuple[Tensor, list[Tensor]]],
+        *inputs: Tensor | None,
     ) -> Tensor:
-        parts, size = _to_cut(x, weight1, kernels)
-        out = x.new_empty(*parts.shape[:-1], len(weight2))
-        kept = []  # the inputs of the convolution and of the GELU, by piece
-        for x_i, out_i in zip(parts.split(size), out.split(size)):
-            hidden = multiply(x_i, weight1, bias1)
-            mixed, active = convolve_and_activate(hidden, kernels, kernel_bias)
-            kept += (hidden, mixed)
-            out_i.copy_(multiply(active, weight2, bias2))
-        inputs = (x, weight1, bias1, weight2, bias2, kernels, kernel_bias)
+        out, kept = compute(*inputs)
         ctx.save_for_backward(*inputs, *kept)
-        return out.view(*x.shape[:-1], len(weight2))
+        return out
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         # Once: recomputation (torch.utils.checkpoint) gives them one time.
         saved = ctx.saved_tensors
         inputs, kept = saved[:7], saved[7:]
-        needed = ctx.needs_input_grad
+        needed = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
-            return differentiable_gradients(_reference, inputs, grad, needed)
+            grads = differentiable_gradients(_reference, inputs, grad, needed)
+            return None, *grads
         x, weight1, _, weight2, _, kernels, _ = inputs
         parts, size = _to_cut(x, weight1, kernels)
         grad = grad.reshape(*parts.shape[:-1], len(weight2))
@@ -202,7 +260,7 @@ class _Perceptron(torch.autograd.Function):
                 grad_x[piece] = grad_x_i
             for j, part in enumerate(found):
                 sums[j] = part if sums[j] is None else sums[j].add_(part)
-        return grad_x if grad_x is None else grad_x.view(x.shape), *sums
+        return None, grad_x if grad_x is None else grad_x.view(x.shape), *sums
 
 
 def _gradients_of_piece(

@@ -3,6 +3,7 @@
 import torch
 
 from mmattn.analysis.operations import profile_operations
+from mmattn.ops import linear
 
 
 def test_the_longest_come_first():
@@ -27,3 +28,12 @@ def test_only_as_many_as_asked_for():
     x = torch.rand(3)
     device = torch.device('cpu')
     assert len(profile_operations(lambda: x.cos().sin(), device, top=1)) == 1
+
+
+def test_kernels_in_cpp_are_operations():
+    x, weight = torch.rand(1024, 8), torch.rand(8, 8)
+    device = torch.device('cpu')
+    found = profile_operations(
+        lambda: linear(x, weight, impl='cpp'), device, top=1
+    )
+    assert [operation.name for operation in found] == ['mmattn::linear']

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -91,6 +93,44 @@ def test_onednn_says_why_it_cannot_run(x, reason):
     assert str(error.value).startswith(
         f"linear cannot run impl 'onednn': {reason}"
     )
+
+
+@pytest.mark.parametrize('size', [2**19, 2**12])
+@pytest.mark.parametrize('with_gelu', [True, False])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_cpp_equals_the_definition(dtype, with_gelu, size, monkeypatch):
+    # The package has a function of the name of the module.
+    module = sys.modules['mmattn.ops.cpu_kernels.linear']
+    monkeypatch.setattr(module, '_MOST_BYTES', size)
+    x = torch.randn(7, 3, 50, 24, dtype=dtype).transpose(0, 2)
+    weight = torch.randn(104, 24, dtype=dtype)
+    error = 1e-5 if dtype == torch.float32 else 1e-12
+    for bias in (torch.randn(104, dtype=dtype), None):
+        args = (x, weight, bias)
+        want = F.linear(*(y if y is None else y.double() for y in args))
+        want = F.gelu(want) if with_gelu else want
+        out = linear(*args, with_gelu, impl='cpp')
+        assert out.dtype == dtype
+        torch.testing.assert_close(out.double(), want, rtol=error, atol=error)
+
+
+@pytest.mark.parametrize(
+    'shape, reason',
+    [
+        ((1023, 16), r'at least 1024 tokens, got \(1023, 16\)'),
+        ((1024, 12), 'channels in multiples of 8'),
+        ((1024, 24), r'weights \(E, C\) with C = 24'),
+    ],
+)
+def test_cpp_says_why_it_cannot_run(shape, reason):
+    with pytest.raises(RuntimeError, match=f'cannot run impl .cpp.*{reason}'):
+        linear(torch.zeros(shape), torch.zeros(16, 16), impl='cpp')
+
+
+def test_cpp_is_for_inference():
+    weight = torch.zeros(16, 16, requires_grad=True)
+    with pytest.raises(RuntimeError, match='it is for inference'):
+        linear(torch.zeros(1024, 16), weight, impl='cpp')
 
 
 @pytest.mark.usefixtures('compiler')

@@ -59,6 +59,81 @@ def test_onednn_equals_the_definition(with_kernels, with_bias):
     torch.testing.assert_close(out.double(), want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.fixture(params=[2**19, 2**11])
+def few_bytes(request, monkeypatch):
+    """Take all hidden channels at once, and 32 of them at a time."""
+    # The package has a function of the name of the module.
+    module = sys.modules['mmattn.ops.cpu_kernels.linear']
+    monkeypatch.setattr(module, '_MOST_BYTES', request.param)
+
+
+def whole_vectors(dtype, with_bias=True):
+    """Channels in multiples of 8, not of more; tokens of no multiple."""
+    shapes = [(2, 5, 7, 24), (104, 24), (104,), (40, 104), (40,)]
+    tensors = [torch.randn(s, dtype=dtype, requires_grad=True) for s in shapes]
+    if not with_bias:
+        tensors[2::2] = [None] * len(tensors[2::2])
+    return tensors
+
+
+@pytest.mark.usefixtures('few_bytes')
+@pytest.mark.parametrize('with_bias', [True, False])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_cpp_equals_the_definition(dtype, with_bias):
+    args = whole_vectors(dtype, with_bias)
+    want = define(*wide(args))
+    error = 1e-5 if dtype == torch.float32 else 1e-12
+    with torch.no_grad():
+        out = perceptron(*args, impl='cpp')
+        strided = args[0].transpose(0, 2)
+        turned = perceptron(strided, *args[1:], impl='cpp').transpose(0, 2)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.double(), want, rtol=error, atol=error)
+    assert torch.equal(turned, out)  # a token does not see the others
+
+
+@pytest.mark.usefixtures('few_bytes', 'pieces')
+@pytest.mark.parametrize('needed', [(0,), (1, 2), (3,), (4,), (0, 1, 2, 3, 4)])
+def test_gradients_of_cpp_equal_those_of_the_definition(needed):
+    args = [x.detach() for x in whole_vectors(torch.float32)]
+    for i in needed:
+        args[i].requires_grad_()
+    wanted = [args[i] for i in needed]
+    want = define(*wide(args))
+    upstream = torch.randn(want.shape)
+    out = perceptron(*args, impl='cpp')
+    torch.testing.assert_close(out.double(), want, rtol=1e-5, atol=1e-5)
+    got = torch.autograd.grad((out * upstream).sum(), wanted)
+    want = torch.autograd.grad((want * upstream).sum(), wanted)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-4)
+
+
+def test_cpp_keeps_what_the_activation_takes(kept_bytes):
+    args = whole_vectors(torch.float32)
+    kept = kept_bytes(lambda: perceptron(*args, impl='cpp'), args[1:])
+    assert kept == 4 * 2 * 5 * 7 * (24 + 104)
+
+
+def test_cpp_passes_on_what_is_not_finite():
+    args = [x.detach() for x in whole_vectors(torch.float32)]
+    args[0][0, 0, 0, 3] = float('nan')
+    out = perceptron(*args, impl='cpp')
+    assert out[0, 0, 0].isnan().all()
+    assert out.isnan().sum() == out.shape[-1]
+
+
+def test_cpp_says_why_it_cannot_run():
+    args = whole_vectors(torch.float64)
+    with torch.no_grad(), pytest.raises(RuntimeError, match='multiples of 8'):
+        perceptron(*inputs(with_kernels=False), impl='cpp')
+    with torch.no_grad(), pytest.raises(RuntimeError, match='no convolution'):
+        perceptron(*inputs(), impl='cpp')
+    with torch.no_grad(), pytest.raises(RuntimeError, match=r'\(E, C\) with'):
+        perceptron(*args[:3], args[3].t(), None, impl='cpp')
+    with pytest.raises(RuntimeError, match='need oneDNN: it takes float32'):
+        perceptron(*args, impl='cpp')
+
+
 @pytest.mark.usefixtures('pieces')
 @pytest.mark.parametrize(
     'needed', [(0,), (1,), (2,), (3,), (4,), (5,), (6,), (0, 4), (3, 6)]

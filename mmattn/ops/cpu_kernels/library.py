@@ -17,11 +17,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.autograd.profiler import record_function
 from torch.nn import Parameter
 
 from ..compiling import is_compiling, is_transforming
@@ -105,7 +106,11 @@ def call(name: str, *args: Tensor | int | float | None) -> None:
             to be contiguous, and of the dtype that the kernel expects.
     """
     suffix = _SUFFIXES[next(x.dtype for x in args if isinstance(x, Tensor))]
-    getattr(_load()[0], f'mmattn_{name}_{suffix}')(*map(_as_c, args))
+    kernel = getattr(_load()[0], f'mmattn_{name}_{suffix}')
+    # A profiler sees operators alone, unless it is told.
+    is_profiled = torch.autograd._profiler_enabled()
+    with record_function(f'mmattn::{name}') if is_profiled else nullcontext():
+        kernel(*map(_as_c, args))
 
 
 def plain(x: Tensor) -> Tensor:

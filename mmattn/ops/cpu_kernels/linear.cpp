@@ -1,0 +1,52 @@
+// An affine map of the channels of every token, with a GELU behind if asked
+// for.
+//
+// Names: C channels of the input, E of the result.
+
+#include <omp.h>
+
+#include "matrix.h"
+
+namespace mmattn {
+namespace {
+
+// `most` columns of the matrix are taken at a time, so many that they stay in
+// a core's second cache; `packed` has room for all.
+template <typename T>
+void linear(const T* x, const T* weight, const T* bias, T* packed, T* out,
+            Index rows, Index C, Index E, Index most, bool with_gelu,
+            Index threads) {
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(static)
+    for (Index i = 0; i < E; i += kPanel<T>)
+      pack(weight + i * C, C, std::min(kPanel<T>, E - i), C, packed + i * C);
+    for (Index first = 0; first < E; first += most) {
+      const Index size = std::min(most, E - first);
+#pragma omp for schedule(static) nowait
+      for (Index row = 0; row < rows; row += kBlockRows) {
+        const Index n = std::min<Index>(kBlockRows, rows - row);
+        T* to = out + row * E + first;
+        multiply_panels<T, false>(n, size, C, x + row * C, C,
+                                  packed + first * C, to, E);
+        if (bias) add_to_rows(n, size, bias + first, to, E);
+        if (with_gelu) activate_rows(n, size, to, E);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mmattn
+
+#define MMATTN_DEFINE(T, SUFFIX)                                            \
+  extern "C" MMATTN_EXPORT void mmattn_linear_##SUFFIX(                     \
+      const T* x, const T* weight, const T* bias, T* packed, T* out,        \
+      mmattn::Index rows, mmattn::Index C, mmattn::Index E,                 \
+      mmattn::Index most, mmattn::Index with_gelu, mmattn::Index threads) { \
+    mmattn::linear<T>(x, weight, bias, packed, out, rows, C, E, most,       \
+                      with_gelu, threads);                                  \
+  }
+
+MMATTN_DEFINE(float, f32)
+MMATTN_DEFINE(double, f64)

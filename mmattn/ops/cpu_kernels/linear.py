@@ -1,0 +1,96 @@
+"""Affine maps of channels, by the kernels of ``linear.cpp`` and of
+``perceptron.cpp``.
+
+Axes: ``*`` any leading axes, C input channels, D hidden channels, E output
+channels.
+"""
+
+import torch
+from torch import Tensor
+
+from ..compiling import is_autocast_on_cpu
+from ..implementations import Reason
+from .library import call, refuse_cpp
+
+# Channels come in whole vectors, of which this is a multiple.
+CHANNELS = 8
+# What the parts of matrices that are multiplied with at a time may fill: half
+# of the second cache of a core.
+_MOST_BYTES = 2**19
+_PANEL = 32  # columns, of which they are a multiple
+_TILE = 6  # tokens that are taken at a time
+
+
+def refuse_layers(x: Tensor, *layers: tuple[Tensor, Tensor | None]) -> Reason:
+    """Why the kernels cannot take tokens and a row of layers, or None."""
+    if is_autocast_on_cpu():
+        return 'autocast casts the definition only'
+    channels = [x.shape[-1], *(len(weight) for weight, _ in layers)]
+    if not x.numel() or any(size % CHANNELS for size in channels):
+        return (
+            'it takes at least one value, and channels in multiples of '
+            f'{CHANNELS}, got {tuple(x.shape)}, then {channels[1:]}'
+        )
+    for C, E, (weight, bias) in zip(channels, channels[1:], layers):
+        shapes = [tuple(y.shape) for y in (weight, bias) if y is not None]
+        if shapes not in ([(E, C)], [(E, C), (E,)]):
+            return f'it takes weights (E, C) with C = {C}, got {shapes}'
+    return refuse_cpp(x, *(y for layer in layers for y in layer))
+
+
+def fused_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, with_gelu: bool
+) -> Tensor:
+    """Multiply ``(*, C)`` by ``(E, C)``, add ``(E, )``, activate if asked to.
+
+    Without gradients.
+    """
+    x, weight, bias = _contiguous(x, weight, bias)
+    (E, C), threads = weight.shape, torch.get_num_threads()
+    out = x.new_empty(*x.shape[:-1], E)
+    tensors = (x, weight, bias, torch.empty_like(weight), out)
+    most = _most_columns(C, E, x)
+    call('linear', *tensors, x.numel() // C, C, E, most, with_gelu, threads)
+    return out
+
+
+def fused_perceptron(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor | None,
+    weight2: Tensor,
+    bias2: Tensor | None,
+    keep: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Multiply, activate, multiply, without gradients.
+
+    Args:
+        x: ``(*, C)``.
+        weight1: ``(D, C)``.
+        bias1: ``(D, )``, or None for no bias.
+        weight2: ``(E, D)``.
+        bias2: ``(E, )``, or None for no bias.
+        keep: Return the second result. Defaults to False.
+
+    Returns:
+        ``(*, E)``; and ``(*, D)``, what the GELU is applied to, or None.
+    """
+    inputs = _contiguous(x, weight1, bias1, weight2, bias2)
+    (D, C), E, threads = weight1.shape, len(weight2), torch.get_num_threads()
+    most = _most_columns(C + E, D, x)
+    scratch = x.new_empty(D * (C + E) + threads * _TILE * most)
+    hidden = x.new_empty(*x.shape[:-1], D) if keep else None
+    out = x.new_empty(*x.shape[:-1], E)
+    sizes = (x.numel() // C, C, D, E, most, threads)
+    call('perceptron', *inputs, scratch, hidden, out, *sizes)
+    return out, hidden
+
+
+def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [x if x is None else x.contiguous() for x in tensors]
+
+
+def _most_columns(depth: int, columns: int, x: Tensor) -> int:
+    """How many columns, of so many values each, are taken at a time."""
+    fit = _MOST_BYTES // x.element_size() // depth
+    return min(max(fit // _PANEL, 1) * _PANEL, columns)

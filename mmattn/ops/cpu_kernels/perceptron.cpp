@@ -1,0 +1,78 @@
+// Two affine maps of the channels of every token, with a GELU between.
+//
+// Hidden channels are taken some at a time, so many that both their matrices
+// stay in a core's second cache; a few tokens go through both maps while what
+// is between lies in the first. Nothing as large as a map is written but the
+// result.
+//
+// Names: C channels of the input, D hidden ones, E of the result.
+
+#include <omp.h>
+
+#include "matrix.h"
+
+namespace mmattn {
+namespace {
+
+// `scratch` has room for both matrices and, for each thread, for the hidden
+// channels of a tile. `kept` is for what the GELU is applied to, or null.
+template <typename T>
+void perceptron(const T* x, const T* weight1, const T* bias1, const T* weight2,
+                const T* bias2, T* scratch, T* kept, T* out, Index rows,
+                Index C, Index D, Index E, Index most, Index threads) {
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(static) nowait
+    for (Index i = 0; i < D; i += kPanel<T>) {
+      const Index first = i / most * most;
+      pack(weight1 + i * C, C, std::min(kPanel<T>, D - i), C,
+           scratch + first * (C + E) + (i - first) * C);
+    }
+#pragma omp for schedule(static)
+    for (Index i = 0; i < E; i += kPanel<T>)
+      for (Index first = 0; first < D; first += most) {
+        const Index size = std::min(most, D - first);
+        pack(weight2 + i * D + first, D, std::min(kPanel<T>, E - i), size,
+             scratch + first * (C + E) + size * (C + i));
+      }
+    T* hidden =
+        scratch + D * (C + E) + omp_get_thread_num() * kBlockRows * most;
+    for (Index first = 0; first < D; first += most) {
+      const Index size = std::min(most, D - first);
+      const T* packed = scratch + first * (C + E);
+      // A thread has the same tiles each time, and need not wait for others.
+#pragma omp for schedule(static) nowait
+      for (Index row = 0; row < rows; row += kBlockRows) {
+        const Index n = std::min<Index>(kBlockRows, rows - row);
+        multiply_panels<T, false>(n, size, C, x + row * C, C, packed, hidden,
+                                  size);
+        if (bias1) add_to_rows(n, size, bias1 + first, hidden, size);
+        if (kept)
+          for (Index i = 0; i < n; ++i)
+            std::copy_n(hidden + i * size, size, kept + (row + i) * D + first);
+        activate_rows(n, size, hidden, size);
+        T* to = out + row * E;
+        (first ? multiply_panels<T, true>
+               : multiply_panels<T, false>)(n, E, size, hidden, size,
+                                            packed + size * C, to, E);
+        if (bias2 && first + size == D) add_to_rows(n, E, bias2, to, E);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mmattn
+
+#define MMATTN_DEFINE(T, SUFFIX)                                             \
+  extern "C" MMATTN_EXPORT void mmattn_perceptron_##SUFFIX(                  \
+      const T* x, const T* weight1, const T* bias1, const T* weight2,        \
+      const T* bias2, T* scratch, T* kept, T* out, mmattn::Index rows,       \
+      mmattn::Index C, mmattn::Index D, mmattn::Index E, mmattn::Index most, \
+      mmattn::Index threads) {                                               \
+    mmattn::perceptron<T>(x, weight1, bias1, weight2, bias2, scratch, kept,  \
+                          out, rows, C, D, E, most, threads);                \
+  }
+
+MMATTN_DEFINE(float, f32)
+MMATTN_DEFINE(double, f64)
