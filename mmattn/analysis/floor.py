@@ -28,10 +28,10 @@ def floor_seconds(model: nn.Module, images: Tensor) -> float:
 
     Every matrix product and convolution that the definitions of a model call
     is run by itself, on tensors of its shapes, in all the ways at hand:
-    PyTorch's own, oneDNN's for a linear layer, with the channels last for a
-    convolution. The shortest counts. A real pass also normalises, activates,
-    adds and copies; only one that calls other products, smaller ones that
-    stay in the caches say, can be faster.
+    PyTorch's own, this project's for a linear layer, with the channels last
+    for a convolution. The shortest counts. A real pass also normalises,
+    activates, adds and copies; only one that calls other products, smaller
+    ones that stay in the caches say, can be faster.
 
     Args:
         model: On a CPU or a GPU.

@@ -19,7 +19,12 @@ from .compiling import (
 )
 from .cpu_kernels import NEEDS as CPP_NEEDS
 from .cpu_kernels import why_no_compiler
-from .cpu_kernels.linear import CHANNELS, fused_linear, refuse_layers
+from .cpu_kernels.linear import (
+    CHANNELS,
+    FEWEST_TOKENS,
+    fused_linear,
+    refuse_layers,
+)
 from .implementations import (
     Reason,
     choose_implementation,
@@ -134,19 +139,11 @@ def _onednn(
     return multiply(x, weight, bias, with_gelu)
 
 
-# With fewer, the matrix takes longer to be laid out than is gained.
-_FEWEST_TOKENS = 1024
-
-
 def _refuse_cpp(
     x: Tensor, weight: Tensor, bias: Tensor | None, with_gelu: bool
 ) -> Reason:
     if asks_for_gradient(x, weight, bias):
         return 'it is for inference, got tensors that ask for a gradient'
-    if x.shape[:-1].numel() < _FEWEST_TOKENS:
-        return (
-            f'it takes at least {_FEWEST_TOKENS} tokens, got {tuple(x.shape)}'
-        )
     return refuse_layers(x, (weight, bias))
 
 
@@ -154,7 +151,7 @@ def _refuse_cpp(
     'linear',
     'cpp',
     needs=f'{CPP_NEEDS}; no autocast, no gradient; channels in multiples of '
-    f'{CHANNELS}; at least {_FEWEST_TOKENS} tokens',
+    f'{CHANNELS}; at least {FEWEST_TOKENS} tokens',
     priority=30,
     missing=why_no_compiler,
     refuses=_refuse_cpp,

@@ -19,7 +19,12 @@ from .convolution import (
 )
 from .cpu_kernels import NEEDS as CPP_NEEDS
 from .cpu_kernels import why_no_compiler
-from .cpu_kernels.linear import CHANNELS, fused_perceptron, refuse_layers
+from .cpu_kernels.linear import (
+    CHANNELS,
+    FEWEST_TOKENS,
+    fused_perceptron,
+    refuse_layers,
+)
 from .implementations import (
     Reason,
     choose_implementation,
@@ -164,8 +169,9 @@ def _refuse_cpp(
 @register_implementation(
     'perceptron',
     'cpp',
-    needs=f'{CPP_NEEDS}; no autocast; channels in multiples of {CHANNELS}; no '
-    'convolution; for gradients what onednn needs',
+    needs=f'{CPP_NEEDS}; no autocast; channels in multiples of {CHANNELS}; at '
+    f'least {FEWEST_TOKENS} tokens; no convolution; for gradients what onednn '
+    'needs',
     priority=30,
     missing=why_no_compiler,
     refuses=_refuse_cpp,

@@ -117,9 +117,9 @@ def test_cpp_equals_the_definition(dtype, with_gelu, size, monkeypatch):
 @pytest.mark.parametrize(
     'shape, reason',
     [
-        ((1023, 16), r'at least 1024 tokens, got \(1023, 16\)'),
-        ((1024, 12), 'channels in multiples of 8'),
-        ((1024, 24), r'weights \(E, C\) with C = 24'),
+        ((511, 16), r'at least 512 tokens, got \(511, 16\)'),
+        ((512, 12), 'channels in multiples of 8'),
+        ((512, 24), r'weights \(E, C\) with C = 24'),
     ],
 )
 def test_cpp_says_why_it_cannot_run(shape, reason):
@@ -130,7 +130,7 @@ def test_cpp_says_why_it_cannot_run(shape, reason):
 def test_cpp_is_for_inference():
     weight = torch.zeros(16, 16, requires_grad=True)
     with pytest.raises(RuntimeError, match='it is for inference'):
-        linear(torch.zeros(1024, 16), weight, impl='cpp')
+        linear(torch.zeros(512, 16), weight, impl='cpp')
 
 
 @pytest.mark.usefixtures('compiler')

@@ -14,6 +14,8 @@ from .library import call, refuse_cpp
 
 # Channels come in whole vectors, of which this is a multiple.
 CHANNELS = 8
+# With fewer, laying out the matrices takes longer than is gained.
+FEWEST_TOKENS = 512
 # What the parts of matrices that are multiplied with at a time may fill: half
 # of the second cache of a core.
 _MOST_BYTES = 2**19
@@ -26,10 +28,14 @@ def refuse_layers(x: Tensor, *layers: tuple[Tensor, Tensor | None]) -> Reason:
     if is_autocast_on_cpu():
         return 'autocast casts the definition only'
     channels = [x.shape[-1], *(len(weight) for weight, _ in layers)]
-    if not x.numel() or any(size % CHANNELS for size in channels):
+    if any(size < 1 or size % CHANNELS for size in channels):
         return (
-            'it takes at least one value, and channels in multiples of '
-            f'{CHANNELS}, got {tuple(x.shape)}, then {channels[1:]}'
+            f'it takes channels in multiples of {CHANNELS}, got '
+            f'{tuple(x.shape)}, then {channels[1:]}'
+        )
+    if x.shape[:-1].numel() < FEWEST_TOKENS:
+        return (
+            f'it takes at least {FEWEST_TOKENS} tokens, got {tuple(x.shape)}'
         )
     for C, E, (weight, bias) in zip(channels, channels[1:], layers):
         shapes = [tuple(y.shape) for y in (weight, bias) if y is not None]
