@@ -36,11 +36,19 @@ OPENCV_COMMAND = (
 
 
 class Finding(NamedTuple):
-    """One line of the report; ``remedy`` is the command that mends it."""
+    """One line of the report.
+
+    Attributes:
+        label: What it is about.
+        value: What was found.
+        remedy: The command that mends it, where it has to be mended.
+        loss: What is lost, where models run nevertheless.
+    """
 
     label: str
     value: str
     remedy: str = ''
+    loss: str = ''
 
 
 def main() -> int:
@@ -52,11 +60,11 @@ def main() -> int:
         for finding in findings:
             mark = '!' if finding.remedy else ' '
             print(f' {mark} {finding.label:{width}}  {finding.value}')
-    to_mend = [
-        f for findings in sections.values() for f in findings if f.remedy
-    ]
+    findings = [f for section in sections.values() for f in section]
+    to_mend = [f for f in findings if f.remedy]
     if not to_mend:
-        print('All is well.')
+        losses = [f'Models run, {f.loss}.' for f in findings if f.loss]
+        print('\n'.join(losses or ['All is well.']))
         return 0
     print('To mend')
     for finding in to_mend:
@@ -243,9 +251,11 @@ def probe_operations() -> list[Finding]:
         from mmattn.ops.cpu_kernels import why_no_kernels
     except ImportError as error:
         return [Finding('mmattn.ops', f'does not import: {error}')]
+    except ValueError as error:  # of the environment
+        value = f'does not import: {error}'
+        return [Finding('mmattn.ops', value, 'unset MMATTN_CPU_KERNELS')]
     no_kernels = why_no_kernels()
-    value = f'none: {no_kernels}' if no_kernels else 'compiled for this CPU'
-    findings = [Finding('kernels in C++', value)]
+    findings = [_describe_kernels(no_kernels)]
     for row in list_implementations():
         reason = row.missing()
         if row.name == 'cpp':  # a row asks for no compilation by itself
@@ -253,3 +263,21 @@ def probe_operations() -> list[Finding]:
         state = f'cannot run: {reason}' if reason else f'needs {row.needs}'
         findings.append(Finding(row.operation, f'{row.name:12}{state}'))
     return findings
+
+
+def _describe_kernels(reason: str | None) -> Finding:
+    """The kernels in C++, or why there are none."""
+    from mmattn.ops.cpu_kernels import how_to_mend, why_kernels_are_lost
+
+    label = 'kernels in C++'
+    if not reason:
+        return Finding(label, 'compiled for this CPU')
+    loss = (
+        'slower than they could on a CPU: attention, clustering, convolutions '
+        "and norms take the next row after 'cpp'; "
+    )
+    if why_kernels_are_lost():
+        loss += f'to mend it, {how_to_mend()}'
+    else:
+        loss += reason
+    return Finding(label, f'none: {reason}', loss=loss)

@@ -97,10 +97,9 @@ def test_an_old_package_and_an_absent_codebase(installed):
     )
     assert findings['mmengine'].remedy == 'pip install onedl-mmengine==0.10.12'
     # A codebase is needed by its configs alone: nothing to mend.
-    assert findings['mmdet'] == (
+    assert findings['mmdet'] == diagnosis.Finding(
         'mmdet',
         'not installed; for its configs: pip install onedl-mmdetection==3.5.1',
-        '',
     )
 
 
@@ -266,7 +265,9 @@ def test_an_implementation_that_cannot_run_says_why(monkeypatch):
     )
     monkeypatch.setattr(ops, 'list_implementations', lambda: [row])
     _, finding = diagnosis.probe_operations()
-    assert finding == ('attention', 'kernel      cannot run: no GPU', '')
+    assert finding == diagnosis.Finding(
+        'attention', 'kernel      cannot run: no GPU'
+    )
 
 
 @pytest.mark.parametrize(
@@ -276,8 +277,46 @@ def test_an_implementation_that_cannot_run_says_why(monkeypatch):
 def test_kernels_of_the_cpu(monkeypatch, reason, value):
     monkeypatch.setattr(ops.cpu_kernels, 'why_no_kernels', lambda: reason)
     first, *others = diagnosis.probe_operations()
-    assert first == ('kernels in C++', value, '')
+    assert first[:3] == ('kernels in C++', value, '')
     states = {x.value[12:] for x in others if x.value.startswith('cpp ')}
     assert all(state.startswith('cannot run: ') for state in states) == bool(
         reason
     )
+
+
+SLOWER = (
+    'Models run, slower than they could on a CPU: attention, clustering, '
+    "convolutions and norms take the next row after 'cpp'; "
+)
+
+
+@pytest.mark.parametrize(
+    'switched_off, last',
+    [
+        (False, 'to mend it, install GCC (on Debian: apt install g++).'),
+        (True, 'no kernels, for some reason.'),
+    ],
+)
+def test_the_last_line_tells_of_slower_models(
+    monkeypatch, capsys, switched_off, last
+):
+    building = ops.cpu_kernels.building
+    monkeypatch.setattr(building, '_MISSING', 'no kernels, for some reason')
+    monkeypatch.setattr(building, 'IS_SWITCHED_OFF', switched_off)
+    assert diagnosis.main() == 0
+    text = capsys.readouterr().out
+    assert 'none: no kernels, for some reason\n' in text
+    assert text.splitlines()[-1] == SLOWER + last
+
+
+def test_a_switch_that_is_not_understood(monkeypatch):
+    monkeypatch.setenv('MMATTN_CPU_KERNELS', 'maybe')
+    code = (
+        'from mmattn.diagnosis import probe_operations\n'
+        'print(*probe_operations())'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True
+    )
+    assert 'does not import: MMATTN_CPU_KERNELS expects 1, ' in done.stdout
+    assert "remedy='unset MMATTN_CPU_KERNELS'" in done.stdout

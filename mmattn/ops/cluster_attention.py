@@ -13,7 +13,7 @@ from torch import Tensor
 from .attention import attention
 from .clustering import cluster_sizes, group_slots
 from .compiling import sizes_vary
-from .cpu_kernels import NEEDS, refuse_cpp, why_no_compiler
+from .cpu_kernels import refuse_cpp, register_kernel
 from .cpu_kernels.attention import SlotGroups, attend_in_groups
 from .implementations import (
     Reason,
@@ -150,14 +150,7 @@ def _refuse(qkv: Tensor, order: Tensor, *args) -> Reason:
     return refuse_cpp(qkv)
 
 
-@register_implementation(
-    'cluster_attention',
-    'cpp',
-    needs=NEEDS,
-    priority=30,
-    missing=why_no_compiler,
-    refuses=_refuse,
-)
+@register_kernel('cluster_attention', priority=30, refuses=_refuse)
 def _in_cluster_slots(
     qkv: Tensor,
     order: Tensor,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compiling import sizes_vary
-from .cpu_kernels import NEEDS, call, refuse_cpp, why_no_compiler
+from .cpu_kernels import call, refuse_cpp, register_kernel
 from .implementations import (
     Reason,
     choose_implementation,
@@ -244,14 +244,7 @@ def _refuse_cpp(features: Tensor, *args) -> Reason:
     return refuse_cpp(features[:0].float() if narrow else features)
 
 
-@register_implementation(
-    'balanced_clusters',
-    'cpp',
-    needs=NEEDS,
-    priority=20,
-    missing=why_no_compiler,
-    refuses=_refuse_cpp,
-)
+@register_kernel('balanced_clusters', priority=20, refuses=_refuse_cpp)
 def _cpp(
     features: Tensor, cluster_size: int, iterations: int, temperature: float
 ) -> Tensor:

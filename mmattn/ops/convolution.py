@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compiling import compiles_for_sizes, is_compiling, narrowed
-from .cpu_kernels import NEEDS as CPP_NEEDS
-from .cpu_kernels import why_no_compiler
+from .cpu_kernels import register_kernel
 from .cpu_kernels.convolution import (
     convolution,
     convolution_back,
@@ -116,14 +115,7 @@ def _refuse_cpp(
     return refuse_convolution(x, weight, bias)
 
 
-@register_implementation(
-    'depthwise_convolution',
-    'cpp',
-    needs=CPP_NEEDS,
-    priority=30,
-    missing=why_no_compiler,
-    refuses=_refuse_cpp,
-)
+@register_kernel('depthwise_convolution', priority=30, refuses=_refuse_cpp)
 def _cpp(
     x: Tensor,
     weight: Tensor,

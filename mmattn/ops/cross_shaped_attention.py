@@ -11,7 +11,7 @@ from torch import Tensor
 from .attention import attention
 from .compiling import sizes_vary
 from .convolution import depthwise_convolution
-from .cpu_kernels import NEEDS, refuse_cpp, why_no_compiler
+from .cpu_kernels import refuse_cpp, register_kernel
 from .cpu_kernels.attention import (
     SlotGroups,
     attend_in_groups,
@@ -157,14 +157,7 @@ def _refuse(
     return refuse_cpp(qkv, weight, bias)
 
 
-@register_implementation(
-    'cross_shaped_attention',
-    'cpp',
-    needs=NEEDS,
-    priority=30,
-    missing=why_no_compiler,
-    refuses=_refuse,
-)
+@register_kernel('cross_shaped_attention', priority=30, refuses=_refuse)
 def _in_slots(
     qkv: Tensor,
     num_heads: int,

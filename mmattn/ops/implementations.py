@@ -40,6 +40,8 @@ class Implementation:
             values.
         any_size: Whether a compiler that reads ``function`` once has read it
             for maps of all sizes.
+        passed_over: Called with the reason and the operation's arguments
+            where ``'auto'`` passes over it, unless a compiler looks on.
     """
 
     operation: str
@@ -50,6 +52,7 @@ class Implementation:
     missing: Callable[[], Reason]
     refuses: Callable[..., Reason]
     any_size: bool = False
+    passed_over: Callable[..., None] = _no_obstacle
 
 
 _TABLE: dict[str, dict[str, Implementation]] = {}  # rows best first
@@ -65,6 +68,7 @@ def register_implementation(
     missing: Callable[[], Reason] = _no_obstacle,
     refuses: Callable[..., Reason] = _no_obstacle,
     any_size: bool = False,
+    passed_over: Callable[..., None] = _no_obstacle,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the decorated function to the table; see :class:`Implementation`.
 
@@ -88,6 +92,7 @@ def register_implementation(
             missing,
             refuses,
             any_size,
+            passed_over,
         )
         # Best first, here and not in each call: compilers trace the calls.
         _TABLE[operation] = dict(
@@ -202,8 +207,11 @@ def _resolve(
 ) -> Implementation:
     if impl == 'auto':
         for row in _TABLE[operation].values():
-            if not (row.missing() or row.refuses(*args, **kwargs)):
+            reason = row.missing() or row.refuses(*args, **kwargs)
+            if not reason:
                 return row
+            if not is_compiling():
+                row.passed_over(reason, *args, **kwargs)
         raise RuntimeError(f'{operation} has no implementation that can run')
     rows = _TABLE[operation]
     if impl not in rows:

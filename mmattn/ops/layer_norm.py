@@ -12,7 +12,7 @@ from .compiling import (
     asks_for_gradient,
     differentiable_gradients,
 )
-from .cpu_kernels import NEEDS, call, plain, refuse_cpp, why_no_compiler
+from .cpu_kernels import NEEDS, call, plain, refuse_cpp, register_kernel
 from .implementations import (
     Reason,
     choose_implementation,
@@ -77,13 +77,11 @@ def _refuse(
     return reason
 
 
-@register_implementation(
+@register_kernel(
     'layer_norm',
-    'cpp',
-    needs=f'{NEEDS}; channels in multiples of {_VECTOR}',
     priority=20,
-    missing=why_no_compiler,
     refuses=_refuse,
+    needs=f'{NEEDS}; channels in multiples of {_VECTOR}',
 )
 def _cpp(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float

@@ -18,7 +18,7 @@ from .compiling import (
     is_transforming,
 )
 from .cpu_kernels import NEEDS as CPP_NEEDS
-from .cpu_kernels import why_no_compiler
+from .cpu_kernels import register_kernel
 from .cpu_kernels.linear import (
     CHANNELS,
     FEWEST_TOKENS,
@@ -147,14 +147,12 @@ def _refuse_cpp(
     return refuse_layers(x, (weight, bias))
 
 
-@register_implementation(
+@register_kernel(
     'linear',
-    'cpp',
+    priority=30,
+    refuses=_refuse_cpp,
     needs=f'{CPP_NEEDS}; no autocast, no gradient; channels in multiples of '
     f'{CHANNELS}; at least {FEWEST_TOKENS} tokens',
-    priority=30,
-    missing=why_no_compiler,
-    refuses=_refuse_cpp,
 )
 def _cpp(*args) -> Tensor:
     return fused_linear(*args)

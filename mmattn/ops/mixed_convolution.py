@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compiling import compiles_for_sizes, narrowed
-from .cpu_kernels import NEEDS, why_no_compiler
+from .cpu_kernels import register_kernel
 from .cpu_kernels.convolution import convolve_heads, refuse_convolution
 from .implementations import (
     Reason,
@@ -120,14 +120,7 @@ def _refuse(
     return refuse_convolution(x, *weights, *biases)
 
 
-@register_implementation(
-    'mixed_convolution',
-    'cpp',
-    needs=NEEDS,
-    priority=30,
-    missing=why_no_compiler,
-    refuses=_refuse,
-)
+@register_kernel('mixed_convolution', priority=30, refuses=_refuse)
 def _cpp(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
 ) -> Tensor:

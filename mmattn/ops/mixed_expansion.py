@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .compiling import asks_for_gradient
 from .convolution import grouped_linear
-from .cpu_kernels import NEEDS, why_no_compiler
+from .cpu_kernels import NEEDS, register_kernel
 from .cpu_kernels.convolution import expand_heads, refuse_convolution
 from .implementations import (
     Reason,
@@ -115,13 +115,11 @@ def _refuse(
     return refuse_convolution(x, *parameters)
 
 
-@register_implementation(
+@register_kernel(
     'mixed_expansion',
-    'cpp',
-    needs=f'{NEEDS}; no gradient',
     priority=30,
-    missing=why_no_compiler,
     refuses=_refuse,
+    needs=f'{NEEDS}; no gradient',
 )
 def _cpp(
     x: Tensor,

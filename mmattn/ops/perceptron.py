@@ -18,7 +18,7 @@ from .convolution import (
     gradients_through_gelu,
 )
 from .cpu_kernels import NEEDS as CPP_NEEDS
-from .cpu_kernels import why_no_compiler
+from .cpu_kernels import register_kernel
 from .cpu_kernels.linear import (
     CHANNELS,
     FEWEST_TOKENS,
@@ -166,15 +166,13 @@ def _refuse_cpp(
     return refuse_layers(x, (weight1, bias1), (weight2, bias2))
 
 
-@register_implementation(
+@register_kernel(
     'perceptron',
-    'cpp',
+    priority=30,
+    refuses=_refuse_cpp,
     needs=f'{CPP_NEEDS}; no autocast; channels in multiples of {CHANNELS}; at '
     f'least {FEWEST_TOKENS} tokens; no convolution; for gradients what onednn '
     'needs',
-    priority=30,
-    missing=why_no_compiler,
-    refuses=_refuse_cpp,
 )
 def _cpp(x: Tensor, *parameters: Tensor | None) -> Tensor:
     inputs = (x, *parameters)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .attention import attention
 from .compiling import sizes_vary
-from .cpu_kernels import NEEDS, refuse_cpp, why_no_compiler
+from .cpu_kernels import refuse_cpp, register_kernel
 from .cpu_kernels.attention import (
     SlotGroups,
     attend_in_groups,
@@ -170,14 +170,7 @@ def _refuse(
     return refuse_cpp(qkv, bias, padding)
 
 
-@register_implementation(
-    'window_attention',
-    'cpp',
-    needs=NEEDS,
-    priority=30,
-    missing=why_no_compiler,
-    refuses=_refuse,
-)
+@register_kernel('window_attention', priority=30, refuses=_refuse)
 def _in_slots(
     qkv: Tensor,
     num_heads: int,

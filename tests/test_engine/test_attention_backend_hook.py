@@ -12,7 +12,7 @@ from mmattn.ops import (
     forced_implementations,
     implementations,
 )
-from mmattn.ops.cpu_kernels import library
+from mmattn.ops.cpu_kernels import building
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +89,7 @@ def test_layers_that_name_their_own_keep_it(tmp_path, caplog):
 
 
 def test_what_cannot_run_ends_the_run(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(library, '_MISSING', 'there is no C++ compiler')
+    monkeypatch.setattr(building, '_MISSING', 'there is no C++ compiler')
     with pytest.raises(RuntimeError, match='cpp.: there is no C.. compiler'):
         train(tmp_path, caplog, impl=dict(window_attention='cpp'))
     assert taken_by_auto() == 'sdpa'

@@ -10,12 +10,10 @@
 // Names: d channels of a head, n queries and l keys of a group, m tokens of a
 // family. "Rows" have one token each, "columns" too, transposed.
 
-#include <omp.h>
-
 #include <algorithm>
 #include <type_traits>
-#include <vector>
 
+#include "scratch.h"
 #include "simd.h"
 
 namespace mmattn {
@@ -66,13 +64,14 @@ template <typename T>
 class Panel {
  public:
   Panel(Index rows, Index columns)
-      : step(padded<T>(columns) + Simd<T>::width), data_(rows * step + 16) {}
+      : step(padded<T>(columns) + Simd<T>::width),
+        data_(rows * step + 16, T(0)) {}
   T* operator[](Index i) { return data_.data() + i * step; }
   void clear() { std::fill(data_.begin(), data_.end(), T(0)); }
   const Index step;
 
  private:
-  std::vector<T> data_;
+  Buffer<T> data_;
 };
 
 // Copies n numbers times a factor, zeros from null.
@@ -341,18 +340,16 @@ void attend(const Map<const T, D>& qkv, const Map<T, D>& out,
             const Groups& groups, const Extras<T>& extras, T scale,
             Index images, Index first_head, Index num_heads, Index threads) {
   const Index tasks = images * num_heads * groups.count / groups.siblings;
-#pragma omp parallel num_threads(threads)
-  {
+  share(tasks, threads, [&](Index, Index first_task, Index end_task) {
     const Index d = qkv.d(), m = groups.most_tokens;
     Panel<T> q(m, d), k_columns(d, m), v(m, d), mixed(m, d);
     Panel<T> scores(std::min(m, kMostRows), groups.most_keys);
     Panel<T> taps(kTaps + 1, d);
     T factors[kMostRows];
-#pragma omp for schedule(static)
-    for (Index task = 0; task < tasks; ++task) {
+    for (Index task = first_task; task < end_task; ++task) {
       const Family<T> family(groups, task, first_head, num_heads);
-      const Family<T> next(groups, std::min(task + 1, tasks - 1), first_head,
-                           num_heads);
+      const Family<T> next(groups, std::min(task + 1, end_task - 1),
+                           first_head, num_heads);
       family.read(qkv, 0, extras.padding, scale * T(kLog2E), q);
       family.read_columns(qkv, 1, extras.padding, k_columns);
       next.template prefetch<false>(qkv, 0);
@@ -377,7 +374,7 @@ void attend(const Map<const T, D>& qkv, const Map<T, D>& out,
       next.template prefetch<false>(qkv, 2);
       family.write(out, 0, 1, mixed, nullptr);
     }
-  }
+  });
 }
 
 // Gradients; the sums have one row for each thread, null if not asked for.
@@ -400,8 +397,7 @@ void differentiate(const Map<const T, D>& qkv, const Map<const T, D>& grad_out,
   const Index of_bias =
       num_heads * (groups.ranges[1] - groups.ranges[0]) * extras.bias_row;
   const Index of_kernels = (kTaps + 1) * qkv.heads * qkv.d();
-#pragma omp parallel num_threads(threads)
-  {
+  share(tasks, threads, [&](Index thread, Index first_task, Index end_task) {
     const Index d = qkv.d(), m = groups.most_tokens;
     Panel<T> q(m, d), k(m, d), v(m, d), k_columns(d, m), v_columns(d, m);
     Panel<T> grad(m, d), grad_q(m, d), grad_k(m, d), grad_v(m, d);
@@ -409,15 +405,13 @@ void differentiate(const Map<const T, D>& qkv, const Map<const T, D>& grad_out,
     Panel<T> weights(n, groups.most_keys), grads(n, groups.most_keys);
     Panel<T> taps(kTaps + 1, d), grad_taps(kTaps + 1, d);
     T factors[kMostRows];
-    const Index thread = omp_get_thread_num();
     T* padding = sums.padding ? sums.padding + thread * of_padding : nullptr;
     T* bias = sums.bias ? sums.bias + thread * of_bias : nullptr;
     T* kernels = sums.kernels ? sums.kernels + thread * of_kernels : nullptr;
-#pragma omp for schedule(static)
-    for (Index task = 0; task < tasks; ++task) {
+    for (Index task = first_task; task < end_task; ++task) {
       const Family<T> family(groups, task, first_head, num_heads);
-      const Family<T> next(groups, std::min(task + 1, tasks - 1), first_head,
-                           num_heads);
+      const Family<T> next(groups, std::min(task + 1, end_task - 1),
+                           first_head, num_heads);
       family.read(qkv, 0, extras.padding, scale * T(kLog2E), q);
       family.read(qkv, 1, extras.padding, 1, k);
       family.read_columns(qkv, 1, extras.padding, k_columns);
@@ -484,17 +478,19 @@ void differentiate(const Map<const T, D>& qkv, const Map<const T, D>& grad_out,
       family.write(grad_qkv, 1, T(1 / kLog2E), grad_k, padding);
       family.write(grad_qkv, 2, 1, grad_v, padding);
     }
-  }
+  });
 }
 
 // Calls a function with the channels of a head as a constant, where they are
 // those of most published models: loops over them are then unrolled.
 template <typename Run>
-void with_channels(Index d, Run run) {
-  if (d == 32)
-    run(std::integral_constant<int, 32>());
-  else
-    run(std::integral_constant<int, 0>());
+Index with_channels(Index d, Run run) {
+  return guarded([&] {
+    if (d == 32)
+      run(std::integral_constant<int, 32>());
+    else
+      run(std::integral_constant<int, 0>());
+  });
 }
 
 }  // namespace
@@ -503,7 +499,7 @@ void with_channels(Index d, Run run) {
 using mmattn::Index;
 
 #define MMATTN_ATTENTION(T, NAME)                                             \
-  extern "C" MMATTN_EXPORT void mmattn_attend_##NAME(                         \
+  extern "C" MMATTN_EXPORT Index mmattn_attend_##NAME(                        \
       const T* qkv, T* out, const std::int32_t* slots, Index slots_of_image,  \
       Index slots_of_head, const std::int32_t* ranges, Index count,           \
       Index siblings, Index most_tokens, Index most_keys,                     \
@@ -512,7 +508,7 @@ using mmattn::Index;
       double scale, Index images, Index tokens, Index heads, Index d,         \
       Index first_head, Index num_heads, Index threads) {                     \
     using namespace mmattn;                                                   \
-    with_channels(d, [&](auto D) {                                            \
+    return with_channels(d, [&](auto D) {                                     \
       attend<T, D>({qkv, tokens, 3, heads, d}, {out, tokens, 1, heads, d},    \
                    {slots, slots_of_image, slots_of_head, ranges, count,      \
                     siblings, regions, most_tokens, most_keys},               \
@@ -520,7 +516,7 @@ using mmattn::Index;
                    T(scale), images, first_head, num_heads, threads);         \
     });                                                                       \
   }                                                                           \
-  extern "C" MMATTN_EXPORT void mmattn_attend_gradients_##NAME(               \
+  extern "C" MMATTN_EXPORT Index mmattn_attend_gradients_##NAME(              \
       const T* qkv, const T* grad_out, T* grad_qkv, T* of_padding,            \
       T* of_bias, T* of_kernels, const std::int32_t* slots,                   \
       Index slots_of_image, Index slots_of_head, const std::int32_t* ranges,  \
@@ -530,7 +526,7 @@ using mmattn::Index;
       double scale, Index images, Index tokens, Index heads, Index d,         \
       Index first_head, Index num_heads, Index threads) {                     \
     using namespace mmattn;                                                   \
-    with_channels(d, [&](auto D) {                                            \
+    return with_channels(d, [&](auto D) {                                     \
       differentiate<T, D>({qkv, tokens, 3, heads, d},                         \
                           {grad_out, tokens, 1, heads, d},                    \
                           {grad_qkv, tokens, 3, heads, d},                    \

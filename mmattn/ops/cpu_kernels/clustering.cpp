@@ -6,10 +6,10 @@
 
 #include <algorithm>
 #include <limits>
-#include <new>
 #include <type_traits>
 #include <utility>
 
+#include "scratch.h"
 #include "simd.h"
 
 namespace mmattn {
@@ -303,21 +303,6 @@ bool read(const Features<T>& features, Index problem, Index row,
   return true;
 }
 
-// Memory at the start of a cache line.
-template <typename T>
-class Buffer {
- public:
-  explicit Buffer(Index size)
-      : data_(static_cast<T*>(operator new(size * sizeof(T), kLine))) {}
-  Buffer(const Buffer&) = delete;
-  ~Buffer() { operator delete(data_, kLine); }
-  operator T*() { return data_; }
-
- private:
-  static constexpr std::align_val_t kLine{64};
-  T* data_;
-};
-
 template <typename T>
 void balanced_clusters(const Features<T>& features, Index* order, Index levels,
                        Index iterations, T temperature, Index threads) {
@@ -325,55 +310,54 @@ void balanced_clusters(const Features<T>& features, Index* order, Index levels,
   const Index size = N + Simd<T>::width;
   const Index problems = features.images * features.heads;
   threads = std::max<Index>(1, std::min(threads, problems));
-#pragma omp parallel num_threads(threads)
-  {
+  share(problems, threads, [&](Index, Index first, Index end) {
     // Whole vectors of tokens are read, so that some lie behind the last.
-    Buffer<T> units(2 * size * row), lengths(2 * size);
+    Buffer<T> units(2 * size * row, T(0)), lengths(2 * size, T(0));
     Buffer<T> sums(5 * row), weights(2 * kBlock);
     Buffer<Index> places(N);
     Buffer<Ranked<T>> ranked(2 * N);
-    std::fill_n(static_cast<T*>(units), 2 * size * row, T(0));
-    std::fill_n(static_cast<T*>(lengths), 2 * size, T(0));
     const Problem<T> problem{row,
                              iterations,
                              temperature * T(1.4426950408889634),  // 1 / ln 2
-                             sums,
-                             sums + 2 * row,
-                             sums + 4 * row,
-                             weights,
-                             ranked,
-                             ranked + N};
-#pragma omp for schedule(static)
-    for (Index g = 0; g < problems; ++g) {
+                             sums.data(),
+                             sums.data() + 2 * row,
+                             sums.data() + 4 * row,
+                             weights.data(),
+                             ranked.data(),
+                             ranked.data() + N};
+    for (Index g = first; g < end; ++g) {
       Index* found = order + g * N;
       // After an even number of moves tokens are where they came from.
       const bool even = levels % 2 == 0;
-      const Tokens<T> from{units, lengths, even ? found : places};
-      const Tokens<T> to{units + size * row, lengths + size,
-                         even ? places : found};
+      const Tokens<T> from{units.data(), lengths.data(),
+                           even ? found : places.data()};
+      const Tokens<T> to{units.data() + size * row, lengths.data() + size,
+                         even ? places.data() : found};
       if (levels > 0 && read(features, g, row, from))
         bisect(problem, from, to, N, levels);
       else
         for (Index i = 0; i < N; ++i) found[i] = i;
     }
-  }
+  });
 }
 
 }  // namespace
 }  // namespace mmattn
 
 #define MMATTN_BALANCED_CLUSTERS(T, NAME)                                 \
-  extern "C" MMATTN_EXPORT void mmattn_balanced_clusters_##NAME(          \
+  extern "C" MMATTN_EXPORT mmattn::Index mmattn_balanced_clusters_##NAME( \
       const T* features, mmattn::Index* order, mmattn::Index images,      \
       mmattn::Index heads, mmattn::Index tokens, mmattn::Index channels,  \
       mmattn::Index image_stride, mmattn::Index head_stride,              \
       mmattn::Index token_stride, mmattn::Index channel_stride,           \
       mmattn::Index levels, mmattn::Index iterations, double temperature, \
       mmattn::Index threads) {                                            \
-    mmattn::balanced_clusters<T>(                                         \
-        {features, images, heads, tokens, channels, image_stride,         \
-         head_stride, token_stride, channel_stride},                      \
-        order, levels, iterations, T(temperature), threads);              \
+    return mmattn::guarded([&] {                                          \
+      mmattn::balanced_clusters<T>(                                       \
+          {features, images, heads, tokens, channels, image_stride,       \
+           head_stride, token_stride, channel_stride},                    \
+          order, levels, iterations, T(temperature), threads);            \
+    });                                                                   \
   }
 
 MMATTN_BALANCED_CLUSTERS(float, f32)

@@ -144,7 +144,7 @@ void convolve_back(const Plan<T>& plan, const T* x, Index step, const T* grad,
   const auto no_bias = lay_out_bias<T>(plan, nullptr);
   const Index columns = plan.size.columns, C = plan.C, reach = plan.reach;
   const Index num_found = plan.num_taps + no_bias.size();
-  std::vector<Buffer<T>> found(threads);
+  Buffer<Buffer<T>> found(threads);
   for (auto& own : found) own.assign(num_found, T(0));
   for_rows(
       plan, threads,
@@ -214,27 +214,31 @@ void convolve_back(const Plan<T>& plan, const T* x, Index step, const T* grad,
 
 #define MMATTN_DEFINE(T, SUFFIX)                                              \
   /* `out` gets the sums; `active`, if there is one, the GELU of them. */     \
-  extern "C" MMATTN_EXPORT void mmattn_depthwise_##SUFFIX(                    \
+  extern "C" MMATTN_EXPORT mmattn::Index mmattn_depthwise_##SUFFIX(           \
       const T* x, mmattn::Index step, const T* weights, const T* bias,        \
       const mmattn::Index* sides, mmattn::Index heads, mmattn::Index c,       \
       mmattn::Index with_skip, mmattn::Index images, mmattn::Index rows,      \
       mmattn::Index columns, T* out, T* active, mmattn::Index with_gelu,      \
       mmattn::Index threads) {                                                \
-    const mmattn::Plan<T> plan({images, rows, columns}, sides, heads, c);     \
-    mmattn::convolve<T>(plan, x, step, weights, bias, with_skip, out, active, \
-                        with_gelu, threads);                                  \
+    return mmattn::guarded([&] {                                              \
+      const mmattn::Plan<T> plan({images, rows, columns}, sides, heads, c);   \
+      mmattn::convolve<T>(plan, x, step, weights, bias, with_skip, out,       \
+                          active, with_gelu, threads);                        \
+    });                                                                       \
   }                                                                           \
   /* `sums`, if there are any, lay before the GELU; `active` gets it. */      \
-  extern "C" MMATTN_EXPORT void mmattn_depthwise_back_##SUFFIX(               \
+  extern "C" MMATTN_EXPORT mmattn::Index mmattn_depthwise_back_##SUFFIX(      \
       const T* x, mmattn::Index step, const T* grad, const T* weights,        \
       const mmattn::Index* sides, mmattn::Index heads, mmattn::Index c,       \
       mmattn::Index with_skip, mmattn::Index images, mmattn::Index rows,      \
       mmattn::Index columns, const T* sums, T* active, T* grad_x,             \
       T* grad_weights, T* grad_bias, mmattn::Index threads) {                 \
-    const mmattn::Plan<T> plan({images, rows, columns}, sides, heads, c);     \
-    mmattn::convolve_back<T>(plan, x, step, grad, weights, with_skip, sums,   \
-                             active, grad_x, grad_weights, grad_bias,         \
-                             threads);                                        \
+    return mmattn::guarded([&] {                                              \
+      const mmattn::Plan<T> plan({images, rows, columns}, sides, heads, c);   \
+      mmattn::convolve_back<T>(plan, x, step, grad, weights, with_skip, sums, \
+                               active, grad_x, grad_weights, grad_bias,       \
+                               threads);                                      \
+    });                                                                       \
   }
 
 MMATTN_DEFINE(float, f32)

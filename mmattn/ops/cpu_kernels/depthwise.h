@@ -9,10 +9,9 @@
 #pragma once
 
 #include <algorithm>
-#include <new>
 #include <type_traits>
-#include <vector>
 
+#include "scratch.h"
 #include "simd.h"
 
 namespace mmattn {
@@ -23,27 +22,6 @@ constexpr int kColumns = 7;
 // Channels of a group.
 template <typename T>
 constexpr int kLanes = 64 / sizeof(T);
-
-// Memory that begins with a cache line, so that no vector lies in two.
-template <typename T>
-struct Lines {
-  using value_type = T;
-  Lines() = default;
-  template <typename Other>
-  Lines(const Lines<Other>&) {}
-  T* allocate(std::size_t count) {
-    const std::align_val_t line{64};
-    return static_cast<T*>(::operator new(count * sizeof(T), line));
-  }
-  void deallocate(T* x, std::size_t) {
-    ::operator delete(x, std::align_val_t{64});
-  }
-  bool operator==(const Lines&) const { return true; }
-  bool operator!=(const Lines&) const { return false; }
-};
-
-template <typename T>
-using Buffer = std::vector<T, Lines<T>>;
 
 struct Size {
   Index images, rows, columns;
@@ -64,7 +42,7 @@ struct Plan {
   Index columns;    // of a copied row, with the zeros around it
   Index row;        // values of a copied row
   Index num_taps = 0;
-  std::vector<Group> groups;
+  Buffer<Group> groups;
 
   Plan(Size size, const Index* sides, Index heads, Index c)
       : size(size), heads(heads), c(c), C(heads * c) {
@@ -138,9 +116,9 @@ inline void for_row(const Plan<T>& plan, Index step, Use use) {
 // What a thread works on.
 template <typename T>
 struct Work {
-  Buffer<T> last;              // copied rows of the map
-  Buffer<T> one, other;        // single rows
-  std::vector<const T*> seen;  // by row of a kernel
+  Buffer<T> last;         // copied rows of the map
+  Buffer<T> one, other;   // single rows
+  Buffer<const T*> seen;  // by row of a kernel
 
   explicit Work(const Plan<T>& plan)
       : last((2 * plan.reach + 1) * plan.row, T(0)),
@@ -259,17 +237,15 @@ void regroup(Index pixels, Index parts, Index c, const T* from, T* to) {
 template <typename T, typename Use>
 void for_rows(const Plan<T>& plan, Index threads, Use use) {
   const Index rows = plan.size.rows, all = plan.size.images * rows;
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (Index thread = 0; thread < threads; ++thread) {
+  share(all, threads, [&](Index thread, Index row, Index end) {
     Work<T> work(plan);
-    const Index end = all * (thread + 1) / threads;
-    for (Index row = all * thread / threads; row < end;) {
+    while (row < end) {
       const Index first = row % rows;
       const Index last = std::min(rows, first + end - row);
       use(thread, row / rows, first, last, work);
       row += last - first;
     }
-  }
+  });
 }
 
 // Where groups lie in a laid-out row, beside their channels.

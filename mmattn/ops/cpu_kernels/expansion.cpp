@@ -61,7 +61,7 @@ void expand(const Plan<T>& plan, const T* x, Index step, const T* weights,
   const auto laid = lay_out_matrices(plan, e, matrices, last_bias);
   const Index columns = plan.size.columns, reach = plan.reach;
   const Index num_out = columns * plan.c * e;
-  std::vector<Buffer<T>> apart(threads);
+  Buffer<Buffer<T>> apart(threads);
   for_rows(
       plan, threads,
       [&](Index thread, Index image, Index first, Index end, Work<T>& work) {
@@ -89,16 +89,18 @@ void expand(const Plan<T>& plan, const T* x, Index step, const T* weights,
 }  // namespace
 }  // namespace mmattn
 
-#define MMATTN_DEFINE(T, SUFFIX)                                            \
-  extern "C" MMATTN_EXPORT void mmattn_expand_##SUFFIX(                     \
-      const T* x, mmattn::Index step, const T* weights, const T* bias,      \
-      const mmattn::Index* sides, mmattn::Index heads, mmattn::Index c,     \
-      mmattn::Index images, mmattn::Index rows, mmattn::Index columns,      \
-      mmattn::Index e, const T* matrices, const T* last_bias, T* out,       \
-      mmattn::Index threads) {                                              \
-    const mmattn::Plan<T> plan({images, rows, columns}, sides, heads, c);   \
-    mmattn::expand<T>(plan, x, step, weights, bias, e, matrices, last_bias, \
-                      out, threads);                                        \
+#define MMATTN_DEFINE(T, SUFFIX)                                              \
+  extern "C" MMATTN_EXPORT mmattn::Index mmattn_expand_##SUFFIX(              \
+      const T* x, mmattn::Index step, const T* weights, const T* bias,        \
+      const mmattn::Index* sides, mmattn::Index heads, mmattn::Index c,       \
+      mmattn::Index images, mmattn::Index rows, mmattn::Index columns,        \
+      mmattn::Index e, const T* matrices, const T* last_bias, T* out,         \
+      mmattn::Index threads) {                                                \
+    return mmattn::guarded([&] {                                              \
+      const mmattn::Plan<T> plan({images, rows, columns}, sides, heads, c);   \
+      mmattn::expand<T>(plan, x, step, weights, bias, e, matrices, last_bias, \
+                        out, threads);                                        \
+    });                                                                       \
   }
 
 MMATTN_DEFINE(float, f32)

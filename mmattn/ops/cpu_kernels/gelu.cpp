@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "scratch.h"
+
 namespace mmattn {
 namespace {
 
@@ -34,10 +36,12 @@ void gelu_back(const T* x, const T* grad, T* active, T* grad_x, Index count,
 }  // namespace mmattn
 
 #define MMATTN_DEFINE(T, SUFFIX)                                            \
-  extern "C" MMATTN_EXPORT void mmattn_gelu_back_##SUFFIX(                  \
+  extern "C" MMATTN_EXPORT mmattn::Index mmattn_gelu_back_##SUFFIX(         \
       const T* x, const T* grad, T* active, T* grad_x, mmattn::Index count, \
       mmattn::Index threads) {                                              \
-    mmattn::gelu_back<T>(x, grad, active, grad_x, count, threads);          \
+    return mmattn::guarded([&] {                                            \
+      mmattn::gelu_back<T>(x, grad, active, grad_x, count, threads);        \
+    });                                                                     \
   }
 
 MMATTN_DEFINE(float, f32)

@@ -1,24 +1,16 @@
-"""Compile the kernels of this folder and call them.
+"""Load the kernels of this folder and call them.
 
 They are plain functions of pointers and numbers: one compiled library serves
-every version of torch. It is compiled for the CPU at hand, once, into a
-folder of the user's, which takes some seconds; where there is no compiler,
-operations run without it.
+every version of torch. Where there is no compiler, operations run without.
 """
 
 import ctypes
 import functools
-import hashlib
 import logging
-import os
-import platform
-import shlex
-import shutil
 import subprocess
-import tempfile
-import time
-from contextlib import nullcontext, suppress
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,55 +18,90 @@ from torch.autograd.profiler import record_function
 from torch.nn import Parameter
 
 from ..compiling import is_compiling, is_transforming
-from ..implementations import Reason
+from ..implementations import (
+    Reason,
+    list_implementations,
+    register_implementation,
+)
+from . import building
+from .building import why_no_compiler
 
 _LOGGER = logging.getLogger(__name__)
 NEEDS = (
     'a CPU; float32 or float64; a C++ compiler; no torch.compile or transform'
 )
-
-_SOURCES = Path(__file__).parent
-# Without errno and traps, loops over maths become vectors; results stay.
-_FLAGS = (
-    '-std=c++17',
-    '-O3',
-    '-march=native',
-    '-fPIC',
-    '-fopenmp',
-    '-fno-math-errno',
-    '-fno-trapping-math',
-    '-fvisibility=hidden',
-)
-# Libraries of other sources, compilers or CPUs, since they were last loaded.
-_UNUSED_SECONDS = 30 * 24 * 3600
 _SUFFIXES = {torch.float32: 'f32', torch.float64: 'f64'}
 
 
-def _find_compiler() -> tuple[list[str], Reason]:
-    named = os.environ.get('CXX', '').strip() or 'g++'
-    if os.environ.get('MMATTN_CPU_KERNELS') == '0':
-        return [], 'MMATTN_CPU_KERNELS=0 switches kernels off'
-    try:
-        command = shlex.split(named)
-    except ValueError:
-        command = [named]
-    if shutil.which(command[0]) is None:
-        return [], f'there is no C++ compiler {named!r}; CXX names another'
-    return command, None
+def register_kernel(
+    operation: str,
+    priority: float,
+    refuses: Callable[..., Reason],
+    needs: str = NEEDS,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the decorated function as the row ``'cpp'`` of an operation.
 
-
-# Looked up once: a compiler of graphs cannot follow the look-up.
-_COMPILER, _MISSING = _find_compiler()
-
-
-def why_no_compiler() -> Reason:
-    """Why kernels cannot be compiled on this machine, or None."""
-    return _MISSING
+    ``refuses`` calls :func:`refuse_cpp`.
+    """
+    return register_implementation(
+        operation,
+        'cpp',
+        needs=needs,
+        priority=priority,
+        missing=why_no_compiler,
+        refuses=refuses,
+        passed_over=_warn_of_loss,
+    )
 
 
 def why_no_kernels() -> Reason:
     """Why there are none, once they have been tried to compile, or None."""
-    return _load()[1]
+    return why_no_compiler() or _load()[1]
+
+
+def why_kernels_are_lost() -> Reason:
+    """Why there are none though nobody has switched them off, or None.
+
+    As far as is known: nothing is compiled for it.
+    """
+    if building.IS_SWITCHED_OFF:
+        return None
+    is_loaded = _load.cache_info().currsize
+    return why_no_compiler() or (_load()[1] if is_loaded else None)
+
+
+def how_to_mend() -> str:
+    """What to do where kernels are lost."""
+    if why_no_compiler():
+        return 'install GCC (on Debian: apt install g++)'
+    return 'see what the compiler says; `python -m mmattn` tries again'
+
+
+def _warn_of_loss(reason: str, x: Tensor, *args: Any) -> None:
+    """Tell once in a process that kernels would run, were they there."""
+    lost = why_kernels_are_lost()
+    if lost and reason == lost == refuse_cpp(x):
+        _warn_once(lost)
+
+
+@functools.cache
+def _warn_once(lost: str) -> None:
+    rows = [row for row in list_implementations() if not row.missing()]
+    with_kernels = {
+        row.operation for row in list_implementations() if row.name == 'cpp'
+    }
+    instead: dict[str, str] = {}
+    for row in rows:  # best first
+        if row.operation in with_kernels and row.name != 'cpp':
+            instead.setdefault(row.operation, row.name)
+    _LOGGER.warning(
+        'No kernels in C++ on this CPU: %s. Slower ones of PyTorch run '
+        'instead (%s). To mend it, %s; to leave it so without this warning, '
+        'set MMATTN_CPU_KERNELS=0',
+        lost,
+        ', '.join(f'{name}: {row!r}' for name, row in instead.items()),
+        how_to_mend(),
+    )
 
 
 def refuse_cpp(*tensors: Tensor | None) -> Reason:
@@ -104,13 +131,23 @@ def call(name: str, *args: Tensor | int | float | None) -> None:
         name: Of the kernel, for the dtype of the first tensor.
         *args: What it takes. Tensors are handed over as pointers: they have
             to be contiguous, and of the dtype that the kernel expects.
+
+    Raises:
+        MemoryError: If it does not get the memory that it works in.
     """
     suffix = _SUFFIXES[next(x.dtype for x in args if isinstance(x, Tensor))]
     kernel = getattr(_load()[0], f'mmattn_{name}_{suffix}')
+    kernel.restype = ctypes.c_int64
     # A profiler sees operators alone, unless it is told.
     is_profiled = torch.autograd._profiler_enabled()
     with record_function(f'mmattn::{name}') if is_profiled else nullcontext():
-        kernel(*map(_as_c, args))
+        lacking = kernel(*map(_as_c, args))
+    if lacking:
+        raise MemoryError(
+            f'kernel {name!r} expects {lacking} bytes more to work in, got '
+            'none: the memory is used up; take fewer images, smaller ones or '
+            'fewer threads (torch.set_num_threads)'
+        )
 
 
 def plain(x: Tensor) -> Tensor:
@@ -142,97 +179,17 @@ def _as_c(x: Tensor | int | float | None) -> object:
 @functools.cache
 def _load() -> tuple[ctypes.CDLL | None, Reason]:
     """The library, or why there is none."""
-    reason = why_no_compiler()
-    if reason:
-        return None, reason
     try:
-        library = _built()
+        library = building.build()
         # OpenMP's functions are found in the runtime that torch has loaded,
         # so that both share one set of threads.
         try:
             return ctypes.CDLL(str(library)), None
         except OSError:  # cut short by a full disk, say
             library.unlink(missing_ok=True)  # or removed as unused just now
-            return ctypes.CDLL(str(_built())), None
+            return ctypes.CDLL(str(building.build())), None
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         detail = getattr(error, 'stderr', None) or str(error)
-        reason = f'no kernels were built: {detail.strip()[-500:]}; '
+        detail = detail.strip().rstrip('.')[-500:]
+        reason = f'no kernels were built: {detail}; '
         return None, f'{reason}XDG_CACHE_HOME names another cache'
-
-
-def _built() -> Path:
-    """The compiled library, made if need be."""
-    sources = sorted(_SOURCES.glob('*.cpp'))
-    compiler = Path(shutil.which(_COMPILER[0])).stat()
-    digest = hashlib.sha256(' '.join((*_COMPILER, *_FLAGS)).encode())
-    digest.update(f'{compiler.st_size} {compiler.st_mtime_ns}'.encode())
-    digest.update(_cpu().encode())
-    for source in (*sources, *sorted(_SOURCES.glob('*.h'))):
-        digest.update(source.read_bytes())
-    folder = _cache()
-    library = folder / f'kernels-{digest.hexdigest()[:16]}.so'
-    if library.exists():
-        with suppress(OSError):  # of someone else's, which others read
-            os.utime(library)
-        return library
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Without a handler, warnings alone are seen; nobody should wonder.
-    _LOGGER.warning('Compiling kernels for this CPU, once, into %s', folder)
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        objects = [Path(work, f'{source.stem}.o') for source in sources]
-        commands = [
-            [*_COMPILER, *_FLAGS, '-c', str(source), '-o', str(target)]
-            for source, target in zip(sources, objects)
-        ]
-        _run_all(commands)
-        target = Path(work, library.name)
-        _run_all(
-            [[*_COMPILER, '-shared', *map(str, objects), '-o', str(target)]]
-        )
-        with target.open('rb') as written:
-            os.fsync(written.fileno())
-        # Whoever else compiles at the same time has made the same.
-        target.replace(library)
-    _remove_unused(folder)
-    return library
-
-
-def _remove_unused(folder: Path) -> None:
-    """Remove libraries that nobody has loaded for long.
-
-    Who has one loaded keeps it; who is about to load it makes it anew.
-    """
-    oldest = time.time() - _UNUSED_SECONDS
-    for library in folder.glob('kernels-*.so'):
-        with suppress(OSError):  # another process was faster
-            if library.stat().st_mtime < oldest:
-                library.unlink()
-
-
-def _run_all(commands: list[list[str]]) -> None:
-    """Run commands side by side; raises CalledProcessError."""
-    running = [
-        subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        for command in commands
-    ]
-    errors = [process.communicate()[1] for process in running]
-    for process, error in zip(running, errors):
-        if process.returncode:
-            raise subprocess.CalledProcessError(
-                process.returncode, process.args, stderr=error
-            )
-
-
-def _cpu() -> str:
-    """What ``-march=native`` depends on."""
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        return platform.platform() + platform.processor()
-    wanted = ('flags', 'Features', 'model name', 'cpu family', 'model\t')
-    return '\n'.join(sorted({x for x in lines if x.startswith(wanted)}))
-
-
-def _cache() -> Path:
-    home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(home) / 'mmattn' / 'kernels'

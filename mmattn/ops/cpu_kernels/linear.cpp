@@ -40,12 +40,13 @@ void linear(const T* x, const T* weight, const T* bias, T* packed, T* out,
 }  // namespace mmattn
 
 #define MMATTN_DEFINE(T, SUFFIX)                                            \
-  extern "C" MMATTN_EXPORT void mmattn_linear_##SUFFIX(                     \
+  extern "C" MMATTN_EXPORT mmattn::Index mmattn_linear_##SUFFIX(            \
       const T* x, const T* weight, const T* bias, T* packed, T* out,        \
       mmattn::Index rows, mmattn::Index C, mmattn::Index E,                 \
       mmattn::Index most, mmattn::Index with_gelu, mmattn::Index threads) { \
     mmattn::linear<T>(x, weight, bias, packed, out, rows, C, E, most,       \
                       with_gelu, threads);                                  \
+    return 0;                                                               \
   }
 
 MMATTN_DEFINE(float, f32)

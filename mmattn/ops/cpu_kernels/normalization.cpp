@@ -1,11 +1,9 @@
 // Layer normalisation: each row less its mean, over its standard deviation,
 // times a weight, plus a bias. A row stays in the nearest cache meanwhile.
 
-#include <omp.h>
-
 #include <algorithm>
-#include <vector>
 
+#include "scratch.h"
 #include "simd.h"
 
 namespace mmattn {
@@ -65,13 +63,11 @@ template <typename T>
 void differentiate(const T* x, const T* weight, const T* moments,
                    const T* grad, T* grad_x, T* sums, Index rows,
                    Index channels, Index threads) {
-#pragma omp parallel num_threads(threads)
-  {
-    std::vector<T> memory(2 * channels, T(0));
+  share(rows, threads, [&](Index thread, Index first, Index end) {
+    Buffer<T> memory(2 * channels, T(0));
     T* of_weight = memory.data();
     T* of_bias = of_weight + channels;
-#pragma omp for schedule(static)
-    for (Index row = 0; row < rows; ++row) {
+    for (Index row = first; row < end; ++row) {
       const T* own = x + row * channels;
       const T* from = grad + row * channels;
       T* to = grad_x + row * channels;
@@ -96,28 +92,31 @@ void differentiate(const T* x, const T* weight, const T* moments,
       for (Index c = 0; c < channels; c += Simd<T>::width)
         vector_at(to + c) = factor * (upstream(c) - shift - slope * normal(c));
     }
-    std::copy_n(of_weight, 2 * channels,
-                sums + omp_get_thread_num() * 2 * channels);
-  }
+    std::copy_n(of_weight, 2 * channels, sums + thread * 2 * channels);
+  });
 }
 
 }  // namespace
 }  // namespace mmattn
 
-#define MMATTN_DEFINE(T, SUFFIX)                                           \
-  extern "C" MMATTN_EXPORT void mmattn_normalize_##SUFFIX(                 \
-      const T* x, const T* weight, const T* bias, T* out, T* moments,      \
-      mmattn::Index rows, mmattn::Index channels, double eps,              \
-      mmattn::Index threads) {                                             \
-    mmattn::normalize<T>(x, weight, bias, out, moments, rows, channels,    \
-                         T(eps), threads);                                 \
-  }                                                                        \
-  extern "C" MMATTN_EXPORT void mmattn_normalize_gradients_##SUFFIX(       \
-      const T* x, const T* weight, const T* moments, const T* grad,        \
-      T* grad_x, T* sums, mmattn::Index rows, mmattn::Index channels,      \
-      mmattn::Index threads) {                                             \
-    mmattn::differentiate<T>(x, weight, moments, grad, grad_x, sums, rows, \
-                             channels, threads);                           \
+#define MMATTN_DEFINE(T, SUFFIX)                                              \
+  extern "C" MMATTN_EXPORT mmattn::Index mmattn_normalize_##SUFFIX(           \
+      const T* x, const T* weight, const T* bias, T* out, T* moments,         \
+      mmattn::Index rows, mmattn::Index channels, double eps,                 \
+      mmattn::Index threads) {                                                \
+    return mmattn::guarded([&] {                                              \
+      mmattn::normalize<T>(x, weight, bias, out, moments, rows, channels,     \
+                           T(eps), threads);                                  \
+    });                                                                       \
+  }                                                                           \
+  extern "C" MMATTN_EXPORT mmattn::Index mmattn_normalize_gradients_##SUFFIX( \
+      const T* x, const T* weight, const T* moments, const T* grad,           \
+      T* grad_x, T* sums, mmattn::Index rows, mmattn::Index channels,         \
+      mmattn::Index threads) {                                                \
+    return mmattn::guarded([&] {                                              \
+      mmattn::differentiate<T>(x, weight, moments, grad, grad_x, sums, rows,  \
+                               channels, threads);                            \
+    });                                                                       \
   }
 
 MMATTN_DEFINE(float, f32)

@@ -65,13 +65,14 @@ void perceptron(const T* x, const T* weight1, const T* bias1, const T* weight2,
 }  // namespace mmattn
 
 #define MMATTN_DEFINE(T, SUFFIX)                                             \
-  extern "C" MMATTN_EXPORT void mmattn_perceptron_##SUFFIX(                  \
+  extern "C" MMATTN_EXPORT mmattn::Index mmattn_perceptron_##SUFFIX(         \
       const T* x, const T* weight1, const T* bias1, const T* weight2,        \
       const T* bias2, T* scratch, T* kept, T* out, mmattn::Index rows,       \
       mmattn::Index C, mmattn::Index D, mmattn::Index E, mmattn::Index most, \
       mmattn::Index threads) {                                               \
     mmattn::perceptron<T>(x, weight1, bias1, weight2, bias2, scratch, kept,  \
                           out, rows, C, D, E, most, threads);                \
+    return 0;                                                                \
   }
 
 MMATTN_DEFINE(float, f32)

@@ -1,113 +1,8 @@
-import os
-import subprocess
-import sys
-import time
-
 import pytest
 import torch
 
-from mmattn.ops import window_attention
-from mmattn.ops.cpu_kernels import library, refuse_cpp
-
-SOURCE = """#include "simd.h"
-
-extern "C" MMATTN_EXPORT void mmattn_fill_f32(
-    float* x, mmattn::Index n, double value) {
-  for (mmattn::Index i = 0; i < n; ++i) x[i] = value;
-}
-"""
-
-
-@pytest.fixture
-def own_library(tmp_path, monkeypatch):
-    """Kernels of a test's own in a cache of its own."""
-    sources = tmp_path / 'sources'
-    sources.mkdir()
-    (sources / 'fill.cpp').write_text(SOURCE)
-    (sources / 'simd.h').write_bytes(
-        (library._SOURCES / 'simd.h').read_bytes()
-    )
-    monkeypatch.setattr(library, '_SOURCES', sources)
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    library._load.cache_clear()
-    yield sources
-    library._load.cache_clear()
-
-
-def compiled(tmp_path):
-    return sorted((tmp_path / 'cache/mmattn/kernels').iterdir())
-
-
-def test_compiles_once_and_again_when_the_source_changes(
-    own_library, tmp_path
-):
-    x = torch.zeros(5)
-    library.call('fill', x, 3, 2.5)
-    assert x.tolist() == [2.5, 2.5, 2.5, 0, 0]
-    before = compiled(tmp_path)
-    library._load.cache_clear()
-    library.call('fill', x, 5, 1.0)
-    assert compiled(tmp_path) == before and len(before) == 1
-    (own_library / 'fill.cpp').write_text(SOURCE.replace('value;', '-value;'))
-    library._load.cache_clear()
-    library.call('fill', x, 5, 1.0)
-    assert x.tolist() == [-1] * 5
-    assert len(compiled(tmp_path)) == 2
-
-
-def test_source_that_does_not_compile_is_told(own_library, tmp_path):
-    (own_library / 'fill.cpp').write_text('no C++')
-    reason = refuse_cpp(torch.zeros(1))
-    assert reason.startswith('no kernels were built: ')
-    assert 'fill.cpp' in reason
-    assert compiled(tmp_path) == []
-
-
-def test_a_file_that_is_cut_short_is_made_anew(own_library):
-    file = library._built()
-    file.write_bytes(b'cut')
-    assert refuse_cpp(torch.zeros(1)) is None
-    assert file.stat().st_size > 1000
-
-
-def test_libraries_that_nobody_loads_are_removed(own_library, tmp_path):
-    x = torch.zeros(1)
-    used = library._built()
-    unused, fresh, other = (
-        used.with_name(name)
-        for name in ('kernels-old.so', 'kernels-new.so', 'mine.so')
-    )
-    for file in (unused, fresh, other):
-        file.write_bytes(b'')
-    long_ago = time.time() - 31 * 24 * 3600
-    for file in (used, unused, other):
-        os.utime(file, (long_ago, long_ago))
-    library.call('fill', x, 1, 2.5)  # loads, builds nothing
-    assert used.stat().st_mtime > long_ago + 1 and unused.exists()
-    (own_library / 'fill.cpp').write_text(SOURCE.replace('value;', '-value;'))
-    library._load.cache_clear()
-    library.call('fill', x, 1, 2.5)
-    assert x.item() == -2.5
-    assert not unused.exists()
-    assert {used, fresh, other} < set(compiled(tmp_path))
-
-
-def test_a_library_removed_before_it_is_loaded_is_made_anew(
-    own_library, monkeypatch
-):
-    built = library._built
-    times = []
-
-    def build():
-        file = built()
-        if not times:  # by another process, in between
-            file.unlink()
-        times.append(file)
-        return file
-
-    monkeypatch.setattr(library, '_built', build)
-    assert refuse_cpp(torch.zeros(1)) is None
-    assert len(times) == 2
+from mmattn.ops import definitions_first, layer_norm, window_attention
+from mmattn.ops.cpu_kernels import building, library, refuse_cpp
 
 
 def test_without_a_home_the_next_row_runs(monkeypatch):
@@ -115,7 +10,7 @@ def test_without_a_home_the_next_row_runs(monkeypatch):
         raise RuntimeError('Could not determine home directory.')
 
     monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
-    monkeypatch.setattr(library.Path, 'home', homeless)
+    monkeypatch.setattr(building.Path, 'home', homeless)
     library._load.cache_clear()
     try:
         assert 'home directory' in refuse_cpp(torch.zeros(1))
@@ -124,38 +19,67 @@ def test_without_a_home_the_next_row_runs(monkeypatch):
         library._load.cache_clear()
 
 
+@pytest.fixture
+def warnings_of(caplog):
+    """What a call warns of, as the first one in a process."""
+    library._warn_once.cache_clear()
+
+    def listen(call, *args, **options):
+        caplog.clear()
+        call(*args, **options)
+        return [r.getMessage() for r in caplog.records]
+
+    yield listen
+    library._warn_once.cache_clear()
+
+
+def test_a_missing_compiler_is_told_once(monkeypatch, warnings_of):
+    monkeypatch.setattr(building, '_MISSING', 'there is no C++ compiler')
+    qkv, x = torch.randn(1, 4, 4, 12), torch.randn(1, 16)
+    # Who asks for another row, or could not have had this one, loses nothing.
+    assert warnings_of(window_attention, qkv, 2, 2, impl='sdpa') == []
+    assert warnings_of(window_attention, qkv.bfloat16(), 2, 2) == []
+    assert warnings_of(layer_norm, x.to('meta'), None, None) == []
+    with definitions_first():
+        assert warnings_of(layer_norm, x, None, None) == []
+    (text,) = warnings_of(window_attention, qkv, 2, 2)
+    assert text.startswith(
+        'No kernels in C++ on this CPU: there is no C++ compiler. Slower ones '
+        "of PyTorch run instead (balanced_clusters: 'reference', cluster_att"
+    )
+    assert "layer_norm: 'reference', linear: 'onednn', mixed_conv" in text
+    assert text.endswith(
+        "window_attention: 'sdpa'). To mend it, install GCC (on Debian: apt "
+        'install g++); to leave it so without this warning, set '
+        'MMATTN_CPU_KERNELS=0'
+    )
+    assert warnings_of(window_attention, qkv, 2, 2) == []
+    assert warnings_of(layer_norm, x, None, None) == []
+
+
+def test_sources_that_do_not_compile_are_told_once(own_library, warnings_of):
+    (own_library / 'fill.cpp').write_text('no C++')
+    qkv = torch.randn(1, 4, 4, 12)
+    compiling, text = warnings_of(window_attention, qkv, 2, 2)
+    assert compiling.startswith('Compiling kernels')
+    assert 'on this CPU: no kernels were built: ' in text
+    assert 'To mend it, see what the compiler says' in text
+    assert warnings_of(window_attention, qkv, 2, 2) == []
+
+
+def test_who_switches_kernels_off_is_told_nothing(monkeypatch, warnings_of):
+    monkeypatch.setattr(building, '_MISSING', 'MMATTN_CPU_KERNELS=0 switches')
+    monkeypatch.setattr(building, 'IS_SWITCHED_OFF', True)
+    assert warnings_of(layer_norm, torch.randn(1, 16), None, None) == []
+
+
 def test_without_a_compiler_the_next_row_runs(monkeypatch):
     qkv = torch.randn(1, 4, 4, 12)
     want = window_attention(qkv, 2, 2, impl='sdpa')
-    monkeypatch.setattr(library, '_MISSING', 'there is no C++ compiler')
+    monkeypatch.setattr(building, '_MISSING', 'there is no C++ compiler')
     torch.testing.assert_close(window_attention(qkv, 2, 2), want)
     with pytest.raises(RuntimeError, match="impl 'cpp': there is no C.. comp"):
         window_attention(qkv, 2, 2, impl='cpp')
-
-
-@pytest.mark.parametrize(
-    'name, value, reason',
-    [
-        (
-            'MMATTN_CPU_KERNELS',
-            '0',
-            'MMATTN_CPU_KERNELS=0 switches kernels off',
-        ),
-        ('CXX', 'no-g++ -v', "there is no C++ compiler 'no-g++ -v'"),
-        ('CXX', "'", 'there is no C++ compiler "\'"'),
-        ('CXX', ' ', 'None'),
-    ],
-)
-def test_environment(monkeypatch, name, value, reason):
-    monkeypatch.setenv(name, value)
-    code = (
-        'from mmattn.ops.cpu_kernels import why_no_compiler\n'
-        'print(why_no_compiler())'
-    )
-    done = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True
-    )
-    assert done.stdout.startswith(reason), done.stderr
 
 
 @pytest.mark.parametrize(
