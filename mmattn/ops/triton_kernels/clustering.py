@@ -1,13 +1,13 @@
 """Custom operator of balanced clustering.
 
-Axes: G problems, N tokens, d channels.
+Axes: B images, h heads, N tokens, d channels.
 """
 
 import torch
 from torch import Tensor
 
 from .. import clustering
-from .clustering_kernels import add_shares, rank_shares, sort_groups
+from .clustering_kernels import add_shares, merge_runs, sort_groups, sort_runs
 from .device_functions import (
     ceil_div,
     on_device_of,
@@ -19,7 +19,9 @@ from .device_functions import (
 # Tokens of a group that one program sorts. A larger group is shared by several
 # until it is small enough.
 _MOST_TOKENS = 4096
-_SHARES = 32  # programs of a larger group
+_SHARES = 32  # programs that sum up a larger group
+_RUNS = 32  # of so many tokens that one launch merges
+_MERGED = 512  # tokens that a program merges
 _THREAD_VALUES = 16  # of a thread's features, read at once
 
 
@@ -34,9 +36,11 @@ def balanced_clusters(
 ) -> Tensor:
     """Compute what ``mmattn.ops.balanced_clusters`` defines.
 
-    One launch for each level whose groups have at most 4096 tokens; some and
-    a sort before. The order is that of the definition, but for tokens whose
-    ratios differ by no more than float32 rounds.
+    One launch for each level whose groups have at most 4096 tokens. Before, a
+    level takes ``iterations + 2``, and one for each time that the largest
+    group, in runs of 4096 tokens, has to be divided by 32. The order is that
+    of the definition, but for tokens whose ratios differ by no more than
+    float32 rounds.
 
     Args:
         features: ``(G, N, d)`` or ``(B, h, N, d)``.
@@ -48,17 +52,17 @@ def balanced_clusters(
         ``(G, N)`` or ``(B, h, N)`` int64.
     """
     shape = features.shape[:-1]
-    features = features.flatten(0, -3)
-    G, N, d = features.shape
+    N = shape[-1]
     sizes = clustering.cluster_sizes(N, cluster_size)
     levels = len(sizes).bit_length() - 1
-    order = torch.arange(N, device=features.device).repeat(G, 1)
     if not levels or not features.numel():
-        return order.view(shape)
+        return torch.arange(N, device=features.device).repeat(*shape[:-1], 1)
     features = with_unit_stride(features)
+    features = features if features.ndim == 4 else features[:, None]
     peaks = torch.linalg.vector_norm(
-        features, torch.inf, dim=(1, 2), dtype=torch.float32
+        features, torch.inf, dim=(2, 3), dtype=torch.float32
     )
+    order = features.new_empty(features.shape[:-1], dtype=torch.int64)
     for level in range(levels):
         most = ceil_div(N, 1 << level)
         halve = _halve if most <= _MOST_TOKENS else _halve_in_shares
@@ -83,18 +87,14 @@ def _halve(
     temperature: float,
 ) -> Tensor:
     """Sort every group of a level, each by one program."""
-    G, N, _ = features.shape
+    B, h, N, _ = features.shape
     BLOCK = power_of_2(ceil_div(N, 1 << level))
-    num_warps = 8 if BLOCK > 1024 else 4
-    tiles = _tiles(features, level, num_warps)
-    tiles['CHUNK'] = min(tiles['CHUNK'], BLOCK)
     sorted_order = torch.empty_like(order)
-    sort_groups[G << level,](
+    sort_groups[B << level, 1, h](
         *(features, peaks, order, sorted_order),
-        *features.stride()[:2],
+        *features.stride()[:3],
         *(N, level, iterations, temperature),
-        BLOCK=BLOCK,
-        **tiles,
+        **_sorting_tiles(features, BLOCK),
     )
     return sorted_order
 
@@ -108,33 +108,44 @@ def _halve_in_shares(
     temperature: float,
 ) -> Tensor:
     """Sort every group of a level, each shared by several programs."""
-    G, N, d = features.shape
-    grid = ((G << level) * _SHARES,)
-    tiles = _tiles(features, level, 4) | {'SHARES': _SHARES}
-    shape = G << level, _SHARES, 2, d
-    sums, next_sums = peaks.new_empty(2, *shape).unbind()
-    tensors = features, peaks, order
-    sizes = *features.stride()[:2], N, level
-    for step in range(1 + iterations):
-        add_shares[grid](
-            *(*tensors, sums, next_sums, *sizes, temperature),
-            IS_START=step == 0,
-            **tiles,
+    B, h, N, d = features.shape
+    groups, most = B << level, ceil_div(N, 1 << level)
+    steps = 1 + iterations
+    sums = peaks.new_empty(steps, h, groups, _SHARES, 2, d)
+    tensors = features, peaks, order, sums
+    sizes = *features.stride()[:3], N, level
+    for step in range(steps):
+        add_shares[groups, _SHARES, h](
+            *(*tensors, *sizes, step, temperature),
+            SHARES=_SHARES,
+            **_tiles(features, num_warps=4),
         )
-        sums, next_sums = next_sums, sums
-    keys = torch.empty_like(order)
-    bits = (N - 1).bit_length()
-    rank_shares[grid](*tensors, sums, keys, *sizes, bits, **tiles)
-    # Numbers of one group lie before those of the next: one sort for all.
-    places = keys.sort(dim=1).values & ((1 << bits) - 1)
-    return order.gather(1, places)
+    keys, length = torch.empty_like(order), _MOST_TOKENS
+    sort_runs[groups, ceil_div(most, length), h](
+        *(*tensors, keys, *sizes, steps),
+        SHARES=_SHARES,
+        **_sorting_tiles(features, length),
+    )
+    CHUNK = min(_MERGED, length)
+    while length < most:
+        merged, merged_length = torch.empty_like(order), length * _RUNS
+        merge_runs[groups, ceil_div(most, CHUNK), h](
+            *(order, keys, merged, N, level, length, merged_length),
+            CHUNK=CHUNK,
+        )
+        keys, length = merged, merged_length
+    return keys
 
 
-def _tiles(features: Tensor, level: int, num_warps: int) -> dict[str, int]:
+def _sorting_tiles(features: Tensor, BLOCK: int) -> dict[str, int]:
+    tiles = _tiles(features, num_warps=8 if BLOCK > 1024 else 4)
+    return {**tiles, 'BLOCK': BLOCK, 'CHUNK': min(tiles['CHUNK'], BLOCK)}
+
+
+def _tiles(features: Tensor, num_warps: int) -> dict[str, int]:
     d = features.shape[-1]
     BLOCK_D = tile_side(d, 1024)
     return {
-        'IS_FIRST': level == 0,
         'CHANNELS': d,
         'CHUNK': max(_THREAD_VALUES * 32 * num_warps // BLOCK_D, 1),
         'BLOCK_D': BLOCK_D,

@@ -8,9 +8,16 @@ order of the level before.
 
 A group that is too large for one program to sort is shared by several, with
 one launch for each time that they go through it: each sums up its tokens, and
-whoever comes next adds the sums of all.
+whoever comes next adds the sums of all. Programs then sort runs of the group,
+and one more launch merges up to 32 runs: no two numbers are equal, so a
+number's place is how many there are below it in each run.
 
-Axes: G problems, N tokens, d channels.
+Why all of a group is sorted, where its median would halve it: the order that
+a level leaves says where the halves begin whose means the next one starts
+with, and which of two equal ratios comes first at all later levels.
+
+Axes: B images, h heads, N tokens, d channels. A grid has the groups of all
+images, then the parts of a group, then the heads.
 """
 
 import triton
@@ -20,12 +27,31 @@ from .device_functions import group_bounds
 
 # Another map must not compile a kernel again.
 _SIZES = ('num_tokens', 'level', 'iterations')
-_SIZES_SHARED = ('num_tokens', 'level', 'place_bits')
+_SIZES_SHARED = ('num_tokens', 'level', 'step')
+_SIZES_RUNS = ('num_tokens', 'level', 'length', 'merged_length')
 _EPSILON = tl.constexpr(1e-12)  # below which no vector is normalised
 _FLOAT_EPSILON = tl.constexpr(2.0**-23)
 _FLOAT_MAX = tl.constexpr(3.4028234663852886e38)
 _FLOAT_TINY = tl.constexpr(1.1754943508222875e-38)
+_PLACES = tl.constexpr(2**32 - 1)  # the bits of a key that hold a place
 _LAST_KEY = tl.constexpr(2**63 - 1)
+
+
+@triton.jit
+def _find_group(num_tokens, level):
+    """A program's image and problem, first place and size of its group."""
+    image = (tl.program_id(0) >> level).to(tl.int64)
+    group = tl.program_id(0) & ((1 << level) - 1)
+    problem = image * tl.num_programs(2) + tl.program_id(2)
+    start, size = group_bounds(group, num_tokens, level)
+    return image, problem, problem * num_tokens + start, size
+
+
+@triton.jit
+def _find_tokens(order, slot, held, level):
+    """The tokens in some places; at first they lie in the raster's order."""
+    token = tl.load(order + slot, mask=held & (level > 0), other=0)
+    return tl.where(level > 0, token, slot)
 
 
 @triton.jit
@@ -33,19 +59,16 @@ def _read_tokens(
     features,
     order,
     slot,
-    size,
+    end,
     row,
     scale,
-    IS_FIRST: tl.constexpr,
+    level,
     CHANNELS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     """Some tokens of a group at the problem's scale, and their lengths."""
-    held = slot < size
-    if IS_FIRST:
-        token = slot.to(tl.int64)
-    else:
-        token = tl.load(order + slot, mask=held, other=0)
+    held = slot < end
+    token = _find_tokens(order, slot, held, level)
     d = tl.arange(0, BLOCK_D)
     mask = held[:, None] & (d < CHANNELS)[None]
     places = features + (token * row)[:, None] + d[None]
@@ -81,19 +104,90 @@ def _assign(tokens, lengths, first, second, temperature):
 
 
 @triton.jit
+def _sum_tokens(
+    features,
+    order,
+    begin,
+    end,
+    half,  # tokens of the group's first half
+    row,
+    scale,
+    level,
+    step,
+    first,
+    second,
+    temperature,
+    CHANNELS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """What some tokens give to both centroids, at step 0 to both halves.
+
+    Summed over the chunks only: to sum over the tokens of a chunk takes all
+    warps to agree.
+    """
+    next_first = tl.zeros((CHUNK, BLOCK_D), tl.float32)
+    next_second = tl.zeros((CHUNK, BLOCK_D), tl.float32)
+    for place in range(begin, end, CHUNK):
+        slot = place + tl.arange(0, CHUNK)
+        tokens, lengths = _read_tokens(
+            features, order, slot, end, row, scale, level, CHANNELS, BLOCK_D
+        )
+        to_first, to_second = _assign(
+            tokens, lengths, first, second, temperature
+        )
+        # Two paths would take registers that let fewer programs run at once.
+        in_half = (slot < half).to(tl.float32)
+        to_first = tl.where(step > 0, to_first, in_half)
+        to_second = tl.where(step > 0, to_second, 1 - in_half)
+        next_first += to_first[:, None] * tokens
+        next_second += to_second[:, None] * tokens
+    return next_first, next_second
+
+
+@triton.jit
 def _above_zero(x):
     """At least the rounding of 1; what is not a number stays so."""
     return tl.where(x < _FLOAT_EPSILON, _FLOAT_EPSILON, x)
 
 
 @triton.jit
-def _rank(tokens, lengths, first, second):
-    """A number of 31 bits for each token, in the order of the ratios."""
-    to_first, to_second = _similarities(tokens, lengths, first, second)
-    ratio = _above_zero(1 + to_first) / _above_zero(1 + to_second)
-    ratio = tl.where(ratio == ratio, ratio, _FLOAT_MAX)
-    # The bits of a positive number are in the order of the numbers.
-    return ratio.to(tl.int32, bitcast=True).to(tl.int64)
+def _write_keys(
+    features,
+    order,
+    keys,
+    begin,
+    end,
+    row,
+    scale,
+    level,
+    first,
+    second,
+    CHANNELS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """A number for each token, in the order of the ratios, then the places."""
+    for place in range(begin, end, CHUNK):
+        slot = place + tl.arange(0, CHUNK)
+        tokens, lengths = _read_tokens(
+            features, order, slot, end, row, scale, level, CHANNELS, BLOCK_D
+        )
+        to_first, to_second = _similarities(tokens, lengths, first, second)
+        ratio = _above_zero(1 + to_first) / _above_zero(1 + to_second)
+        ratio = tl.where(ratio == ratio, ratio, _FLOAT_MAX)
+        # The bits of a positive number are in the order of the numbers.
+        rank = ratio.to(tl.int32, bitcast=True).to(tl.int64)
+        tl.store(keys + slot, (rank << 32) | slot, mask=slot < end)
+
+
+@triton.jit
+def _sort_keys(keys, slot, end):
+    """Sort what the program has written; its warps then may write anew."""
+    tl.debug_barrier()
+    found = tl.load(keys + slot, mask=slot < end, other=_LAST_KEY)
+    tl.debug_barrier()
+    return tl.sort(found)
 
 
 @triton.jit
@@ -104,189 +198,183 @@ def _scale_of(peak):
 
 @triton.jit(do_not_specialize=_SIZES)
 def sort_groups(
-    features,  # (G, N, d)
-    peaks,  # (G, ), largest absolute value of each problem
-    order,  # (G, N), unread at the first level
-    sorted_order,  # (G, N)
-    features_g,
+    features,  # (B, h, N, d)
+    peaks,  # (B, h), largest absolute value of each problem
+    order,  # (B, h, N), unread at the first level
+    sorted_order,  # (B, h, N)
+    features_b,
+    features_h,
     features_n,
     num_tokens,
     level,
     iterations,
     temperature,
-    IS_FIRST: tl.constexpr,
     CHANNELS: tl.constexpr,
     BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     """Sort one group of one problem by the ratio of its similarities."""
-    pid = tl.program_id(0)
-    problem = (pid >> level).to(tl.int64)
-    start, size = group_bounds(pid & ((1 << level) - 1), num_tokens, level)
-    features += problem * features_g
-    order += problem * num_tokens + start
-    sorted_order += problem * num_tokens + start
+    image, problem, start, size = _find_group(num_tokens, level)
+    features += image * features_b + tl.program_id(2) * features_h
+    order += start
+    sorted_order += start
     scale = _scale_of(tl.load(peaks + problem))
-
-    # Summed over the chunks first, and only then over the tokens of a chunk:
-    # that takes all warps to agree.
-    nothing = tl.zeros((CHUNK, BLOCK_D), tl.float32)
-    first, second = nothing, nothing
-    for begin in range(0, size, CHUNK):
-        slot = begin + tl.arange(0, CHUNK)
-        tokens, _ = _read_tokens(
-            features, order, slot, size, features_n, scale,
-            IS_FIRST, CHANNELS, BLOCK_D,
+    first = tl.zeros((BLOCK_D,), tl.float32)
+    second = tl.zeros((BLOCK_D,), tl.float32)
+    for step in range(1 + iterations):
+        next_first, next_second = _sum_tokens(
+            features, order, 0, size, size - size // 2, features_n, scale,
+            level, step, first, second, temperature, CHANNELS, CHUNK, BLOCK_D,
         )  # fmt: skip
-        is_first = (slot < size - size // 2)[:, None]
-        first += tl.where(is_first, tokens, 0.0)
-        second += tl.where(is_first, 0.0, tokens)
-    first, second = _normalise(first), _normalise(second)
-    for _ in range(iterations):
-        next_first, next_second = nothing, nothing
-        for begin in range(0, size, CHUNK):
-            slot = begin + tl.arange(0, CHUNK)
-            tokens, lengths = _read_tokens(
-                features, order, slot, size, features_n, scale,
-                IS_FIRST, CHANNELS, BLOCK_D,
-            )  # fmt: skip
-            to_first, to_second = _assign(
-                tokens, lengths, first, second, temperature
-            )
-            next_first += to_first[:, None] * tokens
-            next_second += to_second[:, None] * tokens
         first, second = _normalise(next_first), _normalise(next_second)
-
-    for begin in range(0, size, CHUNK):
-        slot = begin + tl.arange(0, CHUNK)
-        tokens, lengths = _read_tokens(
-            features, order, slot, size, features_n, scale,
-            IS_FIRST, CHANNELS, BLOCK_D,
-        )  # fmt: skip
-        key = _rank(tokens, lengths, first, second) << 32
-        tl.store(sorted_order + slot, key | slot, mask=slot < size)
-    tl.debug_barrier()
+    _write_keys(
+        features, order, sorted_order, 0, size, features_n, scale,
+        level, first, second, CHANNELS, CHUNK, BLOCK_D,
+    )  # fmt: skip
     slot = tl.arange(0, BLOCK)
     held = slot < size
-    keys = tl.load(sorted_order + slot, mask=held, other=_LAST_KEY)
-    token = tl.sort(keys) & 0xFFFFFFFF
-    if not IS_FIRST:
-        token = tl.load(order + token, mask=held, other=0)
-    tl.debug_barrier()  # before what was read above is written over
+    place = _sort_keys(sorted_order, slot, size) & _PLACES
+    token = _find_tokens(order, place, held, level)
     tl.store(sorted_order + slot, token, mask=held)
+
+
+@triton.jit
+def _find_sums(sums, step, CHANNELS: tl.constexpr, SHARES: tl.constexpr):
+    """What the shares of the program's group have summed up at a step."""
+    row = (step * tl.num_programs(2) + tl.program_id(2)).to(tl.int64)
+    row = row * tl.num_programs(0) + tl.program_id(0)
+    return sums + row * SHARES * 2 * CHANNELS
 
 
 @triton.jit
 def _add_sums(sums, CHANNELS: tl.constexpr, SHARES: tl.constexpr,
               BLOCK_D: tl.constexpr):  # fmt: skip
-    """The centroid that the sums ``(SHARES, 2, d)`` of a group give."""
+    """The centroids that the sums ``(SHARES, 2, d)`` of a group give."""
     d = tl.arange(0, BLOCK_D)[None]
-    places = tl.arange(0, SHARES)[:, None] * 2 * CHANNELS + d
-    return _normalise(tl.load(sums + places, mask=d < CHANNELS, other=0.0))
-
-
-@triton.jit
-def _share(level, num_tokens, CHUNK: tl.constexpr, SHARES: tl.constexpr):
-    """Problem, group, its first place, and first and last slot of a share."""
-    group = tl.program_id(0) // SHARES
-    problem = (group >> level).to(tl.int64)
-    group &= (1 << level) - 1
-    start, size = group_bounds(group, num_tokens, level)
-    slots = tl.cdiv(tl.cdiv(size, SHARES), CHUNK) * CHUNK
-    begin = tl.program_id(0) % SHARES * slots
-    return problem, group, start, size, begin, tl.minimum(begin + slots, size)
+    sums += tl.arange(0, SHARES)[:, None] * 2 * CHANNELS + d
+    first = tl.load(sums, mask=d < CHANNELS, other=0.0)
+    second = tl.load(sums + CHANNELS, mask=d < CHANNELS, other=0.0)
+    return _normalise(first), _normalise(second)
 
 
 @triton.jit(do_not_specialize=_SIZES_SHARED)
 def add_shares(
-    features,  # (G, N, d)
-    peaks,  # (G, )
-    order,  # (G, N), unread at the first level
-    sums,  # (G * groups, SHARES, 2, d), of the time before
-    next_sums,  # the same
-    features_g,
+    features,
+    peaks,
+    order,
+    sums,  # (steps, h, B * groups, SHARES, 2, d)
+    features_b,
+    features_h,
     features_n,
     num_tokens,
     level,
+    step,
     temperature,
-    IS_START: tl.constexpr,  # from the halves of the group
-    IS_FIRST: tl.constexpr,
     CHANNELS: tl.constexpr,
     SHARES: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     """Sum up what a share of a group gives to both centroids."""
-    problem, group, start, size, begin, end = _share(
-        level, num_tokens, CHUNK, SHARES
-    )
-    features += problem * features_g
-    order += problem * num_tokens + start
+    image, problem, start, size = _find_group(num_tokens, level)
+    features += image * features_b + tl.program_id(2) * features_h
     scale = _scale_of(tl.load(peaks + problem))
-    row = (problem << level) + group
-    if not IS_START:
-        sums += row * SHARES * 2 * CHANNELS
-        first = _add_sums(sums, CHANNELS, SHARES, BLOCK_D)
-        second = _add_sums(sums + CHANNELS, CHANNELS, SHARES, BLOCK_D)
-    next_first = tl.zeros((CHUNK, BLOCK_D), tl.float32)
-    next_second = tl.zeros((CHUNK, BLOCK_D), tl.float32)
-    for place in range(begin, end, CHUNK):
-        slot = place + tl.arange(0, CHUNK)
-        tokens, lengths = _read_tokens(
-            features, order, slot, end, features_n, scale,
-            IS_FIRST, CHANNELS, BLOCK_D,
-        )  # fmt: skip
-        if IS_START:
-            to_first = (slot < size - size // 2).to(tl.float32)
-            to_second = 1 - to_first
-        else:
-            to_first, to_second = _assign(
-                tokens, lengths, first, second, temperature
-            )
-        next_first += to_first[:, None] * tokens
-        next_second += to_second[:, None] * tokens
+    first = tl.zeros((BLOCK_D,), tl.float32)
+    second = tl.zeros((BLOCK_D,), tl.float32)
+    if step > 0:
+        before = _find_sums(sums, step - 1, CHANNELS, SHARES)
+        first, second = _add_sums(before, CHANNELS, SHARES, BLOCK_D)
+    slots = tl.cdiv(tl.cdiv(size, SHARES), CHUNK) * CHUNK
+    begin = tl.program_id(1) * slots
+    next_first, next_second = _sum_tokens(
+        features, order + start, begin, tl.minimum(begin + slots, size),
+        size - size // 2, features_n, scale, level, step, first, second,
+        temperature, CHANNELS, CHUNK, BLOCK_D,
+    )  # fmt: skip
     d = tl.arange(0, BLOCK_D)
-    next_sums += (row * SHARES + tl.program_id(0) % SHARES) * 2 * CHANNELS + d
-    tl.store(next_sums, tl.sum(next_first, 0), mask=d < CHANNELS)
-    tl.store(next_sums + CHANNELS, tl.sum(next_second, 0), mask=d < CHANNELS)
+    sums = _find_sums(sums, step, CHANNELS, SHARES)
+    sums += tl.program_id(1) * 2 * CHANNELS + d
+    tl.store(sums, tl.sum(next_first, 0), mask=d < CHANNELS)
+    tl.store(sums + CHANNELS, tl.sum(next_second, 0), mask=d < CHANNELS)
 
 
 @triton.jit(do_not_specialize=_SIZES_SHARED)
-def rank_shares(
+def sort_runs(
     features,
     peaks,
     order,
     sums,
-    keys,  # (G, N), in the order of the groups, then of the ratios
-    features_g,
+    keys,  # (B, h, N)
+    features_b,
+    features_h,
     features_n,
     num_tokens,
     level,
-    place_bits,  # bits of a token's place
-    IS_FIRST: tl.constexpr,
+    step,  # behind the last
     CHANNELS: tl.constexpr,
     SHARES: tl.constexpr,
+    BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Give each token of a share of a group a number to be sorted by."""
-    problem, group, start, size, begin, end = _share(
-        level, num_tokens, CHUNK, SHARES
-    )
-    features += problem * features_g
-    order += problem * num_tokens + start
-    keys += problem * num_tokens + start
+    """Sort one of the runs, each a block of tokens, that make up a group."""
+    image, problem, start, size = _find_group(num_tokens, level)
+    features += image * features_b + tl.program_id(2) * features_h
     scale = _scale_of(tl.load(peaks + problem))
-    sums += ((problem << level) + group) * SHARES * 2 * CHANNELS
-    first = _add_sums(sums, CHANNELS, SHARES, BLOCK_D)
-    second = _add_sums(sums + CHANNELS, CHANNELS, SHARES, BLOCK_D)
-    groups = (problem * 0 + group) << (31 + place_bits)  # 64 bits wide
-    for place in range(begin, end, CHUNK):
-        slot = place + tl.arange(0, CHUNK)
-        tokens, lengths = _read_tokens(
-            features, order, slot, end, features_n, scale,
-            IS_FIRST, CHANNELS, BLOCK_D,
-        )  # fmt: skip
-        rank = _rank(tokens, lengths, first, second) << place_bits
-        tl.store(keys + slot, groups | rank | (start + slot), mask=slot < end)
+    sums = _find_sums(sums, step - 1, CHANNELS, SHARES)
+    first, second = _add_sums(sums, CHANNELS, SHARES, BLOCK_D)
+    begin = tl.program_id(1) * BLOCK
+    end = tl.minimum(begin + BLOCK, size)
+    keys += start
+    _write_keys(
+        features, order + start, keys, begin, end, features_n, scale,
+        level, first, second, CHANNELS, CHUNK, BLOCK_D,
+    )  # fmt: skip
+    slot = begin + tl.arange(0, BLOCK)
+    tl.store(keys + slot, _sort_keys(keys, slot, end), mask=slot < end)
+
+
+@triton.jit
+def _count_below(key, keys, begin, end, length):
+    """How many keys of a sorted run lie below each of some others."""
+    below = begin + tl.zeros_like(key).to(tl.int32)
+    step = length
+    while step > 0:
+        next_below = below + step
+        fits = next_below <= end
+        found = tl.load(keys + next_below - 1, mask=fits, other=_LAST_KEY)
+        below = tl.where(found < key, next_below, below)
+        step //= 2
+    return below - begin
+
+
+@triton.jit(do_not_specialize=_SIZES_RUNS)
+def merge_runs(
+    order,
+    keys,
+    merged,  # (B, h, N), keys, or tokens where all of a group is merged
+    num_tokens,
+    level,
+    length,  # of a run, a multiple of CHUNK
+    merged_length,  # a multiple of it
+    CHUNK: tl.constexpr,
+):
+    """Put some keys in their places among those of the runs beside theirs."""
+    _, _, start, size = _find_group(num_tokens, level)
+    order += start
+    keys += start
+    merged += start
+    slot = tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
+    held = slot < size
+    key = tl.load(keys + slot, mask=held, other=_LAST_KEY)
+    own = tl.program_id(1) * CHUNK // length * length
+    start = own // merged_length * merged_length
+    place = start + slot - own
+    for begin in range(start, tl.minimum(start + merged_length, size), length):
+        if begin != own:
+            end = tl.minimum(begin + length, size)
+            place += _count_below(key, keys, begin, end, length)
+    token = _find_tokens(order, key & _PLACES, held, level)
+    is_last = merged_length >= tl.cdiv(num_tokens, 1 << level)
+    tl.store(merged + place, tl.where(is_last, token, key), mask=held)

@@ -22,7 +22,7 @@ _NEEDS = 'Triton; a CUDA device; torch 2.4; float32, bfloat16 or float16'
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MOST_CHANNELS = 128
 _MOST_FEATURES = 256  # of a token to be clustered
-_MOST_CLUSTERED = 2**22  # tokens, for groups, ratios and places in 64 bits
+_MOST_CLUSTERED = 2**24  # tokens, for as many programs as a grid holds
 _MOST_TOKENS = 64  # of a window, which a program holds as a whole
 _MOST_BYTES = 256  # of a token's channels, for four such windows to fit
 

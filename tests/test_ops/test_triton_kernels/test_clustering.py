@@ -35,10 +35,31 @@ def test_options(device):
     check_order(device, torch.randn(1, 9, 8), 4, 0, 10.0)
 
 
+def heads_of(qkv, num_heads):
+    """Queries ``(B, h, N, d)``, a view that no flat tensor has."""
+    q = qkv.chunk(3, dim=-1)[0].unflatten(-1, (num_heads, -1))
+    return q.transpose(1, 2)
+
+
 def test_strides(device):
     features = torch.randn(9, 8, 2).permute(2, 0, 1)
     check_order(device, features, 4)
     check_order(device, features[:, None], 4)
+    check_order(device, heads_of(torch.randn(2, 9, 3 * 3 * 8), 3), 4)
+
+
+def test_heads_are_read_where_they_lie(device, monkeypatch):
+    from mmattn.ops.triton_kernels import clustering
+
+    class Spy(dict):
+        def __missing__(self, grid):
+            return lambda features, *args, **tiles: read.append(features)
+
+    read = []
+    monkeypatch.setattr(clustering, 'sort_groups', Spy())
+    q = heads_of(torch.randn(2, 9, 3 * 3 * 8, device=device), 3)
+    balanced_clusters(q, 4, impl='triton')
+    assert [x.data_ptr() for x in read] == [q.data_ptr()]
 
 
 @pytest.mark.parametrize('scale', [0.0, 1e-30, 1e30])
@@ -50,39 +71,120 @@ def test_equal_tokens_keep_their_order(device):
     check_order(device, torch.ones(1, 9, 4), 2)
 
 
-def test_what_is_not_a_number_comes_last(device):
-    features = torch.randn(1, 9, 4)
-    features[0, 2] = torch.nan
-    order = balanced_clusters(features.to(device), 4, impl='triton')
-    assert order.sort().values.tolist() == [list(range(9))]
+def check_overflow(device, value):
+    """Nothing but its own problem, which keeps its order, is spoilt."""
+    features = torch.randn(3, 9, 4, device=device)
+    want = balanced_clusters(features.double(), 3, impl='reference')
+    features[1, 5] = value
+    want[1] = torch.arange(9)
+    assert torch.equal(balanced_clusters(features, 3, impl='triton'), want)
 
 
-def test_tokens_that_32_bits_do_not_reach(device, spread_out):
+@pytest.mark.filterwarnings('ignore:invalid value')  # of the interpreter
+@pytest.mark.parametrize('value', [torch.nan, torch.inf, -torch.inf])
+def test_overflown_features_spoil_no_other_problem(device, value):
+    check_overflow(device, value)
+
+
+def test_places_that_32_bits_do_not_reach(device, spread_out):
     from mmattn.ops.triton_kernels.clustering import balanced_clusters
 
-    features = torch.randn(1, 4, 8, device=device).half()
+    features = torch.randn(2, 2, 4, 8, device=device).half()
     want = balanced_clusters(features, 1, 2, 100.0)
-    got = balanced_clusters(spread_out(features, 1), 1, 2, 100.0)
-    assert torch.equal(got, want)
+    for axis in range(3):
+        got = balanced_clusters(spread_out(features, axis), 1, 2, 100.0)
+        assert torch.equal(got, want)
 
 
-def test_groups_beyond_a_program(device, monkeypatch):
+@pytest.fixture
+def few_for_a_program(monkeypatch):
+    """Programs that sort, sum up and merge a few tokens only."""
     from mmattn.ops.triton_kernels import clustering
 
-    monkeypatch.setattr(clustering, '_MOST_TOKENS', 8)
-    check_order(device, torch.randn(1, 14, 4), 3)
-    monkeypatch.setattr(clustering, '_MOST_TOKENS', 2)
-    check_order(device, torch.randn(1, 14, 4), 3)
-    check_order(device, torch.ones(1, 9, 4), 2)
+    def set_limits(most_tokens, shares=4, runs=2, merged=2):
+        monkeypatch.setattr(clustering, '_MOST_TOKENS', most_tokens)
+        monkeypatch.setattr(clustering, '_SHARES', shares)
+        monkeypatch.setattr(clustering, '_RUNS', runs)
+        monkeypatch.setattr(clustering, '_MERGED', merged)
+
+    return set_limits
 
 
-def test_shares_of_several_chunks(device, monkeypatch):
+@pytest.mark.parametrize('most_tokens, runs', [(8, 2), (2, 2), (2, 4)])
+@pytest.mark.parametrize(
+    'features',
+    [
+        torch.randn(1, 14, 4),
+        torch.randn(2, 1, 13, 3),
+        torch.ones(1, 9, 4),
+        torch.eye(3)[torch.randint(3, (1, 13))],  # ties of different tokens
+    ],
+    ids=['even', 'odd', 'equal', 'ties'],
+)
+def test_groups_beyond_a_program(
+    device, few_for_a_program, features, most_tokens, runs
+):
+    few_for_a_program(most_tokens, runs=runs)
+    check_order(device, features, 3)
+
+
+def test_strided_groups_beyond_a_program(device, few_for_a_program):
+    few_for_a_program(4)
+    q = heads_of(torch.randn(2, 9, 3 * 3 * 8), 3)
+    check_order(device, q, 4, dtype=torch.bfloat16)
+
+
+@pytest.mark.filterwarnings('ignore:invalid value')
+@pytest.mark.parametrize('value', [torch.nan, torch.inf])
+def test_overflown_groups_beyond_a_program(device, few_for_a_program, value):
+    few_for_a_program(4, shares=2)
+    check_overflow(device, value)
+
+
+def test_shares_of_several_chunks(device, monkeypatch, few_for_a_program):
     from mmattn.ops.triton_kernels import clustering
 
-    monkeypatch.setattr(clustering, '_MOST_TOKENS', 8)
-    monkeypatch.setattr(clustering, '_SHARES', 2)
+    few_for_a_program(8, shares=2)
     monkeypatch.setattr(clustering, '_THREAD_VALUES', 1)
-    check_order(device, torch.randn(2, 45, 12), 5)
+    check_order(device, torch.randn(1, 45, 12), 10)
+
+
+def test_groups_that_32_bits_do_not_reach(
+    device, few_for_a_program, spread_out
+):
+    from mmattn.ops.triton_kernels.clustering import balanced_clusters
+
+    few_for_a_program(2, shares=1)
+    features = torch.randn(2, 2, 3, 8, device=device).half()
+    want = balanced_clusters(features, 1, 2, 100.0)
+    for axis in range(3):
+        got = balanced_clusters(spread_out(features, axis), 1, 2, 100.0)
+        assert torch.equal(got, want)
+
+
+def test_nothing_is_sorted_by_pytorch(device, few_for_a_program, monkeypatch):
+    few_for_a_program(4)
+    features = torch.randn(1, 14, 4, device=device)
+    want = balanced_clusters(features.double(), 3, impl='reference')
+    for name in ('sort', 'argsort', 'msort', 'topk', 'kthvalue'):
+        monkeypatch.delattr(torch, name)
+        monkeypatch.setattr(torch.Tensor, name, None, raising=False)
+    assert torch.equal(balanced_clusters(features, 3, impl='triton'), want)
+
+
+@pytest.mark.parametrize(
+    'N, most_tokens',
+    [(1100, 256), pytest.param(4500, 4096, marks=pytest.mark.slow)],
+)
+def test_many_tokens(device, monkeypatch, few_for_a_program, N, most_tokens):
+    """Of few directions, so that no rounding parts what is equal."""
+    from mmattn.ops.triton_kernels import clustering
+
+    few_for_a_program(most_tokens, merged=256, runs=32)
+    monkeypatch.setattr(clustering, '_THREAD_VALUES', 512)
+    tokens = torch.randn(97, 4)
+    features = tokens[torch.randint(97, (1, N))]
+    check_order(device, features, N // 2)
 
 
 def test_no_problem_or_no_token(device):

@@ -130,14 +130,14 @@ def test_windows_that_a_program_cannot_hold(
     )
 
 
-def test_more_tokens_than_a_number_tells_apart(on_this_machine):
+def test_more_tokens_than_a_grid_holds(on_this_machine):
     on_this_machine.setattr(table, '_IS_INTERPRETED', True)
-    features = torch.zeros(1, 1, 1).expand(1, 2**22 + 1, 1)
+    features = torch.zeros(1, 1, 1).expand(1, 2**24 + 1, 1)
     with pytest.raises(RuntimeError) as error:
         balanced_clusters(features, impl='triton')
     assert str(error.value) == (
         "balanced_clusters cannot run impl 'triton': it takes at most "
-        '4194304 tokens, got 4194305'
+        '16777216 tokens, got 16777217'
     )
 
 
