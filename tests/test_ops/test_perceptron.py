@@ -17,10 +17,17 @@ def pieces(request, monkeypatch):
         monkeypatch.setattr(module, '_MOST_HIDDEN', 4 * 9)
 
 
+def random(shapes, dtype):
+    """Results are about as large as inputs."""
+    tensors = [torch.randn(shape, dtype=dtype) for shape in shapes]
+    for weight in tensors[1::2]:
+        weight /= weight[0].numel() ** 0.5
+    return [x.requires_grad_() for x in tensors]
+
+
 def inputs(dtype=torch.float32, with_bias=True, with_kernels=True):
     shapes = [(3, 2, 5, 6), (9, 6), (9,), (7, 9), (7,), (9, 1, 3, 3), (9,)]
-    shapes = shapes if with_kernels else shapes[:5]
-    tensors = [torch.randn(s, dtype=dtype, requires_grad=True) for s in shapes]
+    tensors = random(shapes if with_kernels else shapes[:5], dtype)
     if not with_bias:
         tensors[2::2] = [None] * len(tensors[2::2])
     return tensors
@@ -70,10 +77,7 @@ def few_bytes(request, monkeypatch):
 def whole_vectors(dtype, with_bias=True):
     """Channels in multiples of 8, not of more; tokens of no multiple."""
     shapes = [(2, 19, 15, 24), (104, 24), (104,), (40, 104), (40,)]
-    tensors = [torch.randn(s, dtype=dtype) for s in shapes]
-    for weight in tensors[1::2]:
-        weight /= weight.shape[1] ** 0.5
-    tensors = [x.requires_grad_() for x in tensors]
+    tensors = random(shapes, dtype)
     if not with_bias:
         tensors[2::2] = [None] * len(tensors[2::2])
     return tensors
