@@ -11,24 +11,25 @@ namespace mmattn {
 namespace {
 
 // `most` columns of the matrix are taken at a time, so many that they stay in
-// a core's second cache; `packed` has room for all.
+// a core's second cache; `scratch` has room for them, twice.
 template <typename T>
-void linear(const T* x, const T* weight, const T* bias, T* packed, T* out,
+void linear(const T* x, const T* weight, const T* bias, T* scratch, T* out,
             Index rows, Index C, Index E, Index most, bool with_gelu,
             Index threads) {
 #pragma omp parallel num_threads(threads)
   {
-#pragma omp for schedule(static)
-    for (Index i = 0; i < E; i += kPanel<T>)
-      pack(weight + i * C, C, std::min(kPanel<T>, E - i), C, packed + i * C);
     for (Index first = 0; first < E; first += most) {
       const Index size = std::min(most, E - first);
+      // The other half than before, which some thread may still read.
+      T* packed = scratch + first / most % 2 * most * C;
+#pragma omp for schedule(static)
+      for (Index i = 0; i < panels<T>(size); ++i)
+        pack_panel(weight + first * C, C, size, C, i, packed);
 #pragma omp for schedule(static) nowait
       for (Index row = 0; row < rows; row += kBlockRows) {
         const Index n = std::min<Index>(kBlockRows, rows - row);
         T* to = out + row * E + first;
-        multiply_panels<T, false>(n, size, C, x + row * C, C,
-                                  packed + first * C, to, E);
+        multiply_panels<T, false>(n, size, C, x + row * C, C, packed, to, E);
         if (bias) add_to_rows(n, size, bias + first, to, E);
         if (with_gelu) activate_rows(n, size, to, E);
       }
@@ -41,10 +42,10 @@ void linear(const T* x, const T* weight, const T* bias, T* packed, T* out,
 
 #define MMATTN_DEFINE(T, SUFFIX)                                            \
   extern "C" MMATTN_EXPORT mmattn::Index mmattn_linear_##SUFFIX(            \
-      const T* x, const T* weight, const T* bias, T* packed, T* out,        \
+      const T* x, const T* weight, const T* bias, T* scratch, T* out,       \
       mmattn::Index rows, mmattn::Index C, mmattn::Index E,                 \
       mmattn::Index most, mmattn::Index with_gelu, mmattn::Index threads) { \
-    mmattn::linear<T>(x, weight, bias, packed, out, rows, C, E, most,       \
+    mmattn::linear<T>(x, weight, bias, scratch, out, rows, C, E, most,      \
                       with_gelu, threads);                                  \
     return 0;                                                               \
   }

@@ -54,8 +54,8 @@ def fused_linear(
     x, weight, bias = _contiguous(x, weight, bias)
     (E, C), threads = weight.shape, torch.get_num_threads()
     out = x.new_empty(*x.shape[:-1], E)
-    tensors = (x, weight, bias, torch.empty_like(weight), out)
     most = _most_columns(C, E, x)
+    tensors = (x, weight, bias, x.new_empty(2 * most * C), out)
     call('linear', *tensors, x.numel() // C, C, E, most, with_gelu, threads)
     return out
 
@@ -84,7 +84,7 @@ def fused_perceptron(
     inputs = _contiguous(x, weight1, bias1, weight2, bias2)
     (D, C), E, threads = weight1.shape, len(weight2), torch.get_num_threads()
     most = _most_columns(C + E, D, x)
-    scratch = x.new_empty(D * (C + E) + threads * _TILE * most)
+    scratch = x.new_empty((2 * (C + E) + threads * _TILE) * most)
     hidden = x.new_empty(*x.shape[:-1], D) if keep else None
     out = x.new_empty(*x.shape[:-1], E)
     sizes = (x.numel() // C, C, D, E, most, threads)

@@ -12,22 +12,29 @@ namespace mmattn {
 template <typename T>
 constexpr Index kPanel = kBlockColumns * Simd<T>::width;
 
-// Writes (columns, depth) as panels (depth, kPanel), the last one as wide as
-// is left. All are multiples of a vector's width.
+// How many panels columns make up; the last one is as wide as is left.
 template <typename T>
-void pack(const T* from, Index step, Index columns, Index depth, T* to) {
+inline Index panels(Index columns) {
+  return (columns + kPanel<T> - 1) / kPanel<T>;
+}
+
+// Writes one panel of (columns, depth), multiples of a vector's width, as
+// (depth, kPanel), to its place behind the others.
+template <typename T>
+void pack_panel(const T* from, Index step, Index columns, Index depth,
+                Index number, T* to) {
   constexpr Index width = Simd<T>::width;
-  for (Index first = 0; first < columns; first += kPanel<T>) {
-    const Index wide = std::min(kPanel<T>, columns - first);
-    T* panel = to + first * depth;
-    for (Index j = 0; j < wide; j += width)
-      for (Index k = 0; k < depth; k += width) {
-        Vector<T> square[width];
-        for (Index i = 0; i < width; ++i)
-          square[i] = vector_at(from + (first + j + i) * step + k);
-        transpose_square(square, panel + k * wide + j, wide);
-      }
-  }
+  const Index first = number * kPanel<T>;
+  const Index wide = std::min(kPanel<T>, columns - first);
+  from += first * step;
+  to += first * depth;
+  for (Index j = 0; j < wide; j += width)
+    for (Index k = 0; k < depth; k += width) {
+      Vector<T> square[width];
+      for (Index i = 0; i < width; ++i)
+        square[i] = vector_at(from + (j + i) * step + k);
+      transpose_square(square, to + k * wide + j, wide);
+    }
 }
 
 // C = A B, or C += A B, for few rows, with B in panels.

@@ -14,37 +14,33 @@
 namespace mmattn {
 namespace {
 
-// `scratch` has room for both matrices and, for each thread, for the hidden
-// channels of a tile. `kept` is for what the GELU is applied to, or null.
+// `scratch` has room for both matrices of `most` hidden channels, twice, and
+// for those channels of a tile of each thread. `kept` is for what the GELU is
+// applied to, or null.
 template <typename T>
 void perceptron(const T* x, const T* weight1, const T* bias1, const T* weight2,
                 const T* bias2, T* scratch, T* kept, T* out, Index rows,
                 Index C, Index D, Index E, Index most, Index threads) {
+  const Index room = most * (C + E);
 #pragma omp parallel num_threads(threads)
   {
-#pragma omp for schedule(static) nowait
-    for (Index i = 0; i < D; i += kPanel<T>) {
-      const Index first = i / most * most;
-      pack(weight1 + i * C, C, std::min(kPanel<T>, D - i), C,
-           scratch + first * (C + E) + (i - first) * C);
-    }
-#pragma omp for schedule(static)
-    for (Index i = 0; i < E; i += kPanel<T>)
-      for (Index first = 0; first < D; first += most) {
-        const Index size = std::min(most, D - first);
-        pack(weight2 + i * D + first, D, std::min(kPanel<T>, E - i), size,
-             scratch + first * (C + E) + size * (C + i));
-      }
-    T* hidden =
-        scratch + D * (C + E) + omp_get_thread_num() * kBlockRows * most;
+    T* hidden = scratch + 2 * room + omp_get_thread_num() * kBlockRows * most;
     for (Index first = 0; first < D; first += most) {
       const Index size = std::min(most, D - first);
-      const T* packed = scratch + first * (C + E);
-      // A thread has the same tiles each time, and need not wait for others.
+      // The other half than before, which some thread may still read.
+      T* packed1 = scratch + first / most % 2 * room;
+      T* packed2 = packed1 + size * C;
+      const Index panels1 = panels<T>(size);
+#pragma omp for schedule(static)
+      for (Index i = 0; i < panels1 + panels<T>(E); ++i)
+        if (i < panels1)
+          pack_panel(weight1 + first * C, C, size, C, i, packed1);
+        else
+          pack_panel(weight2 + first, D, E, size, i - panels1, packed2);
 #pragma omp for schedule(static) nowait
       for (Index row = 0; row < rows; row += kBlockRows) {
         const Index n = std::min<Index>(kBlockRows, rows - row);
-        multiply_panels<T, false>(n, size, C, x + row * C, C, packed, hidden,
+        multiply_panels<T, false>(n, size, C, x + row * C, C, packed1, hidden,
                                   size);
         if (bias1) add_to_rows(n, size, bias1 + first, hidden, size);
         if (kept)
@@ -52,9 +48,10 @@ void perceptron(const T* x, const T* weight1, const T* bias1, const T* weight2,
             std::copy_n(hidden + i * size, size, kept + (row + i) * D + first);
         activate_rows(n, size, hidden, size);
         T* to = out + row * E;
-        (first ? multiply_panels<T, true>
-               : multiply_panels<T, false>)(n, E, size, hidden, size,
-                                            packed + size * C, to, E);
+        if (first)
+          multiply_panels<T, true>(n, E, size, hidden, size, packed2, to, E);
+        else
+          multiply_panels<T, false>(n, E, size, hidden, size, packed2, to, E);
         if (bias2 && first + size == D) add_to_rows(n, E, bias2, to, E);
       }
     }
