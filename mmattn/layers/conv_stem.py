@@ -1,6 +1,5 @@
 """The stem of SMT: two strided convolutions."""
 
-import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
@@ -60,7 +59,9 @@ class ConvStem(nn.Module):
         if sizes_vary(x) or H % _STRIDE or W % _STRIDE:
             bottom, right = padded_size((H, W), (_STRIDE, _STRIDE))
             x = F.pad(x, (0, right - W, 0, bottom - H))
-        x = self._embed(x.contiguous(memory_format=torch.channels_last))
+        # Channels last in memory, said so that transforms (vmap) follow.
+        x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        x = self._embed(x)
         return self.norm(self.proj(x.relu_()).permute(0, 2, 3, 1))
 
     def _embed(self, x: Tensor) -> Tensor:

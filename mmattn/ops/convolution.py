@@ -86,11 +86,12 @@ _depthwise_for_any_size = define_operator(
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """As PyTorch has it, without more."""
+    side = int(weight.shape[-1])  # torch.jit.trace has tensors for sizes
     out = F.conv2d(
         x.permute(0, 3, 1, 2),
         weight,
         bias,
-        padding=weight.shape[-1] // 2,
+        padding=side // 2,
         groups=len(weight),
     )
     return out.permute(0, 2, 3, 1)

@@ -106,9 +106,11 @@ def _reference(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
 ) -> Tensor:
     heads = x.permute(0, 3, 1, 2).chunk(len(weights), dim=1)
+    # torch.jit.trace has tensors for sizes.
+    sides = [int(w.shape[-1]) for w in weights]
     outs = [
-        F.conv2d(head, w, bias, padding=w.shape[-1] // 2, groups=len(w))
-        for head, w, bias in zip(heads, weights, biases)
+        F.conv2d(head, w, bias, padding=side // 2, groups=len(w))
+        for head, w, bias, side in zip(heads, weights, biases, sides)
     ]
     outs = [out.permute(0, 2, 3, 1) for out in outs]  # (B, H, W, c)
     return torch.stack(outs, dim=-1).flatten(-2)

@@ -48,11 +48,13 @@ def pad_map(x: Tensor, size: Size, value: Tensor | None = None) -> Tensor:
     # A compiler for all sizes must not ask.
     if not sizes_vary(x) and (H, W) == tuple(size):
         return x
+    padded = F.pad(x, (0, 0, 0, size[1] - W, 0, size[0] - H))
     if value is None:
-        return F.pad(x, (0, 0, 0, size[1] - W, 0, size[0] - H))
-    padded = value.to(x.dtype).expand(B, *size, C).clone()
-    padded[:, :H, :W] = x
-    return padded
+        return padded
+    # Not written in place, which transforms (vmap) do not follow.
+    rows, columns = (torch.arange(side, device=x.device) for side in size)
+    is_old = (rows < H)[:, None, None] & (columns < W)[:, None]  # (*size, 1)
+    return torch.where(is_old, padded, value.to(x.dtype))
 
 
 def split_windows(x: Tensor, window: Size) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.func import functional_call, grad, vmap
 from torch.nn.parallel import DistributedDataParallel
 
 import mmattn.backbones  # noqa: F401
@@ -79,6 +80,25 @@ def test_an_image_does_not_depend_on_its_batch(name, size, shared_models):
             for a, b, c in zip(alone, together, turned):
                 torch.testing.assert_close(a[0], b[i], rtol=0, atol=1e-12)
                 torch.testing.assert_close(a[0], c[2 - i], rtol=0, atol=1e-12)
+
+
+@pytest.mark.filterwarnings('ignore:There is a performance drop')
+def test_vmap_takes_images_and_their_gradients(name, shared_models):
+    model = shared_models[name]
+    images = torch.randn(2, 3, 61, 90).double()
+    with torch.no_grad():
+        outs = vmap(model)(images[:, None])
+        torch.testing.assert_close([x[:, 0] for x in outs], [*model(images)])
+    weights = {key: x.detach() for key, x in model.named_parameters()}
+
+    def loss(weights, image):
+        *_, last = functional_call(model, weights, (image[None],))
+        return last.square().mean()
+
+    grads = vmap(grad(loss), (None, 0))(weights, images)
+    of_first = grad(loss)(weights, images[0])
+    for key, x in grads.items():
+        torch.testing.assert_close(x[0], of_first[key])
 
 
 @pytest.mark.parametrize('out_indices', EVERY_CHOICE)

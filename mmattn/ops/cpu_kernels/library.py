@@ -30,6 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 NEEDS = (
     'a CPU; float32 or float64; a C++ compiler; no torch.compile or transform'
 )
+_COMPILING = 'a compiler fuses the definition by itself'
 _SUFFIXES = {torch.float32: 'f32', torch.float64: 'f64'}
 
 
@@ -41,15 +42,20 @@ def register_kernel(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the decorated function as the row ``'cpp'`` of an operation.
 
-    ``refuses`` calls :func:`refuse_cpp`.
+    ``refuses`` calls :func:`refuse_cpp`. It is not asked by compilers, which
+    cannot read its messages about sizes.
     """
+
+    def refuses_here(*args: Any) -> Reason:
+        return _COMPILING if is_compiling() else refuses(*args)
+
     return register_implementation(
         operation,
         'cpp',
         needs=needs,
         priority=priority,
         missing=why_no_compiler,
-        refuses=refuses,
+        refuses=refuses_here,
         passed_over=_warn_of_loss,
     )
 
@@ -107,7 +113,7 @@ def _warn_once(lost: str) -> None:
 def refuse_cpp(*tensors: Tensor | None) -> Reason:
     """Why the kernels cannot take these tensors here, or None."""
     if is_compiling():
-        return 'a compiler fuses the definition by itself'
+        return _COMPILING
     if is_transforming():
         return 'tracers and transforms follow the definition only'
     if torch._C._len_torch_dispatch_stack():

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from mmattn import ops
+from mmattn.ops.triton_kernels.table import missing_to_compile
 
-pytest.importorskip('triton')
+if missing_to_compile():
+    pytest.skip(missing_to_compile(), allow_module_level=True)
 
 FOLDER = Path(__file__).parent
 MODULES = (
