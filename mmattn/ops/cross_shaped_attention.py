@@ -138,8 +138,8 @@ def _sdpa(*args) -> Tensor:
     return _in_stripes(*args, impl='sdpa')
 
 
-def _windows(size: Size, stripe_width: int | None) -> list[Size]:
-    """Rows and columns of a stripe, of each orientation."""
+def stripe_sizes(size: Size, stripe_width: int | None) -> list[Size]:
+    """Rows and columns of a stripe, of each orientation, or of the map."""
     H, W = size
     if stripe_width is None:
         return [(H, W)]
@@ -167,7 +167,7 @@ def _in_slots(
     scale: float,
 ) -> Tensor:
     size = tuple(qkv.shape[1:3])
-    windows = _windows(size, stripe_width)
+    windows = stripe_sizes(size, stripe_width)
     share = num_heads // len(windows)
     groups = [
         _stripe_slots(size, window, qkv.device)._replace(
@@ -201,7 +201,7 @@ def _in_stripes(
     impl: str,
 ) -> Tensor:
     H, W = qkv.shape[1:3]
-    windows = _windows((H, W), stripe_width)
+    windows = stripe_sizes((H, W), stripe_width)
     parts = len(windows)
     weights = weight.chunk(parts)
     biases = [None] * parts if bias is None else bias.chunk(parts)

@@ -28,7 +28,6 @@ def define_operator(
     arguments: str,
     function: Call,
     empty: Call = empty_values,
-    differentiable: Call | None = None,
 ) -> Call:
     """Make an operator of a function, for compilers.
 
@@ -40,12 +39,9 @@ def define_operator(
         arguments: What it takes, as in a schema, a tensor first:
             ``'Tensor x, int n, Tensor? y'``.
         function: Takes all of them, returns a tensor. Differentiable in those
-            tensors that may require a gradient, or there is another function
-            for that.
+            tensors that may require a gradient.
         empty: Takes the same, returns an empty tensor of the shape, dtype and
             device of the result. Defaults to :func:`empty_values`.
-        differentiable: What the backward pass computes and differentiates.
-            Defaults to None, ``function``.
 
     Returns:
         The operator. Without custom operators (torch before 2.4) the
@@ -76,7 +72,7 @@ def define_operator(
             for i in wanted:
                 inputs[i] = inputs[i].detach().requires_grad_()
             grads = torch.autograd.grad(
-                (differentiable or function)(*inputs),
+                function(*inputs),
                 [inputs[i] for i in wanted],
                 grad,
                 materialize_grads=True,

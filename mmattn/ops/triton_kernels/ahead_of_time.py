@@ -189,9 +189,10 @@ def _launch_stripes(
     width = 1 if min(H, W) > 28 else 7  # as in CSWin
     qkv = torch.zeros(B, H, W, 3 * h * channels, dtype=dtype)
     weight = torch.zeros(h * channels, 1, 3, 3, dtype=dtype)
-    cross_shaped_attention(
-        qkv, h, width, weight, weight[:, 0, 0, 0], channels**-0.5
-    )
+    bias = torch.zeros(h * channels, dtype=dtype)
+    tensors = [x.requires_grad_() for x in (qkv, weight, bias)]
+    out, _ = cross_shaped_attention(*tensors, h, width, channels**-0.5)
+    out.backward(torch.empty_like(out))
 
 
 def _launch_clustering(

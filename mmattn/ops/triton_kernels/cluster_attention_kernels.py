@@ -16,7 +16,13 @@ Axes: B images, h heads, N tokens, C = h * d channels, d channels of a head.
 import triton
 import triton.language as tl
 
-from .device_functions import LOG2_E, dot, group_bounds
+from .device_functions import (
+    LOG2_E,
+    dot,
+    group_bounds,
+    load_rows,
+    store_rows,
+)
 
 # Another map must not compile a kernel again.
 _SIZES = ('heads', 'num_tokens', 'levels', 'blocks', 'least', 'near', 'nears')
@@ -36,21 +42,6 @@ def _seen_range(cluster, num_tokens, levels, least, near, nears):
 def _rows(order, place, valid, stride):
     """Where the tokens of some places lie in memory, in elements."""
     return tl.load(order + place, mask=valid, other=0) * stride
-
-
-@triton.jit
-def _tile(x, rows, valid, channels: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Gather ``(rows, BLOCK_D)``, zero where there is none."""
-    d = tl.arange(0, BLOCK_D)
-    mask = valid[:, None] & (d < channels)[None]
-    return tl.load(x + rows[:, None] + d[None], mask=mask, other=0.0)
-
-
-@triton.jit
-def _put(x, rows, valid, tile, channels: tl.constexpr, BLOCK_D: tl.constexpr):
-    d = tl.arange(0, BLOCK_D)
-    mask = valid[:, None] & (d < channels)[None]
-    tl.store(x + rows[:, None] + d[None], tile.to(x.dtype.element_ty), mask)
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -94,7 +85,7 @@ def attend(
     slot = block * BLOCK_M + tl.arange(0, BLOCK_M)
     held = slot < size
     token = _rows(order, start + slot, held, 1)
-    queries = _tile(q, token * qkv_n, held, CHANNELS, BLOCK_D)
+    queries = load_rows(q, token * qkv_n, held, CHANNELS, BLOCK_D)
     peak = tl.full((BLOCK_M,), float('-inf'), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     mixed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
@@ -102,8 +93,8 @@ def attend(
         place = j + tl.arange(0, BLOCK_N)
         seen = place < count
         source = _rows(order, first + place, seen, 1)
-        keys = _tile(k, source * qkv_n, seen, CHANNELS, BLOCK_D)
-        values = _tile(v, source * qkv_n, seen, CHANNELS, BLOCK_D)
+        keys = load_rows(k, source * qkv_n, seen, CHANNELS, BLOCK_D)
+        values = load_rows(v, source * qkv_n, seen, CHANNELS, BLOCK_D)
         scores = dot(queries, tl.trans(keys)) * (scale * LOG2_E)
         scores = tl.where(seen[None], scores, float('-inf'))
         higher = tl.maximum(peak, tl.max(scores, 1))
@@ -113,7 +104,9 @@ def attend(
         mixed *= shrink[:, None]
         mixed += dot(weights.to(values.dtype), values)
         peak = higher
-    _put(out, token * out_n, held, mixed / total[:, None], CHANNELS, BLOCK_D)
+    store_rows(
+        out, token * out_n, held, mixed / total[:, None], CHANNELS, BLOCK_D
+    )
     tl.store(lse + start + slot, peak + tl.log2(total), mask=held)
 
 
@@ -170,16 +163,16 @@ def attend_backward_queries(
     slot = block * BLOCK_M + tl.arange(0, BLOCK_M)
     held = slot < size
     token = _rows(order, start + slot, held, 1)
-    queries = _tile(q, token * qkv_n, held, CHANNELS, BLOCK_D)
-    grads = _tile(grad, token * grad_n, held, CHANNELS, BLOCK_D)
+    queries = load_rows(q, token * qkv_n, held, CHANNELS, BLOCK_D)
+    grads = load_rows(grad, token * grad_n, held, CHANNELS, BLOCK_D)
     norm = tl.load(lse + start + slot, mask=held, other=0.0)
     mean = tl.zeros((BLOCK_M,), tl.float32)
     for j in range(0, count, BLOCK_N):
         place = j + tl.arange(0, BLOCK_N)
         seen = place < count
         source = _rows(order, first + place, seen, 1)
-        keys = _tile(k, source * qkv_n, seen, CHANNELS, BLOCK_D)
-        values = _tile(v, source * qkv_n, seen, CHANNELS, BLOCK_D)
+        keys = load_rows(k, source * qkv_n, seen, CHANNELS, BLOCK_D)
+        values = load_rows(v, source * qkv_n, seen, CHANNELS, BLOCK_D)
         scores = dot(queries, tl.trans(keys)) * (scale * LOG2_E)
         weights = tl.exp2(scores - norm[:, None])
         weights = tl.where(seen[None], weights, 0.0)
@@ -190,14 +183,14 @@ def attend_backward_queries(
         place = j + tl.arange(0, BLOCK_N)
         seen = place < count
         source = _rows(order, first + place, seen, 1)
-        keys = _tile(k, source * qkv_n, seen, CHANNELS, BLOCK_D)
-        values = _tile(v, source * qkv_n, seen, CHANNELS, BLOCK_D)
+        keys = load_rows(k, source * qkv_n, seen, CHANNELS, BLOCK_D)
+        values = load_rows(v, source * qkv_n, seen, CHANNELS, BLOCK_D)
         scores = dot(queries, tl.trans(keys)) * (scale * LOG2_E)
         weights = tl.exp2(scores - norm[:, None])
         weights = tl.where(seen[None], weights, 0.0)
         slope = weights * (dot(grads, tl.trans(values)) - mean[:, None])
         total += dot(slope.to(keys.dtype), keys)
-    _put(dq, token * d_n, held, total * scale, CHANNELS, BLOCK_D)
+    store_rows(dq, token * d_n, held, total * scale, CHANNELS, BLOCK_D)
 
 
 @triton.jit
@@ -215,8 +208,8 @@ def _add_queries(
         slot = i + tl.arange(0, BLOCK_N)
         held = slot < size
         token = _rows(order, start + slot, held, 1)
-        queries = _tile(q, token * qkv_n, held, CHANNELS, BLOCK_D)
-        grads = _tile(grad, token * grad_n, held, CHANNELS, BLOCK_D)
+        queries = load_rows(q, token * qkv_n, held, CHANNELS, BLOCK_D)
+        grads = load_rows(grad, token * grad_n, held, CHANNELS, BLOCK_D)
         norm = tl.load(lse + start + slot, mask=held, other=0.0)
         mean = tl.load(delta + start + slot, mask=held, other=0.0)
         scores = dot(keys, tl.trans(queries)) * (scale * LOG2_E)
@@ -277,8 +270,8 @@ def attend_backward_keys(
     slot = block * BLOCK_M + tl.arange(0, BLOCK_M)
     held = slot < size
     token = _rows(order, start + slot, held, 1)
-    keys = _tile(k, token * qkv_n, held, CHANNELS, BLOCK_D)
-    values = _tile(v, token * qkv_n, held, CHANNELS, BLOCK_D)
+    keys = load_rows(k, token * qkv_n, held, CHANNELS, BLOCK_D)
+    values = load_rows(v, token * qkv_n, held, CHANNELS, BLOCK_D)
     key_total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     value_total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     key_total, value_total = _add_queries(
@@ -299,5 +292,5 @@ def attend_backward_keys(
             q, grad, order, lse, delta, qkv_n, grad_n,
             other, others, scale, CHANNELS, BLOCK_N, BLOCK_D,
         )  # fmt: skip
-    _put(dk, token * d_n, held, key_total * scale, CHANNELS, BLOCK_D)
-    _put(dv, token * d_n, held, value_total, CHANNELS, BLOCK_D)
+    store_rows(dk, token * d_n, held, key_total * scale, CHANNELS, BLOCK_D)
+    store_rows(dv, token * d_n, held, value_total, CHANNELS, BLOCK_D)

@@ -23,6 +23,24 @@ def dot(a, b):
 
 
 @triton.jit
+def load_rows(x, rows, valid, CHANNELS: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Gather ``(rows, BLOCK_D)``, zeros where there is none."""
+    d = tl.arange(0, BLOCK_D)
+    mask = valid[:, None] & (d < CHANNELS)[None]
+    return tl.load(x + rows[:, None] + d[None], mask=mask, other=0.0)
+
+
+@triton.jit
+def store_rows(
+    x, rows, valid, tile, CHANNELS: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """Scatter ``(rows, BLOCK_D)``, in the dtype of the target."""
+    d = tl.arange(0, BLOCK_D)
+    mask = valid[:, None] & (d < CHANNELS)[None]
+    tl.store(x + rows[:, None] + d[None], tile.to(x.dtype.element_ty), mask)
+
+
+@triton.jit
 def group_bounds(group, num_tokens, levels):
     """First place and size of a group, ``levels`` halvings deep.
 

@@ -158,10 +158,18 @@ def _refuses_cross_shaped_attention(
     refuses=_refuses_cross_shaped_attention,
     any_size=True,
 )
-def _cross_shaped_attention(*args) -> Tensor:
+def _cross_shaped_attention(
+    qkv: Tensor,
+    num_heads: int,
+    stripe_width: int | None,
+    local_weight: Tensor,
+    local_bias: Tensor | None,
+    scale: float,
+) -> Tensor:
     from .cross_shaped_attention import cross_shaped_attention
 
-    return cross_shaped_attention(*args)
+    options = num_heads, stripe_width, scale
+    return cross_shaped_attention(qkv, local_weight, local_bias, *options)[0]
 
 
 def _refuses_clustering(features: Tensor, *args) -> str | None:

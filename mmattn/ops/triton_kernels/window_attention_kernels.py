@@ -16,7 +16,7 @@ M window side, N = M * M tokens of a window, P programs of a head.
 import triton
 import triton.language as tl
 
-from .device_functions import LOG2_E, dot
+from .device_functions import LOG2_E, dot, load_rows, store_rows
 
 # Another map must not compile a kernel again.
 _SIZES = (
@@ -86,21 +86,13 @@ def _tile(
     BLOCK_D: tl.constexpr,
 ):
     """Gather ``(BLOCK, BLOCK_D)`` of the map, beside it the padding."""
-    d = tl.arange(0, BLOCK_D)
-    mask = inside[:, None] & (d < CHANNELS)[None]
-    tile = tl.load(x + rows[:, None] + d[None], mask=mask, other=0.0)
+    tile = load_rows(x, rows, inside, CHANNELS, BLOCK_D)
     if HAS_PADDING:
+        d = tl.arange(0, BLOCK_D)
         value = tl.load(padding + d, mask=d < CHANNELS, other=0.0)
         is_padding = (held & ~inside)[:, None]
         tile = tl.where(is_padding, value.to(tile.dtype)[None], tile)
     return tile
-
-
-@triton.jit
-def _put(x, rows, valid, tile, CHANNELS: tl.constexpr, BLOCK_D: tl.constexpr):
-    d = tl.arange(0, BLOCK_D)
-    mask = valid[:, None] & (d < CHANNELS)[None]
-    tl.store(x + rows[:, None] + d[None], tile.to(x.dtype.element_ty), mask)
 
 
 @triton.jit
@@ -192,7 +184,7 @@ def attend_windows(
         mixed = dot(weights.to(values.dtype), values) / total[:, None]
         target = out + image * height * width * step + head * CHANNELS
         places = (row * width + column) * step
-        _put(target, places, inside, mixed, CHANNELS, BLOCK_D)
+        store_rows(target, places, inside, mixed, CHANNELS, BLOCK_D)
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -270,16 +262,16 @@ def attend_windows_backward(
         places = (row * width + column) * 3 * step
         # Each gradient is put away at once, for the next to have registers.
         dv = dot(tl.trans(weights.to(grads.dtype)), grads)
-        _put(target + 2 * step, places, inside, dv, CHANNELS, BLOCK_D)
+        store_rows(target + 2 * step, places, inside, dv, CHANNELS, BLOCK_D)
         slope = dot(grads, tl.trans(values))
         slope = weights * (slope - tl.sum(weights * slope, 1)[:, None])
         if HAS_BIAS:
             bias_total += slope
         narrow = slope.to(queries.dtype)
         dq = dot(narrow, keys) * scale
-        _put(target, places, inside, dq, CHANNELS, BLOCK_D)
+        store_rows(target, places, inside, dq, CHANNELS, BLOCK_D)
         dk = dot(tl.trans(narrow), queries) * scale
-        _put(target + step, places, inside, dk, CHANNELS, BLOCK_D)
+        store_rows(target + step, places, inside, dk, CHANNELS, BLOCK_D)
         if HAS_PADDING:
             is_padding = (held & ~inside)[:, None]
             key_total += tl.sum(tl.where(is_padding, dk, 0.0), 0)

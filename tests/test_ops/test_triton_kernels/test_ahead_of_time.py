@@ -27,6 +27,8 @@ KERNELS = {
     'attend_backward_keys': True,
     'attend_backward_queries': True,
     'attend_stripes': True,
+    'attend_stripes_backward_keys': True,
+    'attend_stripes_backward_queries': True,
     'attend_windows': True,
     'attend_windows_backward': True,
     'convolve': False,

@@ -3,6 +3,7 @@ from functools import partial
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils.checkpoint import checkpoint
 
 from mmattn.ops import cross_shaped_attention
 
@@ -14,6 +15,9 @@ CASES = [  # map, heads, channels, stripe
     ((1, 9, 11), 2, 8, 4),
     ((1, 5, 6), 3, 8, None),
     ((1, 10, 9), 1, 24, None),  # more tokens than a program holds
+    ((1, 23, 5), 2, 16, 3),  # and so have some stripes, padded
+    ((1, 4, 9), 1, 64, None),
+    ((1, 3, 4), 1, 128, None),
 ]
 
 
@@ -43,9 +47,23 @@ def test_float32(check_against_definition, size, heads, channels, stripe):
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision(check_against_definition, dtype):
-    tensors = inputs((1, 5, 9), 2, 24)
-    check_against_definition(call_with(2, 2), tensors, dtype)
+@pytest.mark.parametrize('stripe, heads', [(2, 2), (None, 1)])
+def test_half_precision(check_against_definition, dtype, stripe, heads):
+    tensors = inputs((1, 8, 9), heads, 24)
+    check_against_definition(call_with(heads, stripe), tensors, dtype)
+
+
+def test_what_all_values_have_in_common_costs_no_precision(
+    check_against_definition,
+):
+    def call(queries_and_keys, values, weight, impl):
+        qkv = torch.cat([queries_and_keys, values], -1)
+        return cross_shaped_attention(qkv, 1, None, weight, impl=impl)
+
+    tensors = [torch.randn(1, 10, 9, n) for n in (32, 16)]
+    tensors[1] += 8
+    weight = torch.randn(16, 1, 3, 3)
+    check_against_definition(call, [*tensors, weight], torch.bfloat16)
 
 
 def test_without_bias_and_with_a_scale(check_against_definition):
@@ -65,12 +83,53 @@ def test_strides(check_against_definition):
     )
 
 
-def test_rows_that_32_bits_do_not_reach(device, spread_out):
-    qkv = torch.randn(1, 4, 3, 24, device=device).half()
+@pytest.mark.parametrize('stripe', [2, None])
+def test_rows_that_32_bits_do_not_reach(device, spread_out, stripe):
+    from mmattn.ops.triton_kernels.cross_shaped_attention import (
+        cross_shaped_attention,
+        cross_shaped_attention_backward,
+    )
+
+    H = 4 if stripe else 23
+    qkv = torch.randn(1, H, 3, 24, device=device).half()
     weight = torch.randn(8, 1, 3, 3, device=device).half()
-    call = call_with(2, 2)
-    want = call(qkv, weight, impl='triton')
-    assert torch.equal(call(spread_out(qkv, 1), weight, impl='triton'), want)
+    grad = torch.randn(1, H, 3, 8, device=device).half()
+    options = weight, None, 2, stripe, 0.5
+    far, far_grad = spread_out(qkv, 1), spread_out(grad, 1)
+    want, lse = cross_shaped_attention(qkv, *options)
+    assert torch.equal(cross_shaped_attention(far, *options)[0], want)
+    want = cross_shaped_attention_backward(grad, lse, qkv, *options)
+    got = cross_shaped_attention_backward(far_grad, lse, far, *options)
+    assert all(torch.equal(a, b) for a, b in zip(got, want))
+
+
+def test_the_kinds_of_numbers_of_mixed_precision(device):
+    """A half-precision map, a convolution in float32."""
+    qkv, weight, bias = inputs((1, 5, 6), 2, 8)
+    tensors = [
+        x.to(device).requires_grad_() for x in (qkv.bfloat16(), weight, bias)
+    ]
+    results = {}
+    for impl in ('reference', 'triton'):
+        with torch.autocast(device.type, torch.bfloat16):
+            out = call_with(2, 2)(*tensors, impl)
+        grads = torch.autograd.grad(out.float().square().sum(), tensors)
+        results[impl] = [out, *grads]
+        assert [x.dtype for x in grads] == [x.dtype for x in tensors]
+    for got, want in zip(results['triton'], results['reference']):
+        scale = want.float().abs().max().item()
+        torch.testing.assert_close(got, want, rtol=0, atol=2e-2 * scale)
+
+
+@pytest.mark.parametrize('stripe, size', [(3, (1, 4, 5)), (None, (1, 9, 8))])
+def test_used_twice_and_checkpointed(device, stripe, size):
+    tensors = [x.to(device).requires_grad_() for x in inputs(size, 2, 8)]
+    call = call_with(2, stripe)
+    want = torch.autograd.grad(call(*tensors, 'triton').sum(), tensors)
+    out = call(*tensors, 'triton')
+    out = out + checkpoint(call, *tensors, 'triton', use_reentrant=False)
+    got = torch.autograd.grad(out.sum(), tensors)
+    assert all(torch.equal(a, 2 * b) for a, b in zip(got, want))
 
 
 def test_no_image(device):
@@ -89,9 +148,11 @@ def test_operator_keeps_the_rules_of_torch_library(device):
     qkv, weight, bias = (
         x.to(device).requires_grad_() for x in inputs((1, 3, 2), 2, 4)
     )
-    torch.library.opcheck(
-        cross_shaped_attention, (qkv, 2, 2, weight, bias, 0.5)
-    )
+    for arguments in (
+        (qkv, weight, bias, 2, 2),
+        (qkv.detach(), weight, None, 1, None),
+    ):
+        torch.library.opcheck(cross_shaped_attention, (*arguments, 0.5))
 
 
 def test_compiled_for_all_sizes_at_once(device):
@@ -108,6 +169,5 @@ def test_compiled_for_all_sizes_at_once(device):
         got, expected = (
             torch.autograd.grad(x.square().sum(), tensors) for x in (out, want)
         )
-        for a, b in zip(got, expected):
-            torch.testing.assert_close(a, b)
+        assert all(torch.equal(a, b) for a, b in zip(got, expected))
     assert counter.frame_count == 1

@@ -53,6 +53,29 @@ def test_stripes(check_against_definition, dtype, stripe, B, H, W, h):
     check_against_definition(call, tensors, dtype)
 
 
+@DTYPES
+def test_the_whole_map(check_against_definition, dtype):
+    def call(qkv, weight, bias, impl):
+        return cross_shaped_attention(qkv, 3, None, weight, bias, impl=impl)
+
+    tensors = [
+        torch.randn(s) for s in ((1, 43, 37, 288), (96, 1, 3, 3), (96,))
+    ]
+    check_against_definition(call, tensors, dtype)
+
+
+def test_the_whole_map_needs_no_matrix_of_scores(gpu):
+    """Of 16,384 tokens it would take half a gigabyte."""
+    qkv = torch.randn(1, 128, 128, 96, device=gpu, dtype=torch.bfloat16)
+    weight = torch.randn(32, 1, 3, 3, device=gpu)
+    tensors = [x.requires_grad_() for x in (qkv, weight)]
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    out = cross_shaped_attention(tensors[0], 1, None, weight, impl='triton')
+    torch.autograd.grad(out.float().sum(), tensors)
+    assert torch.cuda.max_memory_allocated() - before < 20 * qkv.nbytes
+
+
 @MAPS
 @DTYPES
 def test_clusters(check_against_definition, gpu, dtype, B, H, W, h):
