@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from mmattn.engine.run_config import HOSTS, read_config
 
+from .failures import describe_failure
+
 Size = tuple[int, int]
 # Builds a model with random weights for images of a height and width.
 Build = Callable[[Size], nn.Module]
@@ -30,7 +32,7 @@ def any_size(
         with _naming_arguments(text, options):
             model = make(**options)
         if not isinstance(model, nn.Module):
-            raise TypeError(
+            raise ValueError(
                 f'{text} is expected to make a torch.nn.Module, got '
                 f'{type(model).__name__}'
             )
@@ -187,7 +189,14 @@ def _import_from_file(path: Path, name: str) -> Callable[..., Any]:
         spec = importlib.util.spec_from_file_location(dotted, path)
         loaded = importlib.util.module_from_spec(spec)
         sys.modules[dotted] = loaded
-        spec.loader.exec_module(loaded)
+        try:
+            spec.loader.exec_module(loaded)
+        except (Exception, SystemExit) as error:  # whatever it does
+            del sys.modules[dotted]
+            raise ValueError(
+                f'{path}:{name} expects a file that can be imported, got '
+                f'{describe_failure(error)}'
+            ) from error
     if not hasattr(loaded, name):
         raise ValueError(
             f'{path} is expected to define {name}, got no such name in it'

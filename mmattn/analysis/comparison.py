@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from .builders import Size
+from .failures import describe_failure, find_own_frame
 from .operations import Operation
 from .subjects import Subject
 from .timing import Spread, spread_of, spread_of_ratios, time_in_turns
@@ -90,7 +91,8 @@ def compare(
         A row for each mode and model.
 
     Raises:
-        ValueError: If a model cannot take the size, or runs out of memory.
+        ValueError: If a model cannot take the size, runs out of memory, or
+            is a user's own and fails.
     """
     trials = {}
     for subject in subjects:
@@ -187,7 +189,12 @@ def _explained(
             f'{where}: {settings.device} has too little memory; lower '
             '--batch, or take the size out of --sizes'
         ) from error
-    except (AssertionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # whatever the code of a user raises
+        is_expected = isinstance(
+            error, (AssertionError, RuntimeError, ValueError)
+        )
+        if not is_expected and find_own_frame(error) is None:
+            raise
         raise ValueError(
-            f'{where}: cannot run: {type(error).__name__}: {error}'
+            f'{where}: cannot run: {describe_failure(error)}'
         ) from error

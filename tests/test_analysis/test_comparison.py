@@ -189,10 +189,16 @@ def test_a_model_that_cannot_run_is_named(error, message):
         compare([subject(), bad], SIZE, ['inference'], settings())
 
 
-def test_a_bug_of_a_model_keeps_its_place():
+def test_a_bug_of_a_model_is_told_with_its_place():
     bad = subject('bad', lambda: Demanding(AttributeError('a slip')))
-    with pytest.raises(AttributeError, match='a slip'):
+    place = rf'\({__file__}, line \d+, in forward: raise self.error\)'
+    with pytest.raises(ValueError, match=f'AttributeError: a slip {place}'):
         compare([bad], SIZE, ['inference'], settings())
+
+
+def test_a_bug_of_this_package_passes():
+    with pytest.raises(TypeError, match='not callable'):
+        compare([Subject('odd', None)], SIZE, ['inference'], settings())
 
 
 def test_nothing_to_train():

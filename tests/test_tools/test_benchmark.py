@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -121,6 +122,57 @@ def test_results_are_not_written_over(measured, tool, monkeypatch, capsys):
 )
 def test_mistakes_end_in_one_message(args, message, tool, monkeypatch, capsys):
     assert message in mistake(tool, monkeypatch, capsys, *args)
+
+
+@pytest.mark.parametrize(
+    'code, message',
+    [
+        (
+            'def make(:\n',
+            'SyntaxError: invalid syntax ({file}, line 1: def ma',
+        ),
+        (
+            'import nowhere_to_be_found\n',
+            "ModuleNotFoundError: No module named 'nowhere_to_be_found' "
+            '({file}, line 1, in <module>: import nowhere_to_be_found)',
+        ),
+        ('exit(3)\n', 'SystemExit: 3 ({file}, line 1, in <module>: exit(3))'),
+        (
+            'def make():\n    return dict()["net"]\n',
+            "KeyError: 'net' ({file}, line 2, in make: return dict()[",
+        ),
+        (
+            'from torch import nn\n\n'
+            'class make(nn.Module):\n'
+            '    def forward(self, x):\n'
+            '        return self.stem(x)\n',
+            "AttributeError: 'make' object has no attribute 'stem' ({file}, "
+            'line 5, in forward: return self.stem(x))',
+        ),
+        (
+            'from torch import nn\n\n'
+            'def make():\n'
+            '    return nn.Linear(7, 7)\n',
+            'cannot run: RuntimeError: mat1 and mat2 shapes cannot be mult',
+        ),
+        (
+            'def make():\n    return 7\n',
+            'make is expected to make a torch.nn.Module, got int',
+        ),
+    ],
+)
+def test_own_code_that_fails_shows_its_line(
+    code, message, tool, tmp_path, monkeypatch, capsys
+):
+    file = tmp_path / 'own_net.py'
+    file.write_text(code)
+    monkeypatch.delitem(sys.modules, 'own_net', raising=False)
+    machine = SimpleNamespace(name='', matmul_rate=1.0, copy_bandwidth=1.0)
+    monkeypatch.setattr(tool, 'measure_machine', lambda *args: machine)
+    said = mistake(tool, monkeypatch, capsys, f'{file}:make', '--sizes', '32')
+    assert f'benchmark.py: error: {file}:make' in said
+    assert message.format(file=file) in said
+    assert 'Traceback' not in said
 
 
 def test_a_gpu_that_is_not_there(tool, monkeypatch, capsys):
