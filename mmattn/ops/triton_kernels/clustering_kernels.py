@@ -93,14 +93,13 @@ def _similarities(tokens, lengths, first, second):
 
 
 @triton.jit
-def _assign(tokens, lengths, first, second, temperature):
-    """How much of each token goes to which centroid."""
-    to_first, to_second = _similarities(tokens, lengths, first, second)
-    highest = tl.maximum(to_first, to_second)
-    to_first = tl.exp(temperature * (to_first - highest))
-    to_second = tl.exp(temperature * (to_second - highest))
-    total = to_first + to_second
-    return to_first / total, to_second / total
+def _assign(tokens, lengths, apart):
+    """How much of each token goes to which centroid: a softmax over two."""
+    x = tl.sum(tokens * apart[None], 1) / tl.maximum(lengths, _EPSILON)
+    smaller = tl.exp(-tl.abs(x))
+    total = 1 + smaller
+    to_first = tl.where(x < 0, smaller, 1.0) / total
+    return to_first, tl.where(x < 0, 1.0, smaller) / total
 
 
 @triton.jit
@@ -113,15 +112,13 @@ def _sum_tokens(
     row,
     scale,
     level,
-    step,
-    first,
-    second,
-    temperature,
+    apart,  # difference of the centroids times temperature, at the start 0
+    IS_START: tl.constexpr,
     CHANNELS: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """What some tokens give to both centroids, at step 0 to both halves.
+    """What some tokens give to both centroids, or at the start to both halves.
 
     Summed over the chunks only: to sum over the tokens of a chunk takes all
     warps to agree.
@@ -133,13 +130,10 @@ def _sum_tokens(
         tokens, lengths = _read_tokens(
             features, order, slot, end, row, scale, level, CHANNELS, BLOCK_D
         )
-        to_first, to_second = _assign(
-            tokens, lengths, first, second, temperature
-        )
-        # Two paths would take registers that let fewer programs run at once.
-        in_half = (slot < half).to(tl.float32)
-        to_first = tl.where(step > 0, to_first, in_half)
-        to_second = tl.where(step > 0, to_second, 1 - in_half)
+        to_first = (slot < half).to(tl.float32)
+        to_second = 1 - to_first
+        if not IS_START:
+            to_first, to_second = _assign(tokens, lengths, apart)
         next_first += to_first[:, None] * tokens
         next_second += to_second[:, None] * tokens
     return next_first, next_second
@@ -220,12 +214,17 @@ def sort_groups(
     order += start
     sorted_order += start
     scale = _scale_of(tl.load(peaks + problem))
-    first = tl.zeros((BLOCK_D,), tl.float32)
-    second = tl.zeros((BLOCK_D,), tl.float32)
-    for step in range(1 + iterations):
+    half = size - size // 2
+    next_first, next_second = _sum_tokens(
+        features, order, 0, size, half, features_n, scale, level, 0,
+        True, CHANNELS, CHUNK, BLOCK_D,
+    )  # fmt: skip
+    first, second = _normalise(next_first), _normalise(next_second)
+    for _ in range(iterations):
+        apart = temperature * (first - second)
         next_first, next_second = _sum_tokens(
-            features, order, 0, size, size - size // 2, features_n, scale,
-            level, step, first, second, temperature, CHANNELS, CHUNK, BLOCK_D,
+            features, order, 0, size, half, features_n, scale, level, apart,
+            False, CHANNELS, CHUNK, BLOCK_D,
         )  # fmt: skip
         first, second = _normalise(next_first), _normalise(next_second)
     _write_keys(
@@ -280,18 +279,24 @@ def add_shares(
     image, problem, start, size = _find_group(num_tokens, level)
     features += image * features_b + tl.program_id(2) * features_h
     scale = _scale_of(tl.load(peaks + problem))
-    first = tl.zeros((BLOCK_D,), tl.float32)
-    second = tl.zeros((BLOCK_D,), tl.float32)
-    if step > 0:
-        before = _find_sums(sums, step - 1, CHANNELS, SHARES)
-        first, second = _add_sums(before, CHANNELS, SHARES, BLOCK_D)
     slots = tl.cdiv(tl.cdiv(size, SHARES), CHUNK) * CHUNK
     begin = tl.program_id(1) * slots
-    next_first, next_second = _sum_tokens(
-        features, order + start, begin, tl.minimum(begin + slots, size),
-        size - size // 2, features_n, scale, level, step, first, second,
-        temperature, CHANNELS, CHUNK, BLOCK_D,
-    )  # fmt: skip
+    end = tl.minimum(begin + slots, size)
+    order += start
+    half = size - size // 2
+    if step == 0:
+        next_first, next_second = _sum_tokens(
+            features, order, begin, end, half, features_n, scale, level, 0,
+            True, CHANNELS, CHUNK, BLOCK_D,
+        )  # fmt: skip
+    else:
+        before = _find_sums(sums, step - 1, CHANNELS, SHARES)
+        first, second = _add_sums(before, CHANNELS, SHARES, BLOCK_D)
+        apart = temperature * (first - second)
+        next_first, next_second = _sum_tokens(
+            features, order, begin, end, half, features_n, scale, level, apart,
+            False, CHANNELS, CHUNK, BLOCK_D,
+        )  # fmt: skip
     d = tl.arange(0, BLOCK_D)
     sums = _find_sums(sums, step, CHANNELS, SHARES)
     sums += tl.program_id(1) * 2 * CHANNELS + d
