@@ -5,8 +5,9 @@ from .cluster_attention import cluster_attention
 from .clustering import balanced_clusters, cluster_sizes
 from .compiling import asks_for_gradient, is_compiling, sizes_vary
 from .contrastive import contrastive_loss
-from .convolution import depthwise_convolution, grouped_linear
+from .convolution import depthwise_convolution
 from .cross_shaped_attention import cross_shaped_attention
+from .grouped_linear import grouped_linear
 from .implementations import (
     Implementation,
     choose_implementation,

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .compiling import asks_for_gradient
-from .convolution import grouped_linear
 from .cpu_kernels import NEEDS, register_kernel
 from .cpu_kernels.convolution import expand_heads, refuse_convolution
+from .grouped_linear import grouped_linear
 from .implementations import (
     Reason,
     choose_implementation,

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmattn.ops import depthwise_convolution, grouped_linear
+from mmattn.ops import depthwise_convolution
 
 
 def parameters(*shapes, dtype=torch.float32):
@@ -45,25 +45,6 @@ def test_depthwise_convolution(impl, side, with_gelu, with_skip):
             for j in range(side):
                 out = out + wide[:, i : i + 7, j : j + 4] * weight[:, 0, i, j]
         out = out + bias + (x if with_skip else 0)
-        return F.gelu(out) if with_gelu else out
-
-    check(call, plain, args, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize('with_gelu', [True, False])
-@pytest.mark.parametrize('impl', ['reference', 'dense'])
-def test_grouped_linear(impl, with_gelu):
-    args = parameters((2, 7, 4, 6), (12, 2), (12,))
-
-    def call(x, weight, bias):
-        return grouped_linear(x, weight, bias, 3, with_gelu, impl)
-
-    def plain(x, weight, bias):
-        parts = [
-            part @ matrix.T
-            for part, matrix in zip(x.split(2, dim=-1), weight.split(4))
-        ]
-        out = torch.cat(parts, dim=-1) + bias
         return F.gelu(out) if with_gelu else out
 
     check(call, plain, args, rtol=1e-5, atol=1e-5)
