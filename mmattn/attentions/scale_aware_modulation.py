@@ -16,6 +16,7 @@ from mmattn.ops import (
     linear,
     mixed_convolution,
     mixed_expansion,
+    tell_of_parts,
     where_it_exists,
 )
 from mmattn.registry import MODELS
@@ -99,6 +100,8 @@ class ScaleAwareModulation(BaseModule):
                 return mixed_expansion(
                     x, kernels, biases, weight, bias, self.impl
                 )
+        if self.impl == 'auto':
+            tell_of_parts()
         scales = mixed_convolution(x, kernels, biases, self.impl)
         hidden = grouped_linear(scales, weight, bias, groups, is_fixed)
         if is_fixed:

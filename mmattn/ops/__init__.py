@@ -23,7 +23,7 @@ from .kernel import kernel_attention, orthogonal_projection
 from .layer_norm import layer_norm
 from .linear import linear
 from .mixed_convolution import mixed_convolution
-from .mixed_expansion import mixed_expansion
+from .mixed_expansion import mixed_expansion, tell_of_parts
 from .perceptron import perceptron
 from .relative_position import (
     relative_position_bias,
@@ -83,6 +83,7 @@ __all__ = [
     'sliding_window_attention',
     'split_windows',
     'strided_convolution',
+    'tell_of_parts',
     'watch_choices',
     'where_it_exists',
     'window_attention',

@@ -160,6 +160,11 @@ def force_implementation(operation: str, name: str) -> None:
     _FORCED[operation] = name
 
 
+def forced_name(operation: str) -> str:
+    """What ``'auto'`` means for an operation: a name, or ``'auto'``."""
+    return _FORCED.get(operation, 'auto')
+
+
 @contextmanager
 def watch_choices(
     callback: Callable[[Implementation], None],
@@ -194,7 +199,7 @@ def choose_implementation(
             says what is missing.
     """
     if impl == 'auto':
-        impl = _FORCED.get(operation, 'auto')
+        impl = forced_name(operation)
     row = _resolve(operation, impl, *args, **kwargs)
     if not is_compiling():  # calls out of the graph would break it
         for watcher in _WATCHERS:

@@ -5,20 +5,26 @@ c channels of a head, which are groups of h afterwards, e channels of a
 widened group, s_i side of the kernels of head i.
 """
 
+import functools
+import logging
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from .compiling import asks_for_gradient
+from .compiling import asks_for_gradient, is_compiling
 from .cpu_kernels import NEEDS, register_kernel
 from .cpu_kernels.convolution import expand_heads, refuse_convolution
 from .grouped_linear import grouped_linear
 from .implementations import (
     Reason,
     choose_implementation,
+    forced_name,
+    list_implementations,
     register_implementation,
 )
 from .mixed_convolution import check_kernels, mixed_convolution
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def mixed_expansion(
@@ -129,3 +135,37 @@ def _cpp(
     bias: Tensor,
 ) -> Tensor:
     return expand_heads(x, weights, biases, matrices, bias)
+
+
+def tell_of_parts() -> None:
+    """Tell that a layer takes both parts, where the whole is forced.
+
+    Nothing is told of parts that are forced to the same name, nor while a
+    compiler looks on.
+
+    Raises:
+        RuntimeError: If what is forced cannot run on this machine.
+    """
+    name = forced_name('mixed_expansion')
+    is_meant = name in ('auto', 'parts', forced_name('mixed_convolution'))
+    if is_meant or is_compiling():
+        return
+    for row in list_implementations():
+        if (row.operation, row.name) == ('mixed_expansion', name):
+            reason = row.missing()
+            if reason:
+                raise RuntimeError(
+                    f'mixed_expansion cannot run impl {name!r}: {reason}'
+                )
+    _warn_of_parts(name)
+
+
+@functools.cache
+def _warn_of_parts(name: str) -> None:
+    _LOGGER.warning(
+        'mixed_expansion is forced to %r, which takes effect in inference: '
+        'where gradients are asked for, or batch normalisation takes its '
+        'statistics of the batch, mixed_convolution and grouped_linear run '
+        'instead, as chosen for themselves',
+        name,
+    )

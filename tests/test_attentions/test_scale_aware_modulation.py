@@ -1,10 +1,17 @@
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from mmattn.attentions import ScaleAwareModulation
-from mmattn.ops import watch_choices
+from mmattn.ops import (
+    definitions_first,
+    forced_implementations,
+    watch_choices,
+)
+from mmattn.ops.cpu_kernels import building
 
 
 def test_heads_have_kernels_of_growing_size():
@@ -61,6 +68,34 @@ def test_inference_is_one_operation(impl, row):
         chosen, out = chosen_by(layer, x)
     assert chosen['mixed_expansion'] == row
     torch.testing.assert_close(out, want, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_forced_for_inference_is_told_once_in_training(caplog):
+    sys.modules['mmattn.ops.mixed_expansion']._warn_of_parts.cache_clear()
+    layer, x = ScaleAwareModulation(8, 2), torch.randn(2, 5, 6, 8)
+    # Parts of the same name are what was meant.
+    with definitions_first():
+        layer(x)
+    ScaleAwareModulation(8, 2, impl='reference')(x)
+    assert caplog.messages == []
+    with forced_implementations(dict(mixed_expansion='cpp')):
+        chosen, _ = chosen_by(layer, x)
+        assert 'mixed_expansion' not in chosen
+        layer.eval()(x)  # with gradients
+        with torch.no_grad():
+            chosen, _ = chosen_by(layer, x)
+        assert chosen['mixed_expansion'] == 'cpp'
+    (text,) = caplog.messages
+    assert text.startswith("mixed_expansion is forced to 'cpp', which takes e")
+
+
+def test_what_is_forced_and_cannot_run_ends_a_training(monkeypatch):
+    monkeypatch.setattr(building, '_MISSING', 'there is no C++ compiler')
+    with forced_implementations(dict(mixed_expansion='cpp')):
+        with pytest.raises(
+            RuntimeError, match="run impl 'cpp': there is no C.. compiler"
+        ):
+            ScaleAwareModulation(8, 2)(torch.randn(2, 5, 6, 8))
 
 
 def test_a_row_of_one_operation_alone_is_no_choice_of_the_layer():
