@@ -36,6 +36,7 @@ def test_a_sample_is_swapped_or_refused(host, backbone, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3 * 3600)  # on a busy machine
 @pytest.mark.parametrize('backbone', ['boat-swin-tiny', 'smt-tiny'])
 @pytest.mark.parametrize('host', ['mmpretrain', 'mmseg', 'mmdet'])
 def test_nearly_all_that_yield_maps_pass(host, backbone, tmp_path):
