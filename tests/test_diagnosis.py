@@ -303,6 +303,7 @@ def test_the_last_line_tells_of_slower_models(
     building = ops.cpu_kernels.building
     monkeypatch.setattr(building, '_MISSING', 'no kernels, for some reason')
     monkeypatch.setattr(building, 'IS_SWITCHED_OFF', switched_off)
+    monkeypatch.setattr(diagnosis, 'probe_stack', lambda stack: [])
     assert diagnosis.main() == 0
     text = capsys.readouterr().out
     assert 'none: no kernels, for some reason\n' in text
