@@ -38,13 +38,19 @@ _LAST_KEY = tl.constexpr(2**63 - 1)
 
 
 @triton.jit
-def _find_group(num_tokens, level):
-    """A program's image and problem, first place and size of its group."""
+def _find_problem(level):
+    """A program's image, its head, and both in one number."""
     image = (tl.program_id(0) >> level).to(tl.int64)
+    head = tl.program_id(2).to(tl.int64)
+    return image, head, image * tl.num_programs(2) + head
+
+
+@triton.jit
+def _find_group(problem, num_tokens, level):
+    """First place, of those of all problems, and size of a program's group."""
     group = tl.program_id(0) & ((1 << level) - 1)
-    problem = image * tl.num_programs(2) + tl.program_id(2)
     start, size = group_bounds(group, num_tokens, level)
-    return image, problem, problem * num_tokens + start, size
+    return problem * num_tokens + start, size
 
 
 @triton.jit
@@ -209,8 +215,9 @@ def sort_groups(
     BLOCK_D: tl.constexpr,
 ):
     """Sort one group of one problem by the ratio of its similarities."""
-    image, problem, start, size = _find_group(num_tokens, level)
-    features += image * features_b + tl.program_id(2) * features_h
+    image, head, problem = _find_problem(level)
+    start, size = _find_group(problem, num_tokens, level)
+    features += image * features_b + head * features_h
     order += start
     sorted_order += start
     scale = _scale_of(tl.load(peaks + problem))
@@ -276,8 +283,9 @@ def add_shares(
     BLOCK_D: tl.constexpr,
 ):
     """Sum up what a share of a group gives to both centroids."""
-    image, problem, start, size = _find_group(num_tokens, level)
-    features += image * features_b + tl.program_id(2) * features_h
+    image, head, problem = _find_problem(level)
+    start, size = _find_group(problem, num_tokens, level)
+    features += image * features_b + head * features_h
     scale = _scale_of(tl.load(peaks + problem))
     slots = tl.cdiv(tl.cdiv(size, SHARES), CHUNK) * CHUNK
     begin = tl.program_id(1) * slots
@@ -324,8 +332,9 @@ def sort_runs(
     BLOCK_D: tl.constexpr,
 ):
     """Sort one of the runs, each a block of tokens, that make up a group."""
-    image, problem, start, size = _find_group(num_tokens, level)
-    features += image * features_b + tl.program_id(2) * features_h
+    image, head, problem = _find_problem(level)
+    start, size = _find_group(problem, num_tokens, level)
+    features += image * features_b + head * features_h
     scale = _scale_of(tl.load(peaks + problem))
     sums = _find_sums(sums, step - 1, CHANNELS, SHARES)
     first, second = _add_sums(sums, CHANNELS, SHARES, BLOCK_D)
@@ -366,7 +375,8 @@ def merge_runs(
     CHUNK: tl.constexpr,
 ):
     """Put some keys in their places among those of the runs beside theirs."""
-    _, _, start, size = _find_group(num_tokens, level)
+    _, _, problem = _find_problem(level)
+    start, size = _find_group(problem, num_tokens, level)
     order += start
     keys += start
     merged += start

@@ -86,14 +86,24 @@ def test_overflown_features_spoil_no_other_problem(device, value):
     check_overflow(device, value)
 
 
-def test_places_that_32_bits_do_not_reach(device, spread_out):
+def check_distant_places(features, spread_out):
     from mmattn.ops.triton_kernels.clustering import balanced_clusters
 
-    features = torch.randn(2, 2, 4, 8, device=device).half()
     want = balanced_clusters(features, 1, 2, 100.0)
     for axis in range(3):
-        got = balanced_clusters(spread_out(features, axis), 1, 2, 100.0)
-        assert torch.equal(got, want)
+        if features.shape[axis] > 2:
+            spread = spread_out(features, axis)
+            assert torch.equal(balanced_clusters(spread, 1, 2, 100.0), want)
+
+
+SHAPES = pytest.mark.parametrize(
+    'shape', [(3, 1, 2, 8), (1, 3, 2, 8), (1, 1, 4, 8)], ids=str
+)
+
+
+@SHAPES
+def test_places_that_32_bits_do_not_reach(device, spread_out, shape):
+    check_distant_places(torch.randn(shape, device=device).half(), spread_out)
 
 
 @pytest.fixture
@@ -115,7 +125,7 @@ def few_for_a_program(monkeypatch):
     'features',
     [
         torch.randn(1, 14, 4),
-        torch.randn(2, 1, 13, 3),
+        torch.randn(1, 1, 17, 3),  # halves of which one needs a merge more
         torch.ones(1, 9, 4),
         torch.eye(3)[torch.randint(3, (1, 13))],  # ties of different tokens
     ],
@@ -149,17 +159,12 @@ def test_shares_of_several_chunks(device, monkeypatch, few_for_a_program):
     check_order(device, torch.randn(1, 45, 12), 10)
 
 
+@SHAPES
 def test_groups_that_32_bits_do_not_reach(
-    device, few_for_a_program, spread_out
+    device, few_for_a_program, spread_out, shape
 ):
-    from mmattn.ops.triton_kernels.clustering import balanced_clusters
-
-    few_for_a_program(2, shares=1)
-    features = torch.randn(2, 2, 3, 8, device=device).half()
-    want = balanced_clusters(features, 1, 2, 100.0)
-    for axis in range(3):
-        got = balanced_clusters(spread_out(features, axis), 1, 2, 100.0)
-        assert torch.equal(got, want)
+    few_for_a_program(1, shares=1, merged=1)
+    check_distant_places(torch.randn(shape, device=device).half(), spread_out)
 
 
 def test_nothing_is_sorted_by_pytorch(device, few_for_a_program, monkeypatch):
