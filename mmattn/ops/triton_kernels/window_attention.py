@@ -20,6 +20,7 @@ from .window_attention_kernels import attend_windows, attend_windows_backward
 # reads once, to be little beside the map. In the backward pass it also writes
 # the sums of the bias's gradient.
 _PROGRAMS, _PROGRAMS_BACKWARD = 4096, 1024
+_QUERIES = 16  # at a time, in the backward pass of float32
 
 _OPTIONS = (
     'Tensor qkv, Tensor? bias, Tensor? padding, SymInt num_heads, '
@@ -108,7 +109,10 @@ def window_attention_backward(
     )
     windows = len(qkv) * sizes[3]
     programs, share = _shares(windows, num_heads, _PROGRAMS_BACKWARD)
-    bias_sums = qkv.new_empty((programs, *dbias.shape), dtype=torch.float32)
+    tiles['BLOCK_M'] = tiles['BLOCK']
+    if qkv.element_size() == 4:  # a window's slopes would fill all registers
+        tiles['BLOCK_M'] = _QUERIES
+    bias_sums = qkv.new_zeros((programs, *dbias.shape), dtype=torch.float32)
     padding_sums = qkv.new_empty(
         (programs, len(dpadding) // 3 * 2), dtype=torch.float32
     )
@@ -202,7 +206,7 @@ def _plan(
     }
     return (
         qkv if bias is None else bias.contiguous(),
-        padding.contiguous() if is_padded else qkv,
+        padding.to(qkv.dtype).contiguous() if is_padded else qkv,
         (H, W, across, down * across, num_heads, shift),
         tiles,
     )

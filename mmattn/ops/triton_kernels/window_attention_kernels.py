@@ -5,9 +5,10 @@ and rolling follows from their numbers, and so does the region of a rolled map
 that each belongs to: no map is rolled, padded or cut, and no mask is stored.
 
 The backward pass keeps nothing but its inputs: a window's weights are computed
-again at once. One program goes through many windows and sums their slopes, so
-that the gradient of the bias needs one small sum after it and no atomic
-addition: it is the same every time.
+again, of all queries at once or, where registers run short, of some. One
+program goes through many windows and sums their slopes, so that the gradient
+of the bias needs one small sum after it and no atomic addition: it is the same
+every time.
 
 Axes: B images, H W rows and columns of the map, h heads, d channels of a head,
 M window side, N = M * M tokens of a window, P programs of a head.
@@ -28,6 +29,7 @@ _SIZES = (
 @triton.jit
 def _places(
     window,
+    first,
     height,
     width,
     across,
@@ -36,13 +38,13 @@ def _places(
     SIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Where the tokens of a window come from.
+    """Where some tokens of a window come from, from the ``first`` on.
 
     Returns:
         Row and column on the map, whether the window has such a token, and
         whether it lies on the map; else it is padding.
     """
-    slot = tl.arange(0, BLOCK)
+    slot = first + tl.arange(0, BLOCK)
     rows, columns = windows // across * SIDE, across * SIDE  # after padding
     row = window // across * SIDE + slot // SIDE + shift
     column = window % across * SIDE + slot % SIDE + shift
@@ -54,13 +56,13 @@ def _places(
 
 
 @triton.jit
-def _sides(shift, SIDE: tl.constexpr, BLOCK: tl.constexpr):
+def _sides(first, shift, SIDE: tl.constexpr, BLOCK: tl.constexpr):
     """On which side of the edges of a rolled map each token would lie.
 
     One bit for rows, one for columns. Beyond the window there is a bit of its
     own: what lies there sees itself, for its sums not to be zero.
     """
-    slot = tl.arange(0, BLOCK)
+    slot = first + tl.arange(0, BLOCK)
     side = 2 * (slot // SIDE >= SIDE - shift).to(tl.int32)
     side += (slot % SIDE >= SIDE - shift).to(tl.int32)
     return tl.where(slot < SIDE * SIDE, side, 4)
@@ -86,30 +88,37 @@ def _tile(
     BLOCK_D: tl.constexpr,
 ):
     """Gather ``(BLOCK, BLOCK_D)`` of the map, beside it the padding."""
-    tile = load_rows(x, rows, inside, CHANNELS, BLOCK_D)
-    if HAS_PADDING:
+    if HAS_PADDING:  # chosen by its place: that takes few registers
         d = tl.arange(0, BLOCK_D)
-        value = tl.load(padding + d, mask=d < CHANNELS, other=0.0)
-        is_padding = (held & ~inside)[:, None]
-        tile = tl.where(is_padding, value.to(tile.dtype)[None], tile)
-    return tile
+        source = tl.where(inside, x + rows, padding)
+        mask = held[:, None] & (d < CHANNELS)[None]
+        return tl.load(source[:, None] + d[None], mask=mask, other=0.0)
+    else:
+        return load_rows(x, rows, inside, CHANNELS, BLOCK_D)
 
 
 @triton.jit
-def _cells(tokens: tl.constexpr, BLOCK: tl.constexpr):
+def _cells(
+    first, tokens: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK: tl.constexpr
+):
     """Where the bias of a pair of tokens lies, and which pairs there are."""
-    i = tl.arange(0, BLOCK)
-    valid = (i < tokens)[:, None] & (i < tokens)[None]
-    return i[:, None] * tokens + i[None], valid
+    i, j = first + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK)
+    valid = (i < tokens)[:, None] & (j < tokens)[None]
+    return i[:, None] * tokens + j[None], valid
 
 
 @triton.jit
 def _bias_tile(
-    bias, HAS_BIAS: tl.constexpr, tokens: tl.constexpr, BLOCK: tl.constexpr
+    bias,
+    first,
+    HAS_BIAS: tl.constexpr,
+    tokens: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """What is added to the scores of every window, to base 2."""
     if HAS_BIAS:
-        cells, valid = _cells(tokens, BLOCK)
+        cells, valid = _cells(first, tokens, BLOCK_M, BLOCK)
         tile = tl.load(bias + cells, mask=valid, other=0.0).to(tl.float32)
         return tile * LOG2_E
     else:
@@ -117,10 +126,9 @@ def _bias_tile(
 
 
 @triton.jit
-def _weights(queries, keys, bias, sides, scale):
+def _weights(queries, keys, bias, is_seen, scale):
     """Softmax of a window, not yet divided by its sums, and the sums."""
     scores = dot(queries, tl.trans(keys)) * (scale * LOG2_E) + bias
-    is_seen = sides[:, None] == sides[None]
     scores = tl.where(is_seen, scores, float('-inf'))
     weights = tl.exp2(scores - tl.max(scores, 1)[:, None])
     return weights, tl.sum(weights, 1)
@@ -157,14 +165,14 @@ def attend_windows(
     step = heads * CHANNELS
     padding += head * CHANNELS
     bias += head * SIDE * SIDE * SIDE * SIDE
-    offsets = _bias_tile(bias, HAS_BIAS, SIDE * SIDE, BLOCK)
-    sides = _sides(shift, SIDE, BLOCK)
+    offsets = _bias_tile(bias, 0, HAS_BIAS, SIDE * SIDE, BLOCK, BLOCK)
+    sides = _sides(0, shift, SIDE, BLOCK)
     last = tl.minimum((program + 1) * share, images * windows)
     for number in range(program * share, last):
         window = number % windows
         image = (number // windows).to(tl.int64)
         row, column, held, inside = _places(
-            window, height, width, across, windows, shift, SIDE, BLOCK
+            window, 0, height, width, across, windows, shift, SIDE, BLOCK
         )
         rows = row * qkv_h + column * qkv_w
         q = qkv + image * qkv_b + head * CHANNELS
@@ -180,7 +188,8 @@ def attend_windows(
             CHANNELS, HAS_PADDING, BLOCK_D,
         )  # fmt: skip
         seen = sides & _edges(window, across, windows)
-        weights, total = _weights(queries, keys, offsets, seen, scale)
+        is_seen = seen[:, None] == seen[None]
+        weights, total = _weights(queries, keys, offsets, is_seen, scale)
         mixed = dot(weights.to(values.dtype), values) / total[:, None]
         target = out + image * height * width * step + head * CHANNELS
         places = (row * width + column) * step
@@ -194,7 +203,7 @@ def attend_windows_backward(
     padding,
     grad,  # (B, H, W, C), of the result
     dqkv,  # (B, H, W, 3 * C)
-    dbias,  # (P, h, N, N)
+    dbias,  # (P, h, N, N), zeros unless a program takes all queries at once
     dpadding,  # (P, 2, h, d), of keys and of values
     qkv_b,
     qkv_h,
@@ -216,6 +225,7 @@ def attend_windows_backward(
     HAS_BIAS: tl.constexpr,
     HAS_PADDING: tl.constexpr,
     BLOCK: tl.constexpr,
+    BLOCK_M: tl.constexpr,  # queries at a time
     BLOCK_D: tl.constexpr,
 ):
     """One head of ``share`` windows, one after the other."""
@@ -224,23 +234,23 @@ def attend_windows_backward(
     step = heads * CHANNELS
     padding += head * CHANNELS
     bias += head * SIDE * SIDE * SIDE * SIDE
-    offsets = _bias_tile(bias, HAS_BIAS, SIDE * SIDE, BLOCK)
-    sides = _sides(shift, SIDE, BLOCK)
-    bias_total = tl.zeros((BLOCK, BLOCK), tl.float32)
+    dbias += tl.program_id(0).to(tl.int64) * SIDE * SIDE * SIDE * SIDE
+    IS_WHOLE: tl.constexpr = BLOCK_M == BLOCK
+    bias_total = tl.zeros((BLOCK_M, BLOCK), tl.float32)
     key_total = tl.zeros((BLOCK_D,), tl.float32)
     value_total = tl.zeros((BLOCK_D,), tl.float32)
+    if IS_WHOLE and not HAS_PADDING:
+        offsets = _bias_tile(bias, 0, HAS_BIAS, SIDE * SIDE, BLOCK_M, BLOCK)
+    sides = _sides(0, shift, SIDE, BLOCK)
     last = tl.minimum((program + 1) * share, images * windows)
     for number in range(program * share, last):
         window = number % windows
         image = (number // windows).to(tl.int64)
         row, column, held, inside = _places(
-            window, height, width, across, windows, shift, SIDE, BLOCK
+            window, 0, height, width, across, windows, shift, SIDE, BLOCK
         )
         rows = row * qkv_h + column * qkv_w
         q = qkv + image * qkv_b + head * CHANNELS
-        queries = _tile(
-            q, rows, held, inside, padding, CHANNELS, HAS_PADDING, BLOCK_D
-        )
         keys = _tile(
             q + step, rows, held, inside, padding + step,
             CHANNELS, HAS_PADDING, BLOCK_D,
@@ -249,36 +259,63 @@ def attend_windows_backward(
             q + 2 * step, rows, held, inside, padding + 2 * step,
             CHANNELS, HAS_PADDING, BLOCK_D,
         )  # fmt: skip
-        # What a query of the padding attends to is cut off again.
-        grads = _tile(
-            grad + image * grad_b + head * CHANNELS,
-            row * grad_h + column * grad_w,
-            held, inside, padding, CHANNELS, False, BLOCK_D,
-        )  # fmt: skip
-        seen = sides & _edges(window, across, windows)
-        weights, total = _weights(queries, keys, offsets, seen, scale)
-        weights /= total[:, None]
+        edges = _edges(window, across, windows)
         target = dqkv + image * height * width * 3 * step + head * CHANNELS
-        places = (row * width + column) * 3 * step
-        # Each gradient is put away at once, for the next to have registers.
-        dv = dot(tl.trans(weights.to(grads.dtype)), grads)
-        store_rows(target + 2 * step, places, inside, dv, CHANNELS, BLOCK_D)
-        slope = dot(grads, tl.trans(values))
-        slope = weights * (slope - tl.sum(weights * slope, 1)[:, None])
-        if HAS_BIAS:
-            bias_total += slope
-        narrow = slope.to(queries.dtype)
-        dq = dot(narrow, keys) * scale
-        store_rows(target, places, inside, dq, CHANNELS, BLOCK_D)
-        dk = dot(tl.trans(narrow), queries) * scale
-        store_rows(target + step, places, inside, dk, CHANNELS, BLOCK_D)
+        spots = (row * width + column) * 3 * step
+        dk = tl.zeros((BLOCK, BLOCK_D), tl.float32)
+        dv = tl.zeros((BLOCK, BLOCK_D), tl.float32)
+        for first in range(0, BLOCK, BLOCK_M):
+            # Row, column, whether the window has such a query, and on the map.
+            y, z, asked, answered = _places(
+                window, first, height, width, across, windows, shift,
+                SIDE, BLOCK_M,
+            )  # fmt: skip
+            queries = _tile(
+                q, y * qkv_h + z * qkv_w, asked, answered, padding,
+                CHANNELS, HAS_PADDING, BLOCK_D,
+            )  # fmt: skip
+            # What a query of the padding attends to is cut off again.
+            grads = load_rows(
+                grad + image * grad_b + head * CHANNELS,
+                y * grad_h + z * grad_w, answered, CHANNELS, BLOCK_D,
+            )  # fmt: skip
+            if HAS_PADDING or not IS_WHOLE:
+                offsets = _bias_tile(
+                    bias, first, HAS_BIAS, SIDE * SIDE, BLOCK_M, BLOCK
+                )
+            of_queries = _sides(first, shift, SIDE, BLOCK_M) & edges
+            is_seen = of_queries[:, None] == (sides & edges)[None]
+            weights, total = _weights(queries, keys, offsets, is_seen, scale)
+            weights /= total[:, None]
+            # Each gradient is put away at once: the next needs registers.
+            dv += dot(tl.trans(weights.to(grads.dtype)), grads)
+            is_last = first + BLOCK_M == BLOCK
+            if is_last:
+                store_rows(
+                    target + 2 * step, spots, inside, dv, CHANNELS, BLOCK_D
+                )
+            slope = dot(grads, tl.trans(values))
+            slope = weights * (slope - tl.sum(weights * slope, 1)[:, None])
+            if HAS_BIAS and IS_WHOLE:
+                bias_total += slope
+            elif HAS_BIAS:
+                cells, valid = _cells(first, SIDE * SIDE, BLOCK_M, BLOCK)
+                before = tl.load(dbias + cells, valid, 0.0)
+                tl.store(dbias + cells, before + slope, valid)
+                tl.debug_barrier()  # another thread may read it next
+            narrow = slope.to(queries.dtype)
+            dq = dot(narrow, keys) * scale
+            places = (y * width + z) * 3 * step
+            store_rows(target, places, answered, dq, CHANNELS, BLOCK_D)
+            dk += dot(tl.trans(narrow), queries) * scale
+            if is_last:
+                store_rows(target + step, spots, inside, dk, CHANNELS, BLOCK_D)
         if HAS_PADDING:
             is_padding = (held & ~inside)[:, None]
             key_total += tl.sum(tl.where(is_padding, dk, 0.0), 0)
             value_total += tl.sum(tl.where(is_padding, dv, 0.0), 0)
-    if HAS_BIAS:
-        cells, valid = _cells(SIDE * SIDE, BLOCK)
-        dbias += tl.program_id(0).to(tl.int64) * SIDE * SIDE * SIDE * SIDE
+    if HAS_BIAS and IS_WHOLE:
+        cells, valid = _cells(0, SIDE * SIDE, BLOCK_M, BLOCK)
         tl.store(dbias + cells, bias_total, mask=valid)
     if HAS_PADDING:
         d = tl.arange(0, BLOCK_D)

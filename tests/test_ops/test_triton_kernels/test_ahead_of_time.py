@@ -53,14 +53,30 @@ def compile_operations(capability, dtype, channels):
 
 
 def test_kernels_of_the_published_heads_fit_into_registers():
-    for kernel in compile_operations(90, torch.bfloat16, 32):
-        # The bias of a window that is padded takes some more.
-        padded = 64 if kernel.name == 'attend_windows_backward' else 0
-        assert kernel.spilled <= MOST_SPILLED + padded, kernel
+    from mmattn.ops.triton_kernels import ahead_of_time
+
+    kernels = compile_operations(90, torch.bfloat16, 32)
+    # Windows without padding, stripes that a program holds.
+    small = 90, torch.bfloat16, 32, (1, 49, 49, 2)
+    for kernel in kernels + ahead_of_time.compile_operations(*small):
+        assert kernel.spilled <= MOST_SPILLED, kernel
         # Keys are searched for one by one.
         assert kernel.loads == (8 if kernel.name == 'merge_runs' else 16)
         products = 'HGMMA' if KERNELS[kernel.name] else ''
         assert kernel.products == products, kernel
+
+
+@pytest.mark.parametrize('height, width', [(66, 64), (49, 49)])
+def test_attention_in_float32_fits_into_registers(height, width):
+    from mmattn.ops.triton_kernels import ahead_of_time
+
+    with ahead_of_time.compiling_for(90) as kernels:
+        shape = torch.float32, 32, 1, height, width, 2
+        ahead_of_time._launch_window_attention(*shape)
+        ahead_of_time._launch_stripes(*shape)
+    assert len(kernels) == (5 if height > 64 else 4)
+    for kernel in kernels:
+        assert kernel.spilled <= MOST_SPILLED, kernel
 
 
 def test_another_size_compiles_nothing_anew():
