@@ -81,7 +81,7 @@ kernels() {
 eager() {
     measure eager boat-swin-tiny "boat-swin-tiny(impl='reference')" \
         "boat-swin-tiny(impl='triton')" smt-tiny "smt-tiny(impl='triton')" \
-        --batch 128
+        cswin-tiny "cswin-tiny(impl='triton')" --batch 128
 }
 
 detector() {
