@@ -273,8 +273,8 @@ def _describe_kernels(reason: str | None) -> Finding:
     if not reason:
         return Finding(label, 'compiled for this CPU')
     loss = (
-        'slower than they could on a CPU: attention, clustering, convolutions '
-        "and norms take the next row after 'cpp'; "
+        'slower than they could on a CPU: attention, clustering, linear '
+        "layers, convolutions and norms take the next row after 'cpp'; "
     )
     if why_kernels_are_lost():
         loss += f'to mend it, {how_to_mend()}'

@@ -286,7 +286,7 @@ def test_kernels_of_the_cpu(monkeypatch, reason, value):
 
 SLOWER = (
     'Models run, slower than they could on a CPU: attention, clustering, '
-    "convolutions and norms take the next row after 'cpp'; "
+    "linear layers, convolutions and norms take the next row after 'cpp'; "
 )
 
 

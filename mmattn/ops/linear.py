@@ -3,7 +3,7 @@
 Axes: ``*`` any leading axes, C input channels, E output channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -47,9 +47,9 @@ def linear(
         bias: ``(E, )``. Defaults to None, no bias.
         with_gelu: Apply the GELU (https://arxiv.org/abs/1606.08415), with the
             error function, to the result. Defaults to False.
-        impl: ``'reference'``, ``'cpp'`` (for many tokens, without gradients),
-            ``'onednn'`` (as one call of that library), another registered
-            name, or ``'auto'``. Defaults to ``'auto'``.
+        impl: ``'reference'``, ``'cpp'`` (for many tokens), ``'onednn'`` (as
+            one call of that library), another registered name, or
+            ``'auto'``. Defaults to ``'auto'``.
 
     Returns:
         ``(*, E)``.
@@ -132,45 +132,66 @@ def refuse_linear(
 def _onednn(
     x: Tensor, weight: Tensor, bias: Tensor | None, with_gelu: bool
 ) -> Tensor:
-    inputs = (x, weight) if bias is None else (x, weight, bias)
-    if asks_for_gradient(*inputs):
-        out = _Linear.apply(x, weight, bias)
-        return F.gelu(out) if with_gelu else out
-    return multiply(x, weight, bias, with_gelu)
+    return _linear(multiply, x, weight, bias, with_gelu)
 
 
 def _refuse_cpp(
     x: Tensor, weight: Tensor, bias: Tensor | None, with_gelu: bool
 ) -> Reason:
-    if asks_for_gradient(x, weight, bias):
-        return 'it is for inference, got tensors that ask for a gradient'
-    return refuse_layers(x, (weight, bias))
+    reason = refuse_layers(x, (weight, bias))
+    if reason is None and asks_for_gradient(x, weight, bias):
+        return refuse_gradients(x, weight, bias)
+    return reason
+
+
+def refuse_gradients(*inputs: Tensor | None) -> Reason:
+    """Why oneDNN cannot compute the gradients of a linear layer, or None."""
+    reason = why_no_onednn() or refuse_linear(*inputs)
+    return reason and f'gradients need oneDNN: {reason}'
 
 
 @register_kernel(
     'linear',
     priority=30,
     refuses=_refuse_cpp,
-    needs=f'{CPP_NEEDS}; no autocast, no gradient; channels in multiples of '
-    f'{CHANNELS}; at least {FEWEST_TOKENS} tokens',
+    needs=f'{CPP_NEEDS}; no autocast; channels in multiples of {CHANNELS}; at '
+    f'least {FEWEST_TOKENS} tokens; for gradients what onednn needs',
 )
-def _cpp(*args) -> Tensor:
-    return fused_linear(*args)
+def _cpp(
+    x: Tensor, weight: Tensor, bias: Tensor | None, with_gelu: bool
+) -> Tensor:
+    return _linear(fused_linear, x, weight, bias, with_gelu)
+
+
+def _linear(
+    compute: Callable[..., Tensor],
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    with_gelu: bool,
+) -> Tensor:
+    if asks_for_gradient(x, weight, bias):
+        out = _Linear.apply(compute, x, weight, bias)
+        return F.gelu(out) if with_gelu else out
+    return compute(x, weight, bias, with_gelu)
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None
+        ctx: FunctionCtx,
+        compute: Callable[..., Tensor],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return multiply(x, weight, bias)
+        return compute(x, weight, bias)
 
     @staticmethod
-    def backward(
-        ctx: FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        return linear_gradients(*ctx.saved_tensors, grad, ctx.needs_input_grad)
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[1:]
+        return None, *linear_gradients(*ctx.saved_tensors, grad, needed)
 
 
 # With fewer, oneDNN's copies of what is transposed cost what it gains. So

@@ -34,7 +34,7 @@ from .linear import (
     NEEDS,
     linear,
     linear_gradients,
-    multiply,
+    refuse_gradients,
     refuse_linear,
     refuse_onednn,
     why_no_onednn,
@@ -158,12 +158,11 @@ def _refuse_cpp(
 ) -> Reason:
     if kernels is not None:
         return 'it takes no convolution'
+    reason = refuse_layers(x, (weight1, bias1), (weight2, bias2))
     inputs = (x, weight1, bias1, weight2, bias2)
-    if asks_for_gradient(*inputs):
-        reason = why_no_onednn() or _refuse(*inputs, None, None)
-        if reason is not None:
-            return f'gradients need oneDNN: {reason}'
-    return refuse_layers(x, (weight1, bias1), (weight2, bias2))
+    if reason is None and asks_for_gradient(*inputs):
+        return refuse_gradients(x, weight1, bias1)  # the second is alike
+    return reason
 
 
 @register_kernel(
@@ -209,10 +208,10 @@ def _in_pieces(
     out = x.new_empty(*parts.shape[:-1], len(weight2))
     kept = []
     for x_i, out_i in zip(parts.split(size), out.split(size)):
-        hidden = multiply(x_i, weight1, bias1)
+        hidden = linear(x_i, weight1, bias1)  # no gradients are recorded
         mixed, active = convolve_and_activate(hidden, kernels, kernel_bias)
         kept += (hidden, mixed)
-        out_i.copy_(multiply(active, weight2, bias2))
+        out_i.copy_(linear(active, weight2, bias2))
     return out.view(*x.shape[:-1], len(weight2)), kept
 
 

@@ -49,6 +49,12 @@ def register_kernel(
     def refuses_here(*args: Any) -> Reason:
         return _COMPILING if is_compiling() else refuses(*args)
 
+    def warn_of_loss(reason: str, *args: Any) -> None:
+        # Where the kernel would run, were it there.
+        lost = why_kernels_are_lost()
+        if lost and reason == lost == refuses(*args):
+            _warn_once(lost)
+
     return register_implementation(
         operation,
         'cpp',
@@ -56,7 +62,7 @@ def register_kernel(
         priority=priority,
         missing=why_no_compiler,
         refuses=refuses_here,
-        passed_over=_warn_of_loss,
+        passed_over=warn_of_loss,
     )
 
 
@@ -83,13 +89,6 @@ def how_to_mend() -> str:
     return 'see what the compiler says; `python -m mmattn` tries again'
 
 
-def _warn_of_loss(reason: str, x: Tensor, *args: Any) -> None:
-    """Tell once in a process that kernels would run, were they there."""
-    lost = why_kernels_are_lost()
-    if lost and reason == lost == refuse_cpp(x):
-        _warn_once(lost)
-
-
 @functools.cache
 def _warn_once(lost: str) -> None:
     rows = [row for row in list_implementations() if not row.missing()]
@@ -111,7 +110,15 @@ def _warn_once(lost: str) -> None:
 
 
 def refuse_cpp(*tensors: Tensor | None) -> Reason:
-    """Why the kernels cannot take these tensors here, or None."""
+    """Why the kernels cannot take these tensors here, or None.
+
+    It may compile the kernels; ask for sizes after :func:`refuse_tensors`.
+    """
+    return refuse_tensors(*tensors) or why_no_kernels()
+
+
+def refuse_tensors(*tensors: Tensor | None) -> Reason:
+    """Why no kernel can take these tensors, were it there, or None."""
     if is_compiling():
         return _COMPILING
     if is_transforming():
@@ -121,13 +128,17 @@ def refuse_cpp(*tensors: Tensor | None) -> Reason:
     for x in tensors:
         if x is None:
             continue
-        if type(x) not in (Tensor, Parameter) or x.is_neg():
+        if type(x) not in (Tensor, Parameter):
             return f'it takes plain tensors, got {type(x)}'
+        if x.layout != torch.strided:
+            return f'it takes dense tensors, got {x.layout}'
+        if x.is_neg():
+            return 'it takes plain tensors, got one that is yet to be negated'
         if x.device.type != 'cpu':
             return f'it runs on a CPU, got {x.device}'
         if x.dtype not in _SUFFIXES or x.dtype != tensors[0].dtype:
             return f'it takes float32 or float64 alike, got {x.dtype}'
-    return why_no_kernels()
+    return None
 
 
 def call(name: str, *args: Tensor | int | float | None) -> None:

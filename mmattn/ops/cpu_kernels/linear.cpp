@@ -6,22 +6,24 @@
 #include <omp.h>
 
 #include "matrix.h"
+#include "scratch.h"
 
 namespace mmattn {
 namespace {
 
-// `most` columns of the matrix are taken at a time, so many that they stay in
-// a core's second cache; `scratch` has room for them, twice.
+// So many columns of the matrix are taken at a time that they fill `bytes`,
+// and stay in a core's second cache.
 template <typename T>
-void linear(const T* x, const T* weight, const T* bias, T* scratch, T* out,
-            Index rows, Index C, Index E, Index most, bool with_gelu,
-            Index threads) {
+void linear(const T* x, const T* weight, const T* bias, T* out, Index rows,
+            Index C, Index E, Index bytes, bool with_gelu, Index threads) {
+  const Index most = columns_that_fit<T>(bytes, C, E);
+  Buffer<T> memory(2 * most * C);
 #pragma omp parallel num_threads(threads)
   {
     for (Index first = 0; first < E; first += most) {
       const Index size = std::min(most, E - first);
       // The other half than before, which some thread may still read.
-      T* packed = scratch + first / most % 2 * most * C;
+      T* packed = memory.data() + first / most % 2 * most * C;
 #pragma omp for schedule(static)
       for (Index i = 0; i < panels<T>(size); ++i)
         pack_panel(weight + first * C, C, size, C, i, packed);
@@ -40,14 +42,15 @@ void linear(const T* x, const T* weight, const T* bias, T* scratch, T* out,
 }  // namespace
 }  // namespace mmattn
 
-#define MMATTN_DEFINE(T, SUFFIX)                                            \
-  extern "C" MMATTN_EXPORT mmattn::Index mmattn_linear_##SUFFIX(            \
-      const T* x, const T* weight, const T* bias, T* scratch, T* out,       \
-      mmattn::Index rows, mmattn::Index C, mmattn::Index E,                 \
-      mmattn::Index most, mmattn::Index with_gelu, mmattn::Index threads) { \
-    mmattn::linear<T>(x, weight, bias, scratch, out, rows, C, E, most,      \
-                      with_gelu, threads);                                  \
-    return 0;                                                               \
+#define MMATTN_DEFINE(T, SUFFIX)                                              \
+  extern "C" MMATTN_EXPORT mmattn::Index mmattn_linear_##SUFFIX(              \
+      const T* x, const T* weight, const T* bias, T* out, mmattn::Index rows, \
+      mmattn::Index C, mmattn::Index E, mmattn::Index bytes,                  \
+      mmattn::Index with_gelu, mmattn::Index threads) {                       \
+    return mmattn::guarded([&] {                                              \
+      mmattn::linear<T>(x, weight, bias, out, rows, C, E, bytes, with_gelu,   \
+                        threads);                                             \
+    });                                                                       \
   }
 
 MMATTN_DEFINE(float, f32)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..compiling import is_autocast_on_cpu
 from ..implementations import Reason
-from .library import call, refuse_cpp
+from .library import call, refuse_tensors, why_no_kernels
 
 # Channels come in whole vectors, of which this is a multiple.
 CHANNELS = 8
@@ -19,12 +19,13 @@ FEWEST_TOKENS = 512
 # What the parts of matrices that are multiplied with at a time may fill: half
 # of the second cache of a core.
 _MOST_BYTES = 2**19
-_PANEL = 32  # columns, of which they are a multiple
-_TILE = 6  # tokens that are taken at a time
 
 
 def refuse_layers(x: Tensor, *layers: tuple[Tensor, Tensor | None]) -> Reason:
     """Why the kernels cannot take tokens and a row of layers, or None."""
+    reason = refuse_tensors(x, *(y for layer in layers for y in layer))
+    if reason is not None:
+        return reason
     if is_autocast_on_cpu():
         return 'autocast casts the definition only'
     channels = [x.shape[-1], *(len(weight) for weight, _ in layers)]
@@ -41,11 +42,14 @@ def refuse_layers(x: Tensor, *layers: tuple[Tensor, Tensor | None]) -> Reason:
         shapes = [tuple(y.shape) for y in (weight, bias) if y is not None]
         if shapes not in ([(E, C)], [(E, C), (E,)]):
             return f'it takes weights (E, C) with C = {C}, got {shapes}'
-    return refuse_cpp(x, *(y for layer in layers for y in layer))
+    return why_no_kernels()
 
 
 def fused_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, with_gelu: bool
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    with_gelu: bool = False,
 ) -> Tensor:
     """Multiply ``(*, C)`` by ``(E, C)``, add ``(E, )``, activate if asked to.
 
@@ -54,9 +58,8 @@ def fused_linear(
     x, weight, bias = _contiguous(x, weight, bias)
     (E, C), threads = weight.shape, torch.get_num_threads()
     out = x.new_empty(*x.shape[:-1], E)
-    most = _most_columns(C, E, x)
-    tensors = (x, weight, bias, x.new_empty(2 * most * C), out)
-    call('linear', *tensors, x.numel() // C, C, E, most, with_gelu, threads)
+    sizes = (x.numel() // C, C, E, _MOST_BYTES, with_gelu, threads)
+    call('linear', x, weight, bias, out, *sizes)
     return out
 
 
@@ -83,20 +86,12 @@ def fused_perceptron(
     """
     inputs = _contiguous(x, weight1, bias1, weight2, bias2)
     (D, C), E, threads = weight1.shape, len(weight2), torch.get_num_threads()
-    most = _most_columns(C + E, D, x)
-    scratch = x.new_empty((2 * (C + E) + threads * _TILE) * most)
     hidden = x.new_empty(*x.shape[:-1], D) if keep else None
     out = x.new_empty(*x.shape[:-1], E)
-    sizes = (x.numel() // C, C, D, E, most, threads)
-    call('perceptron', *inputs, scratch, hidden, out, *sizes)
+    sizes = (x.numel() // C, C, D, E, _MOST_BYTES, threads)
+    call('perceptron', *inputs, hidden, out, *sizes)
     return out, hidden
 
 
 def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
     return [x if x is None else x.contiguous() for x in tensors]
-
-
-def _most_columns(depth: int, columns: int, x: Tensor) -> int:
-    """How many columns, of so many values each, are taken at a time."""
-    fit = _MOST_BYTES // x.element_size() // depth
-    return min(max(fit // _PANEL, 1) * _PANEL, columns)

@@ -18,6 +18,13 @@ inline Index panels(Index columns) {
   return (columns + kPanel<T> - 1) / kPanel<T>;
 }
 
+// How many columns of so many values fit into some bytes: whole panels.
+template <typename T>
+inline Index columns_that_fit(Index bytes, Index depth, Index columns) {
+  const Index fit = bytes / Index(sizeof(T)) / depth / kPanel<T>;
+  return std::min(std::max(fit, Index(1)), panels<T>(columns)) * kPanel<T>;
+}
+
 // Writes one panel of (columns, depth), multiples of a vector's width, as
 // (depth, kPanel), to its place behind the others.
 template <typename T>

@@ -10,25 +10,27 @@
 #include <omp.h>
 
 #include "matrix.h"
+#include "scratch.h"
 
 namespace mmattn {
 namespace {
 
-// `scratch` has room for both matrices of `most` hidden channels, twice, and
-// for those channels of a tile of each thread. `kept` is for what the GELU is
-// applied to, or null.
+// So many hidden channels are taken at a time that both their matrices fill
+// `bytes`. `kept` is for what the GELU is applied to, or null.
 template <typename T>
 void perceptron(const T* x, const T* weight1, const T* bias1, const T* weight2,
-                const T* bias2, T* scratch, T* kept, T* out, Index rows,
-                Index C, Index D, Index E, Index most, Index threads) {
-  const Index room = most * (C + E);
+                const T* bias2, T* kept, T* out, Index rows, Index C, Index D,
+                Index E, Index bytes, Index threads) {
+  const Index most = columns_that_fit<T>(bytes, C + E, D);
+  const Index room = most * (C + E), tile = kBlockRows * most;
+  Buffer<T> memory(2 * room + threads * tile);
 #pragma omp parallel num_threads(threads)
   {
-    T* hidden = scratch + 2 * room + omp_get_thread_num() * kBlockRows * most;
+    T* hidden = memory.data() + 2 * room + omp_get_thread_num() * tile;
     for (Index first = 0; first < D; first += most) {
       const Index size = std::min(most, D - first);
       // The other half than before, which some thread may still read.
-      T* packed1 = scratch + first / most % 2 * room;
+      T* packed1 = memory.data() + first / most % 2 * room;
       T* packed2 = packed1 + size * C;
       const Index panels1 = panels<T>(size);
 #pragma omp for schedule(static)
@@ -61,15 +63,16 @@ void perceptron(const T* x, const T* weight1, const T* bias1, const T* weight2,
 }  // namespace
 }  // namespace mmattn
 
-#define MMATTN_DEFINE(T, SUFFIX)                                             \
-  extern "C" MMATTN_EXPORT mmattn::Index mmattn_perceptron_##SUFFIX(         \
-      const T* x, const T* weight1, const T* bias1, const T* weight2,        \
-      const T* bias2, T* scratch, T* kept, T* out, mmattn::Index rows,       \
-      mmattn::Index C, mmattn::Index D, mmattn::Index E, mmattn::Index most, \
-      mmattn::Index threads) {                                               \
-    mmattn::perceptron<T>(x, weight1, bias1, weight2, bias2, scratch, kept,  \
-                          out, rows, C, D, E, most, threads);                \
-    return 0;                                                                \
+#define MMATTN_DEFINE(T, SUFFIX)                                            \
+  extern "C" MMATTN_EXPORT mmattn::Index mmattn_perceptron_##SUFFIX(        \
+      const T* x, const T* weight1, const T* bias1, const T* weight2,       \
+      const T* bias2, T* kept, T* out, mmattn::Index rows, mmattn::Index C, \
+      mmattn::Index D, mmattn::Index E, mmattn::Index bytes,                \
+      mmattn::Index threads) {                                              \
+    return mmattn::guarded([&] {                                            \
+      mmattn::perceptron<T>(x, weight1, bias1, weight2, bias2, kept, out,   \
+                            rows, C, D, E, bytes, threads);                 \
+    });                                                                     \
   }
 
 MMATTN_DEFINE(float, f32)

@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from mmattn.ops import definitions_first, layer_norm, window_attention
+from mmattn.ops import (
+    balanced_clusters,
+    definitions_first,
+    layer_norm,
+    linear,
+    window_attention,
+)
 from mmattn.ops.cpu_kernels import building, library, refuse_cpp
 
 
@@ -42,6 +48,11 @@ def test_a_missing_compiler_is_told_once(monkeypatch, warnings_of):
     assert warnings_of(layer_norm, x.to('meta'), None, None) == []
     with definitions_first():
         assert warnings_of(layer_norm, x, None, None) == []
+    few = torch.randn(511, 16)
+    assert warnings_of(linear, few, few[:8]) == []
+    # Clustering widens what the other kernels do not take.
+    (text,) = warnings_of(balanced_clusters, qkv[0].bfloat16())
+    library._warn_once.cache_clear()
     (text,) = warnings_of(window_attention, qkv, 2, 2)
     assert text.startswith(
         'No kernels in C++ on this CPU: there is no C++ compiler. Slower ones '
@@ -88,6 +99,7 @@ def test_without_a_compiler_the_next_row_runs(monkeypatch):
         ([torch.zeros(1).half()], 'takes float32 or float64 alike, got torch'),
         ([torch.zeros(1), torch.zeros(1).double()], 'alike, got torch.float6'),
         ([torch.zeros(1, device='meta')], 'it runs on a CPU, got meta'),
+        ([torch.zeros(1).to_sparse()], 'it takes dense tensors, got torch.sp'),
         ([torch.zeros(1), None], None),
     ],
 )

@@ -13,7 +13,9 @@ from mmattn.ops import (
     clustering,
     depthwise_convolution,
     layer_norm,
+    linear,
     mixed_expansion,
+    perceptron,
     window_attention,
 )
 from mmattn.ops.cpu_kernels import attention, convolution, library
@@ -21,6 +23,7 @@ from mmattn.ops.cpu_kernels import attention, convolution, library
 ABSURD = 2**50  # of numbers: more than there are addresses for
 
 norms = sys.modules['mmattn.ops.layer_norm']
+layers = sys.modules['mmattn.ops.cpu_kernels.linear']
 
 
 @pytest.fixture
@@ -65,6 +68,16 @@ def normalize():
     return layer_norm(x, None, None, impl='cpp')
 
 
+def multiply():
+    x, weight = torch.randn(512, 16), torch.randn(8, 16, requires_grad=True)
+    return linear(x, weight, impl='cpp')
+
+
+def multiply_twice():
+    x, weight = torch.randn(512, 16), torch.randn(16, 16, requires_grad=True)
+    return perceptron(x, weight, None, weight, None, impl='cpp')
+
+
 @pytest.mark.parametrize(
     'module, kernel, place, run',
     [
@@ -80,6 +93,8 @@ def normalize():
         (convolution, 'depthwise_back', 10, lambda: convolve(True)),
         (convolution, 'expand', 9, expand),
         (norms, 'normalize_gradients', 7, normalize),
+        (layers, 'linear', 5, multiply),
+        (layers, 'perceptron', 8, multiply_twice),
     ],
 )
 def test_a_lack_of_memory_is_told(greedy, module, kernel, place, run):
