@@ -23,6 +23,10 @@ Size = tuple[int, int]
 Build = Callable[[Size], nn.Module]
 
 
+class ModelTypeError(TypeError):
+    """What should have made a model has made something else."""
+
+
 def any_size(
     text: str, make: Callable[..., Any], options: dict[str, Any]
 ) -> Build:
@@ -32,7 +36,7 @@ def any_size(
         with _naming_arguments(text, options):
             model = make(**options)
         if not isinstance(model, nn.Module):
-            raise ValueError(
+            raise ModelTypeError(
                 f'{text} is expected to make a torch.nn.Module, got '
                 f'{type(model).__name__}'
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .builders import Size
+from .builders import ModelTypeError, Size
 from .failures import describe_failure, find_own_frame
 from .operations import Operation
 from .subjects import Subject
@@ -17,6 +17,8 @@ from .trial import Settings, Trial
 # A backward pass multiplies twice as much as its forward pass.
 _PASSES = {'inference': 1, 'training': 3}
 _TOKEN_SIDE = 4
+# What a model raises that cannot run as it was asked for.
+_EXPECTED = (AssertionError, ModelTypeError, RuntimeError, ValueError)
 
 Report = Callable[[str], None]
 
@@ -189,11 +191,8 @@ def _explained(
             f'{where}: {settings.device} has too little memory; lower '
             '--batch, or take the size out of --sizes'
         ) from error
-    except Exception as error:  # whatever the code of a user raises
-        is_expected = isinstance(
-            error, (AssertionError, RuntimeError, ValueError)
-        )
-        if not is_expected and find_own_frame(error) is None:
+    except (Exception, SystemExit) as error:  # whatever a user's code does
+        if not isinstance(error, _EXPECTED) and find_own_frame(error) is None:
             raise
         raise ValueError(
             f'{where}: cannot run: {describe_failure(error)}'

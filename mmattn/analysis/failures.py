@@ -7,10 +7,9 @@ from pathlib import Path
 import mmattn
 
 _OURS = Path(mmattn.__file__).resolve().parent
-_INSTALLED = [
-    Path(sysconfig.get_path(name)).resolve()
-    for name in ('stdlib', 'purelib', 'platlib')
-]
+_STANDARD_LIBRARY = Path(sysconfig.get_path('stdlib')).resolve()
+# Of any environment, of a user's own folder, and of Debian's packages.
+_INSTALLED = {'site-packages', 'dist-packages'}
 
 
 def find_own_frame(error: BaseException) -> traceback.FrameSummary | None:
@@ -25,11 +24,18 @@ def find_own_frame(error: BaseException) -> traceback.FrameSummary | None:
         path = Path(frame.filename)
         is_ours = path.resolve().is_relative_to(_OURS)
         is_called = is_called or is_ours
-        if is_called and not is_ours and path.is_file():
-            parents = path.resolve().parents
-            if not any(folder in parents for folder in _INSTALLED):
-                found = frame
+        if is_called and not is_ours and not _is_installed(path):
+            found = frame
     return found
+
+
+def _is_installed(path: Path) -> bool:
+    """Whether code is of a library; what is no file is made by one."""
+    return (
+        not path.is_file()
+        or not _INSTALLED.isdisjoint(path.parts)
+        or path.resolve().is_relative_to(_STANDARD_LIBRARY)
+    )
 
 
 def describe_failure(error: BaseException) -> str:

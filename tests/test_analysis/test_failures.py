@@ -1,3 +1,5 @@
+import runpy
+
 import pytest
 
 from mmattn.analysis.builders import any_size
@@ -21,14 +23,26 @@ def test_the_innermost_line_of_own_code_is_shown():
 
 
 def test_what_fails_in_this_package_is_not_own_code():
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(TypeError) as caught:
         any_size('net', dict, {})((32, 32))
     assert find_own_frame(caught.value) is None
     assert describe_failure(caught.value) == (
-        'ValueError: net is expected to make a torch.nn.Module, got dict'
+        'ModelTypeError: net is expected to make a torch.nn.Module, got dict'
     )
     # Who calls this package is not the code that it was given to run.
     with pytest.raises(KeyError) as caught:
         fail()
     assert find_own_frame(caught.value) is None
     assert describe_failure(ValueError()) == 'ValueError'
+
+
+@pytest.mark.parametrize('folder', ['site-packages', 'dist-packages'])
+def test_what_is_installed_anywhere_is_not_own_code(folder, tmp_path):
+    file = tmp_path / folder / 'library.py'
+    file.parent.mkdir()
+    file.write_text('def fail():\n    raise KeyError("stem")\n')
+    library = runpy.run_path(str(file))
+    with pytest.raises(KeyError) as caught:
+        any_size('net', library['fail'], {})((32, 32))
+    assert caught.traceback[-1].path == file
+    assert find_own_frame(caught.value) is None

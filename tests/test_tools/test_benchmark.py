@@ -156,8 +156,21 @@ def test_mistakes_end_in_one_message(args, message, tool, monkeypatch, capsys):
             'cannot run: RuntimeError: mat1 and mat2 shapes cannot be mult',
         ),
         (
+            'import sys\n\ndef make():\n    sys.exit()\n',
+            'cannot run: SystemExit ({file}, line 4, in make: sys.exit())',
+        ),
+        (
+            'import sys\n'
+            'from torch import nn\n\n'
+            'class make(nn.Module):\n'
+            '    def forward(self, x):\n'
+            '        sys.exit(0)\n',
+            'cannot run: SystemExit: 0 ({file}, line 6, in forward: sys.exit',
+        ),
+        (
             'def make():\n    return 7\n',
-            'make is expected to make a torch.nn.Module, got int',
+            'cannot run: ModelTypeError: {file}:make is expected to make a '
+            'torch.nn.Module, got int',
         ),
     ],
 )
