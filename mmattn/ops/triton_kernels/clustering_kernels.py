@@ -384,9 +384,10 @@ def merge_runs(
     held = slot < size
     key = tl.load(keys + slot, mask=held, other=_LAST_KEY)
     own = tl.program_id(1) * CHUNK // length * length
-    start = own // merged_length * merged_length
-    place = start + slot - own
-    for begin in range(start, tl.minimum(start + merged_length, size), length):
+    first_run = own // merged_length * merged_length
+    last = tl.minimum(first_run + merged_length, size)
+    place = first_run + slot - own
+    for begin in range(first_run, last, length):
         if begin != own:
             end = tl.minimum(begin + length, size)
             place += _count_below(key, keys, begin, end, length)

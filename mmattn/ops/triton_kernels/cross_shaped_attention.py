@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..cross_shaped_attention import stripe_sizes
 from .cross_shaped_attention_kernels import (
+    SUMS,
     attend_stripes,
     attend_stripes_backward_keys,
     attend_stripes_backward_queries,
@@ -25,7 +26,6 @@ from .device_functions import (
 # Tokens of a tile. Wide float32 rows leave no registers for more.
 _MOST_TOKENS, _MOST_WIDE = 64, 32
 _WIDE = 128  # bytes of a row, above which it counts as wide
-_SUMS = 10  # of a channel: the taps of the convolution and its bias
 
 _OPTIONS = (
     'Tensor qkv, Tensor local_weight, Tensor? local_bias, SymInt num_heads, '
@@ -114,7 +114,7 @@ def cross_shaped_attention_backward(
         return dqkv, dweight.zero_(), dbias.zero_()
     plan = _plan(qkv, num_heads, stripe_width, is_backward=True)
     d = plan.tiles['CHANNELS']
-    sums = lse.new_empty(len(qkv), sum(plan.pieces), _SUMS, d)
+    sums = lse.new_empty(len(qkv), sum(plan.pieces), SUMS.value, d)
     means = lse if plan.is_whole else torch.empty_like(lse)
     layout = *qkv.stride()[:3], *grad.stride()[:3], *plan.sizes, scale
     with on_device_of(qkv):
@@ -132,7 +132,7 @@ def cross_shaped_attention_backward(
     parts = sums.split(plan.pieces, 1)
     share = num_heads // len(parts)
     totals = [x.unflatten(1, (-1, share)).sum((0, 1)) for x in parts]
-    total = torch.cat(totals).transpose(1, 2).flatten(0, 1)  # (C, 10)
+    total = torch.cat(totals).transpose(1, 2).flatten(0, 1)  # (C, SUMS)
     dweight.copy_(total[:, :-1].view_as(dweight))
     if local_bias is not None:
         dbias.copy_(total[:, -1])

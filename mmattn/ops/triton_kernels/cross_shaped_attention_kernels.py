@@ -27,6 +27,10 @@ _SIZES = (
     *('first_height', 'first_width', 'second_height', 'second_width'),
 )
 
+_TAPS = tl.constexpr(9)  # of the convolution, row by row
+SUMS = tl.constexpr(10)  # of a channel: of the taps and of the bias
+_BLOCK_SUMS = tl.constexpr(16)
+
 
 @triton.jit
 def _piece(
@@ -171,7 +175,7 @@ def attend_stripes(
     d = tl.arange(0, BLOCK_D)
     is_channel = d < CHANNELS
     taps += head * CHANNELS + d
-    for tap in tl.static_range(9):
+    for tap in tl.static_range(_TAPS):
         near = _neighbours(
             v, row, column, tap // 3 - 1, tap % 3 - 1, held,
             high, wide, top, left, height, width, qkv_h, qkv_w,
@@ -278,7 +282,7 @@ def attend_stripes_backward_keys(
     lse,
     means,
     dqkv,
-    sums,  # (P, 10, d), of the taps and of the bias
+    sums,  # (P, SUMS, d), of the taps and of the bias
     qkv_b,
     qkv_h,
     qkv_w,
@@ -358,12 +362,12 @@ def attend_stripes_backward_keys(
     rows = _rows(row, column, qkv_h, qkv_w)
     here = load_rows(v, rows, held, CHANNELS, BLOCK_D).to(tl.float32)
     local = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-    found = tl.zeros((16, BLOCK_D), tl.float32)
-    number = tl.arange(0, 16)[:, None]
+    found = tl.zeros((_BLOCK_SUMS, BLOCK_D), tl.float32)
+    number = tl.arange(0, _BLOCK_SUMS)[:, None]
     d = tl.arange(0, BLOCK_D)
     is_channel = d < CHANNELS
     taps += head * CHANNELS + d
-    for tap in tl.static_range(9):
+    for tap in tl.static_range(_TAPS):
         near = _neighbours(
             grad, row, column, 1 - tap // 3, 1 - tap % 3, held,
             high, wide, top, left, height, width, grad_h, grad_w,
@@ -373,10 +377,10 @@ def attend_stripes_backward_keys(
         local += near * weight[None]
         of_tap = tl.sum(near * here, 0)[None]
         found = tl.where(number == tap, of_tap, found)
-        if tap == 4:
-            found = tl.where(number == 9, tl.sum(near, 0)[None], found)
+        if tap == _TAPS // 2:
+            found = tl.where(number == _TAPS, tl.sum(near, 0)[None], found)
     dv += local
     store_rows(dqkv + 2 * step, places, held, dv, CHANNELS, BLOCK_D)
-    sums += tl.program_id(0).to(tl.int64) * 10 * CHANNELS
-    mask = (number < 10) & is_channel[None]
+    sums += tl.program_id(0).to(tl.int64) * SUMS * CHANNELS
+    mask = (number < SUMS) & is_channel[None]
     tl.store(sums + number * CHANNELS + d[None], found, mask)
