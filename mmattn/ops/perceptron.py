@@ -43,7 +43,7 @@ from .linear import (
 # Hidden values of the tokens that are taken at a time. So few stay in the
 # caches on their way from one product to the next; fewer make the products
 # themselves slower.
-_MOST_HIDDEN = 2**21
+_MOST_HIDDEN = 2**22
 
 
 def perceptron(
