@@ -124,7 +124,7 @@ def test_a_class_in_a_file(published):
     with pytest.raises(ValueError, match='to define Nothing, got no such'):
         read_subject(f'{published}:Nothing')
     number = read_subject(f'{published}:number')
-    with pytest.raises(ValueError, match='make a torch.nn.Module, got int'):
+    with pytest.raises(TypeError, match='make a torch.nn.Module, got int'):
         number.build(SIZE)
 
 
