@@ -1,4 +1,4 @@
-"""Checks of arguments and inputs that all attention layers share."""
+"""Checks of arguments, inputs and checkpoints shared by attentions."""
 
 import torch.nn as nn
 from torch import Tensor
@@ -20,3 +20,10 @@ def check_map(layer: nn.Module, x: Tensor, embed_dims: int) -> None:
             f'{type(layer).__name__} expects a channels-last map '
             f'(B, H, W, {embed_dims}), got {tuple(x.shape)}'
         )
+
+
+def rename_lepe(state_dict: dict, prefix: str) -> None:
+    """Rename ``local_conv`` of older checkpoints to ``lepe``, in place."""
+    for name in ('weight', 'bias'):
+        if (old := f'{prefix}local_conv.{name}') in state_dict:
+            state_dict[f'{prefix}lepe.{name}'] = state_dict.pop(old)

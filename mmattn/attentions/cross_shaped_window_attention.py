@@ -4,11 +4,10 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmattn.layers import Linear
-from mmattn.ops import cross_shaped_attention
+from mmattn.layers import LePEAttention
 from mmattn.registry import MODELS
 
-from .checks import check_heads, check_map
+from .checks import check_heads, check_map, rename_lepe
 
 
 @MODELS.register_module()
@@ -56,31 +55,19 @@ class CrossShapedWindowAttention(BaseModule):
                 f'even num_heads, got {stripe_width=}, {num_heads=}; '
                 'stripe_width=None attends to the whole map'
             )
-        self.num_heads = num_heads
-        self.stripe_width = stripe_width
-        self.impl = impl
-        self.qkv = Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
-        self.proj = Linear(embed_dims, embed_dims)
-        self.local_conv = nn.Conv2d(
-            embed_dims, embed_dims, 3, padding=1, groups=embed_dims
-        )
+        self.embed_dims = embed_dims
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
+        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.lepe = LePEAttention(embed_dims, num_heads, stripe_width, impl)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
-        check_map(self, x, self.qkv.in_features)
-        out = cross_shaped_attention(
-            self.qkv(x),
-            self.num_heads,
-            self.stripe_width,
-            self.local_conv.weight,
-            self.local_conv.bias,
-            impl=self.impl,
-        )
-        return self.proj(out)
+        check_map(self, x, self.embed_dims)
+        return self.proj(self.lepe(self.qkv(x)))
 
-    def extra_repr(self) -> str:
-        """Show in a printed model what its sub-modules do not."""
-        return (
-            f'num_heads={self.num_heads}, '
-            f'stripe_width={self.stripe_width}, impl={self.impl!r}'
-        )
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args
+    ) -> None:
+        """Accept the name that LePE has in older checkpoints."""
+        rename_lepe(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,11 +1,11 @@
 """Global attention in linear time, by random features: ENLA."""
 
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmattn.layers import Linear
 from mmattn.ops import kernel_attention, orthogonal_projection, sine_position
 from mmattn.registry import MODELS
 
@@ -78,13 +78,14 @@ class EfficientNonLocalAttention(BaseModule):
                 'EfficientNonLocalAttention expects embed_dims to be a '
                 f'multiple of 4 with_position, got {embed_dims}'
             )
+        self.embed_dims = embed_dims
         self.num_heads = num_heads
         self.amplification = amplification
         self.with_position = with_position
         self.impl = impl
-        self.q = Linear(embed_dims, key_dims)
-        self.k = Linear(embed_dims, key_dims)
-        self.v = Linear(embed_dims, embed_dims)
+        self.q = nn.Linear(embed_dims, key_dims)
+        self.k = nn.Linear(embed_dims, key_dims)
+        self.v = nn.Linear(embed_dims, embed_dims)
         dims = key_dims // num_heads
         # Learned weights suit the features that they were learned with: a
         # checkpoint holds both.
@@ -110,7 +111,7 @@ class EfficientNonLocalAttention(BaseModule):
             tuple[Tensor, Tensor]: Each ``(B, h, N, d)`` with ``N = H * W``,
             float32 or wider.
         """
-        check_map(self, x, self.v.in_features)
+        check_map(self, x, self.embed_dims)
         if self.with_position:
             place = sine_position(tuple(x.shape[1:3]), x.shape[-1], x.device)
             x = x + place.to(x.dtype)

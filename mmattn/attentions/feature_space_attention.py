@@ -4,16 +4,14 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmattn.layers import Linear
 from mmattn.ops import (
     balanced_clusters,
     cluster_attention,
-    depthwise_convolution,
     where_it_exists,
 )
 from mmattn.registry import MODELS
 
-from .checks import check_heads, check_map
+from .checks import check_heads, check_map, rename_lepe
 
 
 @MODELS.register_module()
@@ -49,7 +47,7 @@ class FeatureSpaceAttention(BaseModule):
             the published BOAT-CSWin need 1.0. Defaults to None,
             ``head_dims ** -0.5``.
         impl (str): Implementation of the attention, and of the clustering
-            and the convolution where they have one of that name; see
+            where it has one of that name; see
             ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
@@ -75,6 +73,7 @@ class FeatureSpaceAttention(BaseModule):
                 'FeatureSpaceAttention expects 0 <= overlap <= cluster_size '
                 f'and cluster_size >= 1, got {overlap=}, {cluster_size=}'
             )
+        self.embed_dims = embed_dims
         self.num_heads = num_heads
         self.cluster_size = cluster_size
         self.overlap = overlap
@@ -83,15 +82,15 @@ class FeatureSpaceAttention(BaseModule):
         self.with_shared_clusters = with_shared_clusters
         self.scale = scale
         self.impl = impl
-        self.qkv = Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
-        self.proj = Linear(embed_dims, embed_dims)
-        self.local_conv = nn.Conv2d(
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
+        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.lepe = nn.Conv2d(
             embed_dims, embed_dims, 3, padding=1, groups=embed_dims
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
-        check_map(self, x, self.qkv.in_features)
+        check_map(self, x, self.embed_dims)
         B, H, W, C = x.shape
         qkv = self.qkv(x)
         out = cluster_attention(
@@ -102,14 +101,9 @@ class FeatureSpaceAttention(BaseModule):
             self.scale,
             self.impl,
         )
-        local = depthwise_convolution(
-            qkv[..., 2 * C :],
-            self.local_conv.weight,
-            self.local_conv.bias,
-            impl=where_it_exists('depthwise_convolution', self.impl),
-        )
-        out = out.view(B, H, W, C) + local
-        return self.proj(out)
+        v = qkv[..., 2 * C :].permute(0, 3, 1, 2)
+        lepe = self.lepe(v).permute(0, 2, 3, 1)
+        return self.proj(out.view(B, H, W, C) + lepe)
 
     def cluster(self, qkv: Tensor) -> Tensor:
         """Order the tokens by cluster, for each head of each image.
@@ -131,6 +125,13 @@ class FeatureSpaceAttention(BaseModule):
             where_it_exists('balanced_clusters', self.impl),
         )
         return order.expand(-1, self.num_heads, -1)
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args
+    ) -> None:
+        """Accept the name that LePE has in older checkpoints."""
+        rename_lepe(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """Show in a printed model what its sub-modules do not."""

@@ -1,9 +1,9 @@
 """Global attention with keys and values of another source or resolution."""
 
+import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmattn.layers import Conv2d, LayerNorm, Linear
 from mmattn.ops import attention, pad_map, padded_size, sine_position
 from mmattn.registry import MODELS
 
@@ -19,7 +19,7 @@ class KeyValueAttention(BaseModule):
 
     Called with one map, every token attends to all of it. Keys and values
     may come from elsewhere: from another map, or from tokens in a sequence,
-    which are taken as they are, neither reduced nor told their place.
+    which are used as they are, without reduction or positions.
 
     Args:
         embed_dims (int): Channels of all inputs and of the output.
@@ -57,19 +57,20 @@ class KeyValueAttention(BaseModule):
                 'KeyValueAttention expects embed_dims to be a multiple of 4 '
                 f'with_position, got {embed_dims}'
             )
+        self.embed_dims = embed_dims
         self.num_heads = num_heads
         self.spatial_reduction = spatial_reduction
         self.with_position = with_position
         self.impl = impl
-        self.q_proj = Linear(embed_dims, embed_dims)
-        self.k_proj = Linear(embed_dims, embed_dims)
-        self.v_proj = Linear(embed_dims, embed_dims)
-        self.o_proj = Linear(embed_dims, embed_dims)
+        self.q_proj = nn.Linear(embed_dims, embed_dims)
+        self.k_proj = nn.Linear(embed_dims, embed_dims)
+        self.v_proj = nn.Linear(embed_dims, embed_dims)
+        self.o_proj = nn.Linear(embed_dims, embed_dims)
         if spatial_reduction > 1:
-            self.reduction = Conv2d(
+            self.reduction = nn.Conv2d(
                 embed_dims, embed_dims, spatial_reduction, spatial_reduction
             )
-            self.reduction_norm = LayerNorm(embed_dims)
+            self.reduction_norm = nn.LayerNorm(embed_dims)
 
     def forward(
         self,
@@ -90,7 +91,7 @@ class KeyValueAttention(BaseModule):
         Raises:
             ValueError: If a shape does not fit.
         """
-        check_map(self, x, self.q_proj.in_features)
+        check_map(self, x, self.embed_dims)
         if key is None:
             key = x if value is None else value
         if value is None:

@@ -1,17 +1,10 @@
-"""Attention to the whole map, beside a local convolution: SMT."""
+"""Attention among all tokens of a map, plus a local convolution: SMT."""
 
 import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmattn.layers import Linear
-from mmattn.ops import (
-    attention,
-    cross_shaped_attention,
-    depthwise_convolution,
-    sizes_vary,
-    where_it_exists,
-)
+from mmattn.ops import attention
 from mmattn.registry import MODELS
 
 from .checks import check_heads, check_map
@@ -29,8 +22,7 @@ class MultiHeadSelfAttention(BaseModule):
         num_heads (int): Attention heads. Must divide ``embed_dims``.
         qkv_bias (bool): Add a bias to queries, keys and values. Defaults to
             True.
-        impl (str): Implementation of ``cross_shaped_attention``, here with
-            the whole map as its stripe, see
+        impl (str): Implementation of the attention, see
             ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
@@ -45,42 +37,26 @@ class MultiHeadSelfAttention(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         check_heads(self, embed_dims, num_heads)
+        self.embed_dims = embed_dims
         self.num_heads = num_heads
         self.impl = impl
-        self.qkv = Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
-        self.proj = Linear(embed_dims, embed_dims)
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
+        self.proj = nn.Linear(embed_dims, embed_dims)
         self.local_conv = nn.Conv2d(
             embed_dims, embed_dims, 3, padding=1, groups=embed_dims
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
-        check_map(self, x, self.qkv.in_features)
+        check_map(self, x, self.embed_dims)
+        B, H, W, C = x.shape
         qkv = self.qkv(x)
-        kernels = self.local_conv.weight, self.local_conv.bias
-        if sizes_vary(qkv):
-            return self.proj(self._in_parts(qkv, *kernels))
-        # With one stripe, which is the map, this is the same in one call.
-        out = cross_shaped_attention(
-            qkv, self.num_heads, None, *kernels, impl=self.impl
-        )
-        return self.proj(out)
-
-    def _in_parts(self, qkv: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """What a compiler follows for maps of all sizes."""
-        B, H, W, C = *qkv.shape[:3], qkv.shape[3] // 3
-        h = self.num_heads
-        q, k, v = qkv.view(B, H * W, 3, h, C // h).permute(2, 0, 3, 1, 4)
-        out = attention(
-            q, k, v, impl=where_it_exists('attention', self.impl)
-        )  # (B, h, N, d), N = H * W
-        local = depthwise_convolution(
-            qkv[..., 2 * C :],
-            weight,
-            bias,
-            impl=where_it_exists('depthwise_convolution', self.impl),
-        )
-        return out.transpose(1, 2).reshape(B, H, W, C) + local
+        heads = qkv.flatten(1, 2).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = heads.permute(2, 0, 3, 1, 4)  # each (B, h, N, d)
+        out = attention(q, k, v, impl=self.impl)
+        out = out.transpose(1, 2).reshape(B, H, W, C)
+        local = self.local_conv(qkv[..., 2 * C :].permute(0, 3, 1, 2))
+        return self.proj(out + local.permute(0, 2, 3, 1))
 
     def extra_repr(self) -> str:
         """Show in a printed model what its sub-modules do not."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mmattn.ops import relative_position_bias, sliding_window_attention
+from mmattn.ops import sliding_window_attention
 from mmattn.registry import MODELS
 
 from .checks import check_map
@@ -16,8 +16,8 @@ class SlidingWindowAttention(WindowAttention):
 
     A token's result is the mean over the windows that hold it; at the end of
     the map, what a window has outside is not attended to. The weights are
-    those of ``WindowAttention``, and load from it; beside them, a state dict
-    tells the stride.
+    those of ``WindowAttention``, and load from it; a state dict also holds the
+    stride.
 
     Args:
         embed_dims (int): Channels of the input and of the output.
@@ -61,22 +61,19 @@ class SlidingWindowAttention(WindowAttention):
                 f'got {stride=}, {window_size=}'
             )
         self.stride = stride
-        # Read by who has the file alone: no weight tells these windows from
-        # those of WindowAttention.
+        # Tells a checkpoint of this layer from one of WindowAttention, whose
+        # weights have the same names and shapes.
         self.register_buffer('window_stride', torch.tensor(stride))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
-        check_map(self, x, self.qkv.in_features)
-        table, bias = self.relative_position_bias_table, None
-        if table is not None:
-            bias = relative_position_bias(table, self.window_size)
+        check_map(self, x, self.embed_dims)
         out = sliding_window_attention(
             self.qkv(x),
             self.num_heads,
             self.window_size,
             self.stride,
-            bias=bias,
+            bias=self._relative_position_bias(),
             impl=self.impl,
         )
         return self.proj(out)
@@ -85,7 +82,7 @@ class SlidingWindowAttention(WindowAttention):
         self, state_dict: dict, prefix: str, *args
     ) -> None:
         """Keep the stride, whatever the weights were trained with."""
-        state_dict[f'{prefix}window_stride'] = self.window_stride
+        state_dict[f'{prefix}window_stride'] = torch.tensor(self.stride)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

@@ -5,8 +5,9 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmattn.layers import Linear
 from mmattn.ops import (
+    pad_map,
+    padded_size,
     relative_position_bias,
     resize_relative_position_bias_table,
     window_attention,
@@ -57,12 +58,13 @@ class WindowAttention(BaseModule):
             raise ValueError(
                 f'WindowAttention expects window_size >= 1, got {window_size}'
             )
+        self.embed_dims = embed_dims
         self.num_heads = num_heads
         self.window_size = window_size
         self.with_shift = with_shift
         self.impl = impl
-        self.qkv = Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
-        self.proj = Linear(embed_dims, embed_dims)
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
+        self.proj = nn.Linear(embed_dims, embed_dims)
         if with_relative_position:
             self.relative_position_bias_table = nn.Parameter(
                 torch.zeros((2 * window_size - 1) ** 2, num_heads)
@@ -73,20 +75,24 @@ class WindowAttention(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
-        check_map(self, x, self.qkv.in_features)
-        table, bias = self.relative_position_bias_table, None
-        if table is not None:
-            bias = relative_position_bias(table, self.window_size)
+        check_map(self, x, self.embed_dims)
+        H, W = x.shape[1:3]
+        x = pad_map(x, padded_size((H, W), (self.window_size,) * 2))
         out = window_attention(
             self.qkv(x),
             self.num_heads,
             self.window_size,
             shift=self.window_size // 2 if self.with_shift else 0,
-            bias=bias,
-            padding=self.qkv.bias,  # what a zero token is projected to
+            bias=self._relative_position_bias(),
             impl=self.impl,
         )
-        return self.proj(out)
+        return self.proj(out[:, :H, :W])
+
+    def _relative_position_bias(self) -> Tensor | None:
+        table = self.relative_position_bias_table
+        if table is None:
+            return None
+        return relative_position_bias(table, self.window_size)
 
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args

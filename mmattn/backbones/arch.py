@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 Arch = str | dict
 
 
-def resolve_arch(who: str, arch: Arch, arch_zoo: Mapping[str, dict]) -> dict:
+def resolve_arch(owner: str, arch: Arch, arch_zoo: Mapping[str, dict]) -> dict:
     """Look up a name in the family's table, or check a dictionary against it.
 
     Args:
-        who: Name of the backbone, for messages.
+        owner: Name of the backbone, for messages.
         arch: Name of a row of ``arch_zoo``, or a dictionary with its keys.
         arch_zoo: Sizes by name; all rows have the same keys.
 
@@ -23,7 +23,7 @@ def resolve_arch(who: str, arch: Arch, arch_zoo: Mapping[str, dict]) -> dict:
     if isinstance(arch, str):
         if arch not in arch_zoo:
             raise ValueError(
-                f'{who} expects arch to be one of '
+                f'{owner} expects arch to be one of '
                 f'{sorted(arch_zoo)} or a dict, got {arch!r}'
             )
         return dict(arch_zoo[arch])
@@ -31,7 +31,7 @@ def resolve_arch(who: str, arch: Arch, arch_zoo: Mapping[str, dict]) -> dict:
     if not isinstance(arch, Mapping) or set(arch) != keys:
         got = sorted(arch) if isinstance(arch, Mapping) else arch
         raise ValueError(
-            f'{who} expects an arch dict with the keys '
+            f'{owner} expects an arch dict with the keys '
             f'{sorted(keys)}, got {got}'
         )
     stages = {
@@ -41,7 +41,7 @@ def resolve_arch(who: str, arch: Arch, arch_zoo: Mapping[str, dict]) -> dict:
     }
     if len(set(stages.values())) > 1:
         raise ValueError(
-            f'{who} expects an arch dict with one entry per '
+            f'{owner} expects an arch dict with one entry per '
             f'stage, got lengths {stages}'
         )
     return dict(arch)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch.nn as nn
 
-from mmattn.attentions.building import build_attention
+from mmattn.attentions.build import build_attention
 from mmattn.layers import AttentionBlock, PatchEmbed, PatchMerging
 from mmattn.registry import MODELS
 
@@ -64,15 +64,15 @@ class AttentionPyramid(PyramidBackbone):
         in_channels (int): Channels of the images. Defaults to 3.
         out_indices (Sequence[int]): Stages whose maps are returned. Defaults
             to (0, 1, 2, 3).
-        mlp_ratio (float): Hidden channels of the perceptrons, as a multiple
+        mlp_ratio (float): Hidden channels of the MLPs, as a multiple
             of the stage's channels. Defaults to 4.
         drop_path_rate (float): Drop-path rate of the last block; it grows
             linearly from 0. Defaults to 0.2.
         frozen_stages (int): -1 freezes nothing, 0 the stem, n also the first
             n stages. Defaults to -1.
-        norm_eval (bool): Keep batch normalisation in evaluation mode.
+        norm_eval (bool): Keep batch normalization in evaluation mode.
             Defaults to False.
-        with_cp (bool): Compute the blocks again in the backward pass, to
+        with_cp (bool): Recompute the blocks in the backward pass to
             save memory. Defaults to False.
         init_cfg (dict | list[dict], optional): Initialization config.
             Defaults to None.

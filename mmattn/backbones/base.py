@@ -18,7 +18,7 @@ class BaseBackbone(BaseModule):
         num_stages (int): Stages of the whole backbone.
         out_indices (Sequence[int]): Stages whose maps are returned.
         frozen_stages (int): -1 for none; see the backbone.
-        norm_eval (bool): Keep batch normalisation in evaluation mode.
+        norm_eval (bool): Keep batch normalization in evaluation mode.
         init_cfg (dict | list[dict], optional): Initialization config. For
             ``dict(type='Pretrained', checkpoint=...)`` see
             ``mmattn.checkpoints.BackbonePretrained``.

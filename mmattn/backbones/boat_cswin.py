@@ -27,7 +27,7 @@ class BOATCSWin(PyramidBackbone):
 
     Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.3. The blocks of
     even index, of every stage, hold a feature-space attention between their
-    stripe attention and their perceptron.
+    stripe attention and their MLP.
 
     Upstream differences: where a map is one cluster, as in the last stage at
     224 pixels, the published code lets images attend to their neighbours in
@@ -47,7 +47,7 @@ class BOATCSWin(PyramidBackbone):
         stripe_widths (Sequence[int | None]): Columns or rows of a stripe in
             each stage, in tokens; None attends to the whole map. Defaults to
             (1, 2, 7, None).
-        mlp_ratio (float): Hidden channels of the perceptrons, as a multiple
+        mlp_ratio (float): Hidden channels of the MLPs, as a multiple
             of the stage's channels. Defaults to 4.
         feature_attention (dict, optional): Arguments of
             ``FeatureSpaceAttention`` other than its defaults and the scale of
@@ -57,9 +57,9 @@ class BOATCSWin(PyramidBackbone):
             linearly from 0. Defaults to 0.2.
         frozen_stages (int): -1 freezes nothing, 0 the stem, n also the first
             n stages. Defaults to -1.
-        norm_eval (bool): Keep batch normalisation in evaluation mode.
+        norm_eval (bool): Keep batch normalization in evaluation mode.
             Defaults to False.
-        with_cp (bool): Compute the blocks again in the backward pass, to
+        with_cp (bool): Recompute the blocks in the backward pass to
             save memory. Defaults to False.
         init_cfg (dict | list[dict], optional): Initialization config.
             Defaults to None.
@@ -84,10 +84,10 @@ class BOATCSWin(PyramidBackbone):
         with_cp: bool = False,
         init_cfg: InitCfg = None,
     ) -> None:
-        who = type(self).__name__
-        arch = resolve_arch(who, arch, self.arch_zoo)
+        owner = type(self).__name__
+        arch = resolve_arch(owner, arch, self.arch_zoo)
         depths, num_heads = arch['depths'], arch['num_heads']
-        check_stripe_widths(who, stripe_widths, len(depths))
+        check_stripe_widths(owner, stripe_widths, len(depths))
         channels = [arch['embed_dims'] * 2**i for i in range(len(depths))]
         feature_args = {'scale': _FEATURE_SCALE, **(feature_attention or {})}
 

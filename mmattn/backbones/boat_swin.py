@@ -23,7 +23,7 @@ class BOATSwin(PyramidBackbone):
 
     Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.3. The shifted
     (odd) blocks of the first three stages hold a feature-space attention
-    between their window attention and their perceptron.
+    between their window attention and their MLP.
 
     Args:
         arch (str | dict): A name of ``arch_zoo`` or a dict with the keys
@@ -36,7 +36,7 @@ class BOATSwin(PyramidBackbone):
         out_indices (Sequence[int]): Stages whose maps are returned, at
             strides 4, 8, 16 and 32. Defaults to (0, 1, 2, 3).
         window_size (int): Window side, in tokens. Defaults to 7.
-        mlp_ratio (float): Hidden channels of the perceptrons, as a multiple
+        mlp_ratio (float): Hidden channels of the MLPs, as a multiple
             of the stage's channels. Defaults to 4.
         feature_attention (dict, optional): Arguments of
             ``FeatureSpaceAttention`` other than its defaults. Defaults to
@@ -45,9 +45,9 @@ class BOATSwin(PyramidBackbone):
             linearly from 0. Defaults to 0.2.
         frozen_stages (int): -1 freezes nothing, 0 the stem, n also the first
             n stages. Defaults to -1.
-        norm_eval (bool): Keep batch normalisation in evaluation mode.
+        norm_eval (bool): Keep batch normalization in evaluation mode.
             Defaults to False.
-        with_cp (bool): Compute the blocks again in the backward pass, to
+        with_cp (bool): Recompute the blocks in the backward pass to
             save memory. Defaults to False.
         init_cfg (dict | list[dict], optional): Initialization config.
             Defaults to None.

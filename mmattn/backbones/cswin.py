@@ -47,15 +47,15 @@ class CSWin(PyramidBackbone):
             each stage, in tokens; None attends to the whole map. Models that
             were published for 384 pixels have (1, 2, 12, None). Defaults to
             (1, 2, 7, None).
-        mlp_ratio (float): Hidden channels of the perceptrons, as a multiple
+        mlp_ratio (float): Hidden channels of the MLPs, as a multiple
             of the stage's channels. Defaults to 4.
         drop_path_rate (float): Drop-path rate of the last block; it grows
             linearly from 0. Defaults to 0.2.
         frozen_stages (int): -1 freezes nothing, 0 the stem, n also the first
             n stages. Defaults to -1.
-        norm_eval (bool): Keep batch normalisation in evaluation mode.
+        norm_eval (bool): Keep batch normalization in evaluation mode.
             Defaults to False.
-        with_cp (bool): Compute the blocks again in the backward pass, to
+        with_cp (bool): Recompute the blocks in the backward pass to
             save memory. Defaults to False.
         init_cfg (dict | list[dict], optional): Initialization config.
             Defaults to None.
@@ -84,10 +84,10 @@ class CSWin(PyramidBackbone):
         with_cp: bool = False,
         init_cfg: InitCfg = None,
     ) -> None:
-        who = type(self).__name__
-        arch = resolve_arch(who, arch, self.arch_zoo)
+        owner = type(self).__name__
+        arch = resolve_arch(owner, arch, self.arch_zoo)
         depths, num_heads = arch['depths'], arch['num_heads']
-        check_stripe_widths(who, stripe_widths, len(depths))
+        check_stripe_widths(owner, stripe_widths, len(depths))
         channels = [arch['embed_dims'] * 2**i for i in range(len(depths))]
 
         def build_block(stage: int, index: int, rate: float) -> nn.Module:
@@ -115,11 +115,11 @@ class CSWin(PyramidBackbone):
 
 
 def check_stripe_widths(
-    who: str, stripe_widths: Sequence[int | None], num_stages: int
+    owner: str, stripe_widths: Sequence[int | None], num_stages: int
 ) -> None:
     """Raise ValueError unless each stage has a stripe width or None."""
     if len(stripe_widths) != num_stages:
         raise ValueError(
-            f'{who} expects one entry of stripe_widths for each of '
+            f'{owner} expects one entry of stripe_widths for each of '
             f'{num_stages} stages, got {tuple(stripe_widths)}'
         )

@@ -12,9 +12,9 @@ from mmattn.attentions import EfficientNonLocalAttention
 from mmattn.layers import AttentionBlock, TwoPathBlock
 from mmattn.registry import MODELS
 
+from .activation_checkpointing import checkpointed
 from .arch import Arch, drop_path_schedule, resolve_arch
 from .base import BaseBackbone, InitCfg, init_linear
-from .recomputation import recomputed
 from .scale_integrator import ScaleIntegrator
 
 # Levels from this one on have a transformer path beside the convolutions.
@@ -23,7 +23,7 @@ _FIRST_DEEP = 2
 
 def _applied(block: nn.Module, x: Tensor, with_cp: bool) -> Tensor:
     if with_cp and torch.is_grad_enabled():
-        return recomputed(block, x)
+        return checkpointed(block, x)
     return block(x)
 
 
@@ -157,9 +157,9 @@ class PerspectiveEncoder(BaseBackbone):
             it grows linearly from 0. Defaults to 0.1.
         frozen_stages (int): -1 and 0 freeze nothing, n the first n levels.
             Defaults to -1.
-        norm_eval (bool): Keep batch normalisation in evaluation mode.
+        norm_eval (bool): Keep batch normalization in evaluation mode.
             Defaults to False.
-        with_cp (bool): Compute the blocks again in the backward pass, to
+        with_cp (bool): Recompute the blocks in the backward pass to
             save memory. Defaults to False.
         init_cfg (dict | list[dict], optional): Initialization config.
             Defaults to None.

@@ -11,11 +11,9 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from mmattn.layers import LayerNorm
-
+from .activation_checkpointing import checkpointed
 from .arch import drop_path_schedule
 from .base import BaseBackbone, InitCfg, init_linear
-from .recomputation import recomputed
 
 
 class PyramidStage(nn.Module):
@@ -43,7 +41,7 @@ class PyramidStage(nn.Module):
         x = self.downsample(x)
         for block in self.blocks:
             if with_cp and torch.is_grad_enabled():
-                x = recomputed(block, x)
+                x = checkpointed(block, x)
             else:
                 x = block(x)
         return x
@@ -76,7 +74,7 @@ class PyramidBackbone(BaseBackbone):
         frozen_stages (int): What is kept as it is and in evaluation mode:
             nothing if -1, the stem if 0, the stem and the first n stages if
             n. Defaults to -1.
-        norm_eval (bool): Keep batch normalisation in evaluation mode.
+        norm_eval (bool): Keep batch normalization in evaluation mode.
             Defaults to False.
         with_cp (bool): Keep the inputs of the blocks only and compute the
             rest again in the backward pass, to save memory. Defaults to
@@ -120,7 +118,9 @@ class PyramidBackbone(BaseBackbone):
             for i in range(max(out_indices) + 1)
         )
         for i in self.norm_indices:
-            self.add_module(f'norm{i}', LayerNorm(channels[i], eps=norm_eps))
+            self.add_module(
+                f'norm{i}', nn.LayerNorm(channels[i], eps=norm_eps)
+            )
         self.apply(init_linear)
         self.freeze()
 

@@ -7,20 +7,19 @@ import torch.nn as nn
 from torch import Tensor
 
 from mmattn.attentions import KeyValueAttention
-from mmattn.layers import LayerNorm, Linear
 
-from .recomputation import recomputed
+from .activation_checkpointing import checkpointed
 
 INTEGRATIONS = ('spatial', 'no_leak')
 
 
 class IntegratorLayer(nn.Module):
-    """Attention, then a perceptron, each added before and normalised after.
+    """Attention, then an MLP, each added before and normalized after.
 
     Args:
         embed_dims (int): Channels C.
         num_heads (int): Attention heads. Must divide ``embed_dims``.
-        hidden_dims (int): Hidden channels of the perceptron.
+        hidden_dims (int): Hidden channels of the MLP.
     """
 
     def __init__(
@@ -28,10 +27,10 @@ class IntegratorLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.attn = KeyValueAttention(embed_dims, num_heads)
-        self.norm1 = LayerNorm(embed_dims)
-        self.fc1 = Linear(embed_dims, hidden_dims)
-        self.fc2 = Linear(hidden_dims, embed_dims)
-        self.norm2 = LayerNorm(embed_dims)
+        self.norm1 = nn.LayerNorm(embed_dims)
+        self.fc1 = nn.Linear(embed_dims, hidden_dims)
+        self.fc2 = nn.Linear(hidden_dims, embed_dims)
+        self.norm2 = nn.LayerNorm(embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens ``(B, N, C)`` to ``(B, N, C)``."""
@@ -55,7 +54,7 @@ class ScaleIntegrator(nn.Module):
         embed_dims (int): Channels of the tokens.
         depth (int): Layers.
         num_heads (int): Attention heads. Must divide ``embed_dims``.
-        hidden_dims (int): Hidden channels of the perceptrons.
+        hidden_dims (int): Hidden channels of the MLPs.
         integration (str): ``'spatial'``, every token attends to all tokens of
             all maps of its image, or ``'no_leak'``, to itself.
     """
@@ -83,7 +82,7 @@ class ScaleIntegrator(nn.Module):
             IntegratorLayer(embed_dims, num_heads, hidden_dims)
             for _ in range(depth)
         )
-        self.norm = LayerNorm(embed_dims)
+        self.norm = nn.LayerNorm(embed_dims)
 
     def forward(
         self, maps: Sequence[Tensor], with_cp: bool = False
@@ -101,7 +100,7 @@ class ScaleIntegrator(nn.Module):
             x = x.reshape(B * N, 1, -1)
         for layer in self.layers:
             if with_cp and torch.is_grad_enabled():
-                x = recomputed(layer, x)
+                x = checkpointed(layer, x)
             else:
                 x = layer(x)
         x = self.norm(x).reshape(B, N, -1)

@@ -9,6 +9,7 @@ from mmattn.layers import (
     AttentionBlock,
     ConvMLP,
     ConvStem,
+    MixedConvolution,
     OverlappingPatchMerging,
 )
 from mmattn.registry import MODELS
@@ -42,7 +43,7 @@ class SMT(PyramidBackbone):
             num_heads (Sequence[int]): attention heads of each stage, 0 where
             a stage does not attend. A stage with both alternates, beginning
             with modulation;
-            mlp_ratios (Sequence[float]): hidden channels of the perceptrons
+            mlp_ratios (Sequence[float]): hidden channels of the MLPs
             of each stage, as a multiple of its channels;
             stem_kernel (int): side of the stem's first convolution, odd;
             layer_scale (float | None): first value of the factors on each
@@ -55,9 +56,9 @@ class SMT(PyramidBackbone):
             linearly from 0. Defaults to 0.1.
         frozen_stages (int): -1 freezes nothing, 0 the stem, n also the first
             n stages. Defaults to -1.
-        norm_eval (bool): Keep batch normalisation in evaluation mode.
+        norm_eval (bool): Keep batch normalization in evaluation mode.
             Defaults to False.
-        with_cp (bool): Compute the blocks again in the backward pass, to
+        with_cp (bool): Recompute the blocks in the backward pass to
             save memory. Defaults to False.
         init_cfg (dict | list[dict], optional): Initialization config.
             Defaults to None.
@@ -129,9 +130,12 @@ def _init_conv(module: nn.Module) -> None:
 
     Source: https://arxiv.org/abs/1502.01852, section 2.2, as published.
     """
-    if isinstance(module, nn.Conv2d):
-        side = module.kernel_size[0]
-        fan_out = side**2 * module.out_channels / module.groups
-        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    if not isinstance(module, (nn.Conv2d, MixedConvolution)):
+        return
+    for weight in module.parameters(recurse=False):
+        if weight.ndim == 1:
+            nn.init.zeros_(weight)
+            continue
+        groups = getattr(module, 'groups', len(weight))
+        fan_out = weight[0, 0].numel() * len(weight) / groups
+        nn.init.normal_(weight, std=(2 / fan_out) ** 0.5)

@@ -14,7 +14,7 @@ from mmattn.backbones import (
 )
 from mmattn.plugins import ENLCA
 
-_CROSS_SHAPED = 'stages.0.blocks.0.attn.local_conv.weight'
+_CROSS_SHAPED = 'stages.0.blocks.0.attn.lepe.weight'
 # Its stem overlaps; the attentions of an AttentionPyramid, which may have a
 # local convolution too, follow one of 4 x 4.
 _OVERLAPPING_STEM = 7

@@ -16,7 +16,7 @@ _CSWIN_BLOCK = {
     'norm1': 'norm1',
     'qkv': 'attn.qkv',
     'proj': 'attn.proj',
-    'attns.0.get_v': 'attn.local_conv',
+    'attns.0.get_v': 'attn.lepe',
     'norm2': 'norm2',
     'mlp.fc1': 'mlp.fc1',
     'mlp.fc2': 'mlp.fc2',
@@ -25,7 +25,7 @@ _BOAT_BLOCK = _CSWIN_BLOCK | {
     'norm3': 'feature_norm',
     'content_attn.qkv': 'feature_attn.qkv',
     'content_attn.proj': 'feature_attn.proj',
-    'content_attn.get_v': 'feature_attn.local_conv',
+    'content_attn.get_v': 'feature_attn.lepe',
 }
 _STEM = {'stage1_conv_embed.0': 'proj', 'stage1_conv_embed.2': 'norm'}
 

@@ -85,5 +85,5 @@ def _in_block(rest: str) -> str | None:
     # Heads are counted from 1.
     parts = re.fullmatch(r'attn\.local_conv_([1-9]\d*)', name)
     if parts:
-        return f'attn.local_convs.{int(parts[1]) - 1}.{leaf}'
+        return f'attn.local_convs.{leaf}{int(parts[1]) - 1}'
     return _BLOCK[name] + f'.{leaf}' if name in _BLOCK else None

@@ -25,7 +25,7 @@ _BOAT_BLOCK = _OFFICIAL_BLOCK | {
     'norm4': 'feature_norm',
     'attnC.qkv': 'feature_attn.qkv',
     'attnC.proj': 'feature_attn.proj',
-    'attnC.get_v': 'feature_attn.local_conv',
+    'attnC.get_v': 'feature_attn.lepe',
 }
 _OPENMMLAB_BLOCK = {
     'norm1': 'norm1',

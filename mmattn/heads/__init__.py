@@ -2,7 +2,7 @@
 
 try:
     from .perspective_head import PerspectiveHead
-# mmseg refuses an mmcv that it does not know by an assertion. Neither may
+# mmseg asserts an mmcv version that it knows. Neither error may
 # hide the names of everything else in the scope.
 except (ImportError, AssertionError):
     __all__ = []

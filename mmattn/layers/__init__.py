@@ -1,14 +1,12 @@
 """What blocks are made of. Maps are ``(B, H, W, C)`` inside a backbone."""
 
 from .attention_block import AttentionBlock
-from .conv2d import Conv2d
 from .conv_mlp import ConvMLP
 from .conv_stem import ConvStem
 from .drop_path import DropPath
 from .feature_space_block import FeatureSpaceBlock
-from .folding import fold_batch_norm, has_fixed_statistics
-from .layer_norm import LayerNorm
-from .linear import Linear
+from .lepe_attention import LePEAttention
+from .mixed_convolution import MixedConvolution
 from .mlp import MLP
 from .overlapping_patches import OverlappingPatchEmbed, OverlappingPatchMerging
 from .patch_embed import PatchEmbed
@@ -17,19 +15,16 @@ from .two_path_block import TwoPathBlock
 
 __all__ = [
     'AttentionBlock',
-    'Conv2d',
     'ConvMLP',
     'ConvStem',
     'DropPath',
     'FeatureSpaceBlock',
-    'LayerNorm',
-    'Linear',
+    'LePEAttention',
     'MLP',
+    'MixedConvolution',
     'OverlappingPatchEmbed',
     'OverlappingPatchMerging',
     'PatchEmbed',
     'PatchMerging',
     'TwoPathBlock',
-    'fold_batch_norm',
-    'has_fixed_statistics',
 ]

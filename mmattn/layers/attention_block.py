@@ -5,12 +5,11 @@ from mmcv.cnn.bricks.scale import LayerScale
 from torch import Tensor
 
 from .drop_path import DropPath
-from .layer_norm import LayerNorm
 from .mlp import MLP
 
 
 class AttentionBlock(nn.Module):
-    """Attention, then a perceptron, each normalised before and added after.
+    """Attention, then an MLP, each normalized before and added after.
 
     ``x + drop_path(attn(norm(x)))``, then ``x + drop_path(mlp(norm(x)))``.
     With layer scale (https://arxiv.org/abs/2103.17239, section 2), each
@@ -19,11 +18,11 @@ class AttentionBlock(nn.Module):
     Args:
         attention (nn.Module): Takes and returns maps ``(B, H, W, C)``.
         embed_dims (int): Channels C.
-        mlp_ratio (float): Hidden channels of the perceptron, as a multiple of
+        mlp_ratio (float): Hidden channels of the MLP, as a multiple of
             ``embed_dims``. Defaults to 4.
         drop_path_rate (float): Probability of leaving out a branch, for each
             image by itself, in training. Defaults to 0.
-        mlp_type (type): Class of the perceptron; takes its channels and its
+        mlp_type (type): Class of the MLP; takes its channels and its
             hidden channels. Defaults to MLP.
         norm_eps (float): Added to the variance in both norms. Defaults to
             1e-5.
@@ -42,10 +41,10 @@ class AttentionBlock(nn.Module):
         layer_scale: float | None = None,
     ) -> None:
         super().__init__()
-        self.norm1 = LayerNorm(embed_dims, eps=norm_eps)
+        self.norm1 = nn.LayerNorm(embed_dims, eps=norm_eps)
         self.attn = attention
         self.gamma1 = self._build_layer_scale(embed_dims, layer_scale)
-        self.norm2 = LayerNorm(embed_dims, eps=norm_eps)
+        self.norm2 = nn.LayerNorm(embed_dims, eps=norm_eps)
         self.mlp = mlp_type(embed_dims, int(mlp_ratio * embed_dims))
         self.gamma2 = self._build_layer_scale(embed_dims, layer_scale)
         self.drop_path = DropPath(drop_path_rate)

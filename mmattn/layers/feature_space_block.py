@@ -5,23 +5,22 @@ from torch import Tensor
 
 from .attention_block import AttentionBlock
 from .drop_path import DropPath
-from .layer_norm import LayerNorm
 
 
 class FeatureSpaceBlock(AttentionBlock):
-    """Attention in image space, in feature space, then a perceptron.
+    """Attention in image space, in feature space, then an MLP.
 
     Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.3. Each is
-    normalised before and added after.
+    normalized before and added after.
 
     Args:
         attention (nn.Module): In image space.
         feature_attention (nn.Module): In feature space.
         embed_dims (int): Channels C.
-        mlp_ratio (float): Hidden channels of the perceptron, as a multiple of
+        mlp_ratio (float): Hidden channels of the MLP, as a multiple of
             ``embed_dims``. Defaults to 4.
         drop_path_rate (float): Drop-path rate of the attention in image space
-            and of the perceptron. Defaults to 0.
+            and of the MLP. Defaults to 0.
         feature_drop_path_rate (float): Drop-path rate of the attention in
             feature space: 0 in the published BOAT-Swin, that of the other
             branches in BOAT-CSWin. Defaults to 0.
@@ -37,7 +36,7 @@ class FeatureSpaceBlock(AttentionBlock):
         feature_drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__(attention, embed_dims, mlp_ratio, drop_path_rate)
-        self.feature_norm = LayerNorm(embed_dims)
+        self.feature_norm = nn.LayerNorm(embed_dims)
         self.feature_attn = feature_attention
         self.feature_drop_path = DropPath(feature_drop_path_rate)
 

@@ -3,9 +3,7 @@
 import torch.nn as nn
 from torch import Tensor
 
-from .checks import check_images
-from .conv2d import Conv2d
-from .layer_norm import LayerNorm
+from .images import check_images
 
 _STRIDE = 4
 
@@ -25,8 +23,9 @@ class OverlappingPatchEmbed(nn.Module):
 
     def __init__(self, in_channels: int, embed_dims: int) -> None:
         super().__init__()
-        self.proj = Conv2d(in_channels, embed_dims, 7, _STRIDE, padding=2)
-        self.norm = LayerNorm(embed_dims)
+        self.in_channels = in_channels
+        self.proj = nn.Conv2d(in_channels, embed_dims, 7, _STRIDE, padding=2)
+        self.norm = nn.LayerNorm(embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, in_channels, H, W)`` to ``(B, H / 4, W / 4, C)``.
@@ -35,7 +34,7 @@ class OverlappingPatchEmbed(nn.Module):
             ValueError: If the image has other channels or is smaller than
                 the stride.
         """
-        check_images(self, x, self.proj.in_channels, _STRIDE)
+        check_images(self, x, self.in_channels, _STRIDE)
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
 
@@ -52,8 +51,8 @@ class OverlappingPatchMerging(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = Conv2d(in_channels, out_channels, 3, 2, padding=1)
-        self.norm = LayerNorm(out_channels)
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, 2, padding=1)
+        self.norm = nn.LayerNorm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H / 2, W / 2, out_channels)``."""

@@ -11,7 +11,7 @@ _BATCH_NORM = dict(type='BN')
 
 
 class ResidualConvs(nn.Module):
-    """Two 3x3 convolutions, each batch-normalised, around a residual.
+    """Two 3x3 convolutions, each batch-normalized, around a residual.
 
     Args:
         channels (int): Channels of the input and of the output.
@@ -25,6 +25,7 @@ class ResidualConvs(nn.Module):
             padding=dilation,
             dilation=dilation,
             norm_cfg=_BATCH_NORM,
+            inplace=False,  # full backward hooks forbid in-place changes
         )
         self.conv1 = ConvModule(channels, channels, **options)
         self.conv2 = ConvModule(channels, channels, act_cfg=None, **options)
@@ -39,7 +40,7 @@ class TwoPathBlock(nn.Module):
 
     Source: https://arxiv.org/abs/2406.14052, section 2.1, bi-path residual
     block. Each path is a 1x1 convolution and two 3x3 convolutions around a
-    residual; a 1x1 convolution with batch normalisation fuses them.
+    residual; a 1x1 convolution with batch normalization fuses them.
 
     Args:
         in_channels (int): Channels of the input.
@@ -60,7 +61,7 @@ class TwoPathBlock(nn.Module):
             OrderedDict(
                 conv=nn.Conv2d(2 * out_channels, out_channels, 1),
                 bn=nn.BatchNorm2d(out_channels),
-                activate=nn.ReLU(inplace=True),
+                activate=nn.ReLU(),
             )
         )
 

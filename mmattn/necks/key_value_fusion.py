@@ -1,4 +1,4 @@
-"""A feature pyramid whose levels exchange what they know by attention."""
+"""A feature pyramid whose levels exchange information by attention."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,6 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmattn.attentions import KeyValueAttention
-from mmattn.layers import LayerNorm
 from mmattn.ops import sine_position
 from mmattn.registry import MODELS
 
@@ -19,11 +18,11 @@ class KeyValueFusion(BaseModule):
     """Let every level of a pyramid attend to pooled tokens of all levels.
 
     A 1x1 convolution brings the levels to one width. Each level is pooled to
-    ``pool_size ** 2`` tokens, which are told their place and their level.
-    Each token of each level attends to the pooled tokens of all levels, and
-    adds what it finds; a 3x3 convolution ends a level. The cost is linear in
-    the tokens of the maps. It stands where an FPN stands: the maps have the
-    same sizes and channels.
+    ``pool_size ** 2`` tokens, which get position and level embeddings. Each
+    token of each level attends to the pooled tokens of all levels; the result
+    is added to it, and a 3x3 convolution follows. The cost is linear in the
+    tokens of the maps. The neck replaces an FPN: its maps have the same sizes
+    and channels.
 
     Args:
         in_channels (Sequence[int]): Channels of the levels.
@@ -77,7 +76,7 @@ class KeyValueFusion(BaseModule):
         self.lateral_convs = nn.ModuleList(
             nn.Conv2d(channels, out_channels, 1) for channels in used
         )
-        self.norms = nn.ModuleList(LayerNorm(out_channels) for _ in used)
+        self.norms = nn.ModuleList(nn.LayerNorm(out_channels) for _ in used)
         self.attns = nn.ModuleList(
             KeyValueAttention(out_channels, num_heads, with_position=True)
             for _ in used
@@ -89,7 +88,7 @@ class KeyValueFusion(BaseModule):
         nn.init.trunc_normal_(self.level_embed, std=0.02)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Map the levels to as many maps of one width, and smaller ones.
+        """Map each level to a map of one width, and add smaller maps.
 
         Args:
             inputs (Sequence[Tensor]): Each ``(B, C_i, H_i, W_i)``.
@@ -98,7 +97,7 @@ class KeyValueFusion(BaseModule):
             tuple[Tensor]: ``num_outs`` maps ``(B, out_channels, H_i, W_i)``.
 
         Raises:
-            ValueError: If there are not as many levels as ``in_channels``.
+            ValueError: If the number of levels differs from ``in_channels``.
         """
         if len(inputs) != len(self.in_channels):
             raise ValueError(

@@ -5,8 +5,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmattn.attentions.building import build_attention
-from mmattn.layers import LayerNorm
+from mmattn.attentions.build import build_attention
 from mmattn.registry import MODELS
 
 
@@ -43,7 +42,7 @@ class AttentionPlugin(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.norm = LayerNorm(in_channels)
+        self.norm = nn.LayerNorm(in_channels)
         self.attn = build_attention(
             type(self).__name__, attention, embed_dims=in_channels
         )

@@ -12,7 +12,7 @@ class ENLTB(AttentionBlock):
     """A transformer block whose attention is global and linear in the tokens.
 
     Source: https://arxiv.org/abs/2406.14052, section 2.3: norm, attention by
-    random features, residual, norm, perceptron, residual. It takes a
+    random features, residual, norm, MLP, residual. It takes a
     plugin's place in mmdet's and mmseg's ResNet.
 
     Upstream differences: the published block is bound to one size of the map
@@ -26,7 +26,7 @@ class ENLTB(AttentionBlock):
         num_features (int, optional): Random features of a head. Defaults to
             None, the channels of a head.
         amplification (float): Length of queries and keys. Defaults to 1.
-        mlp_ratio (float): Hidden channels of the perceptron, as a multiple of
+        mlp_ratio (float): Hidden channels of the MLP, as a multiple of
             ``in_channels``. Defaults to 4.
         drop_path_rate (float): Probability of leaving out a branch, for each
             image by itself, in training. Defaults to 0.

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mmattn.attentions import CrossShapedWindowAttention
 
@@ -49,8 +50,41 @@ def test_without_a_bias():
 def test_stripes_without_width_or_heads_without_halves(heads, width):
     with pytest.raises(
         ValueError,
-        match='CrossShapedWindowAttention expects stripe_width >= 1 and an '
-        f'even num_heads, got stripe_width={width}, num_heads={heads}; '
-        'stripe_width=None attends to the whole map',
+        match=f'stripe_width={width}, num_heads={heads}',
     ):
         CrossShapedWindowAttention(8, heads, stripe_width=width)
+
+
+def test_lepe_starts_like_a_depthwise_convolution():
+    lepe = CrossShapedWindowAttention(96, 2).lepe
+    assert lepe.weight.shape == (96, 1, 3, 3) and lepe.bias.shape == (96,)
+    for values in (lepe.weight, lepe.bias):
+        assert values.abs().max() <= 1 / 3
+        assert values.abs().mean() > 0.1
+
+
+def test_lepe_of_older_checkpoints_loads():
+    layer = CrossShapedWindowAttention(8, 2)
+    state = layer.state_dict()
+    assert list(state)[-2:] == ['lepe.weight', 'lepe.bias']
+    old = {k.replace('lepe', 'local_conv'): v + 1 for k, v in state.items()}
+    want = {k: v + 1 for k, v in state.items()}
+    layer.load_state_dict(old, strict=True)
+    torch.testing.assert_close(dict(layer.state_dict()), want)
+
+
+def test_lepe_is_a_convolution_of_the_values_in_each_stripe():
+    layer = CrossShapedWindowAttention(8, 2, stripe_width=3).double()
+    layer.proj = torch.nn.Identity()
+    x = torch.randn(2, 6, 9, 8).double()
+    v = layer.qkv(x)[..., 16:].permute(0, 3, 1, 2)
+    with_lepe = layer(x)
+    weight = layer.lepe.weight
+    layer.lepe.weight = torch.nn.Parameter(torch.zeros_like(weight))
+    lepe = (with_lepe - layer(x)).permute(0, 3, 1, 2)
+    for column in range(0, 9, 3):
+        stripe = (..., slice(column, column + 3))
+        want = F.conv2d(
+            v[:, :4][stripe], weight[:4], padding=1, groups=4
+        )
+        torch.testing.assert_close(lepe[:, :4][stripe], want)

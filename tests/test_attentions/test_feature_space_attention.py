@@ -2,11 +2,6 @@ import pytest
 import torch
 
 from mmattn.attentions import FeatureSpaceAttention
-from mmattn.ops import (
-    implementations,
-    register_implementation,
-    watch_choices,
-)
 
 
 def test_heads_cluster_by_themselves_or_together():
@@ -59,24 +54,11 @@ def test_wrong_clusters(options):
         FeatureSpaceAttention(8, 1, **options)
 
 
-def test_a_name_is_for_all_operations_that_have_it(monkeypatch):
-    for operation, rows in list(implementations._TABLE.items()):
-        monkeypatch.setitem(implementations._TABLE, operation, dict(rows))
-    defined = implementations._TABLE['balanced_clusters']['reference']
-    register_implementation('balanced_clusters', 'sdpa', priority=-9)(
-        defined.function
-    )
-    x, taken = torch.randn(1, 5, 6, 8), []
-    with watch_choices(lambda row: taken.append((row.operation, row.name))):
-        for impl in ('reference', 'sdpa'):
-            FeatureSpaceAttention(8, 2, 4, 1, impl=impl)(x)
-    assert ('linear', 'onednn') in taken  # layers of their own
-    names = [row for row in taken if row[0] not in ('linear', 'attention')]
-    assert names == [
-        ('balanced_clusters', 'reference'),
-        ('cluster_attention', 'reference'),
-        ('depthwise_convolution', 'reference'),
-        ('balanced_clusters', 'sdpa'),
-        ('cluster_attention', 'sdpa'),
-        ('depthwise_convolution', 'cpp'),  # it has no 'sdpa'
-    ]
+def test_lepe_of_older_checkpoints_loads():
+    layer = FeatureSpaceAttention(8, 2)
+    state = layer.state_dict()
+    assert list(state)[-2:] == ['lepe.weight', 'lepe.bias']
+    old = {k.replace('lepe', 'local_conv'): v + 1 for k, v in state.items()}
+    want = {k: v + 1 for k, v in state.items()}
+    layer.load_state_dict(old, strict=True)
+    torch.testing.assert_close(dict(layer.state_dict()), want)

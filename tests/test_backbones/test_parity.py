@@ -85,7 +85,7 @@ def test_feature_space_attention_equals_published_module(golden_case):
     layer = FeatureSpaceAttention(96, 3).double()
     layer.load_state_dict(
         {
-            key.replace('get_v', 'local_conv'): value
+            key.replace('get_v', 'lepe'): value
             for key, value in to_tensors(case['state']).items()
         }
     )

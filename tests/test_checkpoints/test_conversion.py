@@ -86,7 +86,7 @@ def test_the_names_of_boat_swin(official):
             'stages.0.blocks.1.feature_norm.weight'
         ),
         'layers.2.blocks.5.attnC.get_v.bias': (
-            'stages.2.blocks.5.feature_attn.local_conv.bias'
+            'stages.2.blocks.5.feature_attn.lepe.bias'
         ),
         'layers.3.blocks.0.attn.relative_position_bias_table': (
             'stages.3.blocks.0.attn.relative_position_bias_table'

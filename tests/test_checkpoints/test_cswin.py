@@ -87,11 +87,11 @@ def test_names(official):
         'stage3.20.qkv.bias': 'stages.2.blocks.20.attn.qkv.bias',
         'stage3.20.norm2.bias': 'stages.2.blocks.20.norm2.bias',
         'stage4.0.attns.0.get_v.bias': (
-            'stages.3.blocks.0.attn.local_conv.bias'
+            'stages.3.blocks.0.attn.lepe.bias'
         ),
         'stage1.0.norm3.weight': 'stages.0.blocks.0.feature_norm.weight',
         'stage1.0.content_attn.get_v.bias': (
-            'stages.0.blocks.0.feature_attn.local_conv.bias'
+            'stages.0.blocks.0.feature_attn.lepe.bias'
         ),
         'norm.bias': 'norm3.bias',
     }
@@ -101,7 +101,7 @@ def test_names(official):
 
 def test_vertical_stripes_take_the_first_channels(official):
     state = official('cswin_tiny_224')
-    joined = convert(state).backbone['stages.1.blocks.1.attn.local_conv.bias']
+    joined = convert(state).backbone['stages.1.blocks.1.attn.lepe.bias']
     halves = joined.chunk(2)
     assert torch.equal(halves[0], state['stage2.1.attns.0.get_v.bias'])
     assert torch.equal(halves[1], state['stage2.1.attns.1.get_v.bias'])

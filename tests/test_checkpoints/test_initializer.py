@@ -22,7 +22,7 @@ TO_OFFICIAL = {
     'stem.': 'patch_embed.',
     'norm3.': 'norm.',
     '.feature_norm.': '.norm4.',
-    '.feature_attn.local_conv.': '.attnC.get_v.',
+    '.feature_attn.lepe.': '.attnC.get_v.',
     '.feature_attn.': '.attnC.',
 }
 

@@ -50,7 +50,7 @@ def test_the_names(official):
         'patch_embed3.proj.weight': 'stages.2.downsample.conv.weight',
         'patch_embed3.norm.bias': 'stages.2.downsample.norm.bias',
         'block1.1.attn.local_conv_1.bias': (
-            'stages.0.blocks.1.attn.local_convs.0.bias'
+            'stages.0.blocks.1.attn.local_convs.bias0'
         ),
         'block1.1.attn.proj0.weight': 'stages.0.blocks.1.attn.expand.weight',
         'block1.1.attn.proj1.weight': 'stages.0.blocks.1.attn.mix.weight',

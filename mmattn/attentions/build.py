@@ -5,11 +5,11 @@ import torch.nn as nn
 from mmattn.registry import MODELS
 
 
-def build_attention(who: str, cfg: dict, **sizes: int) -> nn.Module:
+def build_attention(owner: str, cfg: dict, **sizes: int) -> nn.Module:
     """Build an attention layer inside of another module.
 
     Args:
-        who: Name of the module, for messages.
+        owner: Name of the module, for messages.
         cfg: ``type``, a registered name or a class, and arguments.
         **sizes: Arguments that the module decides.
 
@@ -19,7 +19,7 @@ def build_attention(who: str, cfg: dict, **sizes: int) -> nn.Module:
     """
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise TypeError(
-            f"{who} expects an attention as a dict with the key 'type', got "
+            f"{owner} expects an attention as a dict with the key 'type', got "
             f'{cfg!r}'
         )
     name = cfg['type']
@@ -33,7 +33,7 @@ def build_attention(who: str, cfg: dict, **sizes: int) -> nn.Module:
             if v.__module__.startswith('mmattn.attentions')
         )
         raise ValueError(
-            f'{who} expects registered attentions, such as {known}, got '
+            f'{owner} expects registered attentions, such as {known}, got '
             f'{name!r}'
         )
     return layer(**sizes, **{k: cfg[k] for k in cfg if k != 'type'})

@@ -1,7 +1,7 @@
 import pytest
 
 from mmattn.attentions import WindowAttention
-from mmattn.attentions.building import build_attention
+from mmattn.attentions.build import build_attention
 
 
 @pytest.mark.parametrize(

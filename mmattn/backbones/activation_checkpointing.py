@@ -1,4 +1,4 @@
-"""Activation checkpoints that leave running statistics alone."""
+"""Activation checkpointing that leaves running statistics alone."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,16 +11,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmattn.ops import is_compiling
 
 
-def recomputed(block: nn.Module, x: Tensor) -> Tensor:
-    """Apply a block, keep its input only, compute the rest again later.
+def checkpointed(block: nn.Module, x: Tensor) -> Tensor:
+    """Apply a block, save only its input, recompute the rest in backward.
 
-    Batch normalisation would count a batch twice, once in each pass: the
-    second pass normalises alike, but counts on copies of the running
-    statistics.
+    Batch normalization would update its running statistics in both passes.
+    The second pass therefore updates copies.
 
     Args:
         block: Takes and returns a tensor.
-        x: What it takes.
+        x: Its input.
+
+    Returns:
+        ``block(x)``.
     """
     norms = [
         module
@@ -29,7 +31,7 @@ def recomputed(block: nn.Module, x: Tensor) -> Tensor:
         and module.training
         and module.track_running_stats
     ]
-    # A compiler writes what a graph writes once, whatever it computes again.
+    # Compiled graphs update buffers once, even if they recompute.
     if not norms or is_compiling():
         return torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
 
@@ -43,7 +45,7 @@ def recomputed(block: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def _statistics_kept(norms: list[_BatchNorm]) -> Iterator[None]:
-    # Copies, not None: the passes have to save as many tensors for backward.
+    # Copies, not None: both passes must save the same number of tensors.
     kept = [dict(norm.named_buffers(recurse=False)) for norm in norms]
     for norm, buffers in zip(norms, kept):
         for name, buffer in buffers.items():
