@@ -16,7 +16,7 @@ BUILD = (
     'import sys; from setuptools import build_meta; '
     'print(getattr(build_meta, "build_" + sys.argv[1])(sys.argv[2]))'
 )
-sys.path.insert(0, str(TESTS / 'golden'))
+sys.path[:0] = [str(TESTS / 'golden'), str(TESTS)]
 # Tools that a test loads import their neighbour. Behind Python's own `test`.
 sys.path.append(str(TESTS.parent / 'tools'))
 

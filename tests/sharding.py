@@ -55,10 +55,11 @@ def shard(model, way, mesh):
 
     from mmattn.layers import AttentionBlock
 
-    for module in list(model.modules())[1:]:
-        is_owner = module in owners(model).values()
-        if is_owner if way == 'owners' else isinstance(module, AttentionBlock):
-            fully_shard(module, mesh=mesh)
+    found = owners(model).values()
+    if way == 'blocks':
+        found = [m for m in model.modules() if isinstance(m, AttentionBlock)]
+    for module in reversed([m for m in found if m is not model]):
+        fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
 
 

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils._pytree import tree_map
 
 from mmattn.attentions import FeatureSpaceAttention
-from mmattn.layers import LePEAttention, MixedConvolution
+from mmattn.layers import DropPath, LePEAttention, MixedConvolution
 
 VARIANTS = [
     'AttentionPyramid-enltb-nano',
@@ -181,9 +181,12 @@ def test_spectral_norm(name, kind):
         else parametrizations.spectral_norm
     )
     model, args = make(name, 'train'), make_args(name, dtype=torch.float64)
+    for module in model.modules():
+        if isinstance(module, DropPath):
+            module.drop_prob = 0.0  # every branch takes part
     found = weights(model)
     for module, key in found:
-        function(module, key, n_power_iterations=100)
+        function(module, key, n_power_iterations=300)
     _, grads = run(model, args)
     for module, key in found:
         weight = getattr(module, key)
@@ -191,7 +194,7 @@ def test_spectral_norm(name, kind):
         assert norm.item() == pytest.approx(1, abs=1e-2)
     originals = [k for k in grads if k.endswith(('_orig', '.original'))]
     assert len(originals) == len(found)
-    assert all(grads[k].abs().sum() > 0 for k in originals)
+    assert not [k for k in originals if not grads[k].abs().sum() > 0]
 
 
 @pytest.mark.filterwarnings('ignore')
@@ -203,11 +206,15 @@ def test_lora(name, dtype, monkeypatch):
         k
         for k, m in model.named_modules()
         if isinstance(m, nn.Linear)
-        or (isinstance(m, nn.Conv2d) and m.groups == 1)
+        # The adapters of peft do not dilate.
+        or (isinstance(m, nn.Conv2d) and m.groups == m.dilation[0] == 1)
     ]
     before = [out.detach() for out in call(model, args)]
     config = peft.LoraConfig(
-        r=2, target_modules=targets, init_lora_weights=False
+        r=2,
+        lora_alpha=1,
+        target_modules=targets,
+        init_lora_weights=False,
     )
     adapted = peft.get_peft_model(model, config).to(dtype)
     with shared_clusters(monkeypatch) as repeat:
@@ -292,7 +299,7 @@ def exchange(model, norm):
                 new = nn.GroupNorm(2, child.num_features)
             else:
                 new = FrozenBatchNorm2d(child.num_features, child.eps)
-                new.load_state_dict(child.state_dict())
+                new.double().load_state_dict(child.state_dict())
             setattr(parent, key, new.double())
 
 
@@ -385,7 +392,8 @@ class Wrapped(torch.Tensor):
         def unwrap(x):
             return x.inner if isinstance(x, cls) else x
 
-        return func(*tree_map(unwrap, args), **tree_map(unwrap, kwargs or {}))
+        out = func(*tree_map(unwrap, args), **tree_map(unwrap, kwargs or {}))
+        return cls(out) if func is torch.ops.aten.detach.default else out
 
 
 @pytest.mark.parametrize('cls', [Tagged, Wrapped])
@@ -410,16 +418,17 @@ def test_functional_call(name):
     want = call(other, args)
     outs = torch.func.functional_call(model, other.state_dict(), args)
     outs = [outs] if isinstance(outs, torch.Tensor) else list(outs)
-    assert_same(outs, want, atol=0)
+    assert_same(outs, want)
 
 
 @pytest.mark.skipif(
     not hasattr(torch.__future__, 'set_swap_module_params_on_conversion'),
     reason='swapped parameters need torch 2.3',
 )
-def test_swap_tensors(name, monkeypatch):
+def test_swap_tensors(name):
     model, args = make(name), make_args(name, dtype=torch.float64)
-    want = call(model, args)
+    with torch.no_grad():  # a graph would hold on to the parameters
+        want = call(model, args)
     parameters = list(model.parameters())
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:

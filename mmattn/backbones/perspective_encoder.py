@@ -73,7 +73,12 @@ class PerspectiveStage(nn.Module):
         )
         if level > _FIRST_DEEP:
             self.path_downsample = ConvModule(
-                in_channels, channels, 2, stride=2, norm_cfg=dict(type='BN')
+                in_channels,
+                channels,
+                2,
+                stride=2,
+                norm_cfg=dict(type='BN'),
+                inplace=False,
             )
             self.path_adjust = nn.Conv2d(2 * channels, channels, 1)
 

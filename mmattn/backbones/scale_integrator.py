@@ -95,15 +95,15 @@ class ScaleIntegrator(nn.Module):
         sizes = [x.shape[2:] for x in maps]
         tokens = [x.flatten(2).transpose(1, 2) for x in maps]
         x = torch.cat(tokens, dim=1)  # (B, N, C)
-        B, N, _ = x.shape
+        B, N, C = x.shape
         if self.integration == 'no_leak':
-            x = x.reshape(B * N, 1, -1)
+            x = x.reshape(B * N, 1, C)
         for layer in self.layers:
             if with_cp and torch.is_grad_enabled():
                 x = checkpointed(layer, x)
             else:
                 x = layer(x)
-        x = self.norm(x).reshape(B, N, -1)
+        x = self.norm(x).reshape(B, N, C)
         parts = x.split([height * width for height, width in sizes], dim=1)
         return [
             part.transpose(1, 2).unflatten(2, size)

@@ -16,11 +16,10 @@ def _two_convs(
     in_channels: int, out_channels: int, norm_cfg: dict
 ) -> nn.Sequential:
     """Two 3x3 convolutions, each with a norm and a ReLU."""
+    options = dict(padding=1, norm_cfg=norm_cfg, inplace=False)
     return nn.Sequential(
-        ConvModule(in_channels, out_channels, 3, padding=1, norm_cfg=norm_cfg),
-        ConvModule(
-            out_channels, out_channels, 3, padding=1, norm_cfg=norm_cfg
-        ),
+        ConvModule(in_channels, out_channels, 3, **options),
+        ConvModule(out_channels, out_channels, 3, **options),
     )
 
 

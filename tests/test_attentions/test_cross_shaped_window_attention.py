@@ -84,7 +84,5 @@ def test_lepe_is_a_convolution_of_the_values_in_each_stripe():
     lepe = (with_lepe - layer(x)).permute(0, 3, 1, 2)
     for column in range(0, 9, 3):
         stripe = (..., slice(column, column + 3))
-        want = F.conv2d(
-            v[:, :4][stripe], weight[:4], padding=1, groups=4
-        )
+        want = F.conv2d(v[:, :4][stripe], weight[:4], padding=1, groups=4)
         torch.testing.assert_close(lepe[:, :4][stripe], want)

@@ -86,9 +86,7 @@ def test_names(official):
         'merge3.norm.bias': 'stages.3.downsample.norm.bias',
         'stage3.20.qkv.bias': 'stages.2.blocks.20.attn.qkv.bias',
         'stage3.20.norm2.bias': 'stages.2.blocks.20.norm2.bias',
-        'stage4.0.attns.0.get_v.bias': (
-            'stages.3.blocks.0.attn.lepe.bias'
-        ),
+        'stage4.0.attns.0.get_v.bias': ('stages.3.blocks.0.attn.lepe.bias'),
         'stage1.0.norm3.weight': 'stages.0.blocks.0.feature_norm.weight',
         'stage1.0.content_attn.get_v.bias': (
             'stages.0.blocks.0.feature_attn.lepe.bias'
