@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 ONEDL = 'OneDL'
 OPENMMLAB = 'OpenMMLab'
+CODEBASES = ('mmdet', 'mmseg', 'mmpretrain')
 
 # stack -> import package -> the distributions that carry it
 DISTRIBUTIONS: dict[str, dict[str, tuple[str, ...]]] = {
