@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import DefaultScope
 
-import mmattn.heads  # noqa: F401
 from mmattn.registry import MODELS
 
 MODELS.import_from_location()

@@ -46,8 +46,8 @@ MAY_IMPORT = {
     'engine': BELOW | {'visualization'},
     'swapping': BELOW | {'checkpoints'},
     'cli': BELOW | LIBRARIES,
-    'diagnosis': {'ops', 'stack'},
-    '__main__': {'diagnosis'},
+    'env_report': {'ops', 'stack'},
+    '__main__': {'env_report'},
     'apis': {'inference', 'zoo'},
     '__init__': {'host_hooks', 'inference'},
     # In functions that a codebase calls once it is imported.
