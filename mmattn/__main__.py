@@ -1,8 +1,8 @@
-"""``python -m mmattn``: what is installed, what is missing, what mends it."""
+"""``python -m mmattn``: report what is installed and what to fix."""
 
 import sys
 
-from mmattn.diagnosis import main
+from mmattn.env_report import main
 
 if __name__ == '__main__':
     sys.exit(main())

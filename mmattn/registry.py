@@ -1,12 +1,11 @@
 """Child registries of mmengine's, all in the scope ``mmattn``.
 
-mmengine imports this module by itself when it meets ``type='mmattn.X'``, and
-the packages named in ``locations`` at the first look-up: a config needs no
-``custom_imports``. An import that fails here hides every name of the scope,
-so this module stays cheap and the packages guard what they need from a host.
+mmengine imports this module when it meets ``type='mmattn.X'``, and the
+packages in ``locations`` at the first look-up: configs need no
+``custom_imports``.
+A failing import would hide every name of the scope: the packages import
+optional dependencies only where they use them.
 """
-
-from importlib import import_module
 
 from mmattn.stack import check_stack
 
@@ -16,28 +15,10 @@ from mmengine import registry as root  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
 
 
-class ModelRegistry(Registry):
-    """Registry of models that meets mmseg only where a name needs it.
-
-    The decode heads import mmseg, which takes seconds that a detector has no
-    use for: they are no location, but imported for a name found nowhere else.
-    """
-
-    def get(self, key: str) -> type | None:
-        """Look a name up, see :class:`mmengine.registry.Registry`."""
-        found = super().get(key)
-        if found is None:
-            import_module('mmattn.heads')
-            found = super().get(key)
-        return found
-
-
-def _child(
-    parent: Registry, *locations: str, cls: type[Registry] = Registry
-) -> Registry:
-    # A registry without locations makes mmengine look for
-    # `mmattn.utils.register_all_modules`; the bare package is a free answer.
-    return cls(
+def _child(parent: Registry, *locations: str) -> Registry:
+    # Without locations mmengine would import `mmattn.utils`; the package
+    # itself is imported already.
+    return Registry(
         parent.name,
         parent=parent,
         scope='mmattn',
@@ -51,7 +32,7 @@ MODELS = _child(
     'mmattn.backbones',
     'mmattn.plugins',
     'mmattn.necks',
-    cls=ModelRegistry,
+    'mmattn.heads',
 )
 HOOKS = _child(root.HOOKS, 'mmattn.engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
@@ -59,8 +40,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
 )
 WEIGHT_INITIALIZERS = _child(root.WEIGHT_INITIALIZERS, 'mmattn.checkpoints')
 
-# Nothing of ours lives in these yet, but hosts look in every child of the
-# scope and warn where one is missing.
+# These are empty, but mmengine warns if a registry has no child of a scope.
 RUNNERS = _child(root.RUNNERS)
 RUNNER_CONSTRUCTORS = _child(root.RUNNER_CONSTRUCTORS)
 LOOPS = _child(root.LOOPS)

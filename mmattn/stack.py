@@ -1,7 +1,7 @@
-"""Which OpenMMLab stack this interpreter has, and whether mmattn fits it.
+"""Find the installed OpenMMLab stack and check that mmattn supports it.
 
 Two families of distributions carry the same import packages. Only package
-metadata is read here, so asking costs milliseconds and imports nothing.
+metadata is read, which takes milliseconds and imports nothing.
 """
 
 import importlib.util
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 ONEDL = 'OneDL'
 OPENMMLAB = 'OpenMMLab'
+CODEBASES = ('mmdet', 'mmseg', 'mmpretrain')
 
 # stack -> import package -> the distributions that carry it
 DISTRIBUTIONS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -33,7 +34,7 @@ DISTRIBUTIONS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 # Older mmengine fails on torch >= 2.5, older mmcv has another layout. There
-# is no upper bound: a newer release is more often right than refused rightly.
+# is no upper bound: most newer releases work.
 MINIMUM_VERSIONS: dict[str, str] = {
     'mmengine': '0.10.6',
     'mmcv': '2.0.1',
@@ -60,9 +61,11 @@ TORCH_COMMANDS: dict[str, str] = {
     ONEDL: 'pip install torch==2.11.0 torchvision==0.26.0',
     OPENMMLAB: "pip install torch==2.1.2 torchvision==0.16.2 'numpy<2'",
 }
-BUILD_TOOLS_COMMAND = (
-    "pip install ninja wheel packaging psutil 'setuptools>=80,<82'"
-)
+# What compiles mmcv; wheel 0.46 leaves its work to setuptools >= 70.1.
+BUILD_TOOLS: dict[str, str] = {
+    ONEDL: "ninja packaging psutil wheel 'setuptools>=80,<82'",
+    OPENMMLAB: "ninja packaging psutil 'wheel<0.46' 'setuptools<70'",
+}
 
 
 class Installed(NamedTuple):
@@ -99,7 +102,10 @@ def install_command(stack: str, *packages: str) -> str:
     pins = ' '.join(f'{name}=={PINNED_VERSIONS[name]}' for name in names)
     if 'mmcv' not in packages:
         return f'pip install {pins}'
-    return f'{BUILD_TOOLS_COMMAND} && pip install --no-build-isolation {pins}'
+    return (
+        f'pip install {BUILD_TOOLS[stack]} && '
+        f'pip install --no-build-isolation {pins}'
+    )
 
 
 def is_older(version: str, minimum: str) -> bool:
@@ -118,57 +124,38 @@ def check_stack() -> None:
             packages of both stacks are installed side by side.
     """
     installed = find_installed()
+    names = ' '.join(item.distribution for item in installed)
     if len({item.stack for item in installed}) > 1:
-        raise ImportError(_side_by_side_message(installed))
+        raise ImportError(
+            f'packages of both stacks are installed side by side ({names}) '
+            "and overwrite each other's files; remove them and install one "
+            f'stack: pip uninstall -y {names}'
+        )
     versions = {item.package: item.version for item in installed}
-    if any(_is_missing_or_old(name, versions) for name in REQUIRED):
-        raise ImportError(_unsupported_message(installed))
-
-
-def _side_by_side_message(installed: list[Installed]) -> str:
-    """Tell which packages of which stack to remove."""
-    names = {
-        stack: [i.distribution for i in installed if i.stack == stack]
-        for stack in DISTRIBUTIONS
-    }
-    return (
-        'mmattn expects one stack, got packages of both side by side '
-        f'({ONEDL}: {", ".join(names[ONEDL])}; '
-        f'{OPENMMLAB}: {", ".join(names[OPENMMLAB])}), which overwrite each '
-        "other's files; remove both and install one again: "
-        f'pip uninstall -y {" ".join(names[ONEDL] + names[OPENMMLAB])}'
-    )
-
-
-def _unsupported_message(installed: list[Installed]) -> str:
-    found = {i.package: f'{i.distribution} {i.version}' for i in installed}
-    got = ' and '.join(found.get(p, f'no {p}') for p in REQUIRED)
+    if all(_is_supported(package, versions) for package in REQUIRED):
+        return
+    found = ', '.join(f'{i.distribution} {i.version}' for i in installed)
     expected = ' and '.join(f'{p}>={MINIMUM_VERSIONS[p]}' for p in REQUIRED)
     lines = [
-        f'mmattn expects {expected}, got {got}; install one of the two '
-        'stacks, never both:'
+        f'mmattn needs {expected}, got {found or "neither"}; install one of '
+        'the two stacks, never both:',
+        *(
+            f'  {stack}: {command} && {install_command(stack, *REQUIRED)}'
+            for stack, command in TORCH_COMMANDS.items()
+        ),
     ]
-    lines += [
-        f'  {stack}: {command} && {install_command(stack, *REQUIRED)}'
-        for stack, command in TORCH_COMMANDS.items()
-    ]
-    ready = _environment_of_the_commands()
-    if ready is not None:
-        lines.append(f'  or activate what is here: source {ready}')
-    return '\n'.join(lines)
+    root = Path(os.environ.get('MMATTN_ENV') or '~/.cache/mmattn/env')
+    for folder in (root, root.with_name(f'{root.name}-openmmlab')):
+        script = folder.expanduser() / 'bin' / 'activate'
+        if script.is_file():
+            lines.append(f'  or activate one: source {script}')
+    raise ImportError('\n'.join(lines))
 
 
-def _environment_of_the_commands() -> Path | None:
-    """Where the environment of quickstart.sh is activated, if it is there."""
-    folder = os.environ.get('MMATTN_ENV') or '~/.cache/mmattn/env'
-    script = Path(folder).expanduser() / 'bin' / 'activate'
-    return script if script.is_file() else None
-
-
-def _is_missing_or_old(package: str, versions: dict[str, str]) -> bool:
+def _is_supported(package: str, versions: dict[str, str]) -> bool:
     if package in versions:
-        return is_older(versions[package], MINIMUM_VERSIONS[package])
-    return not is_importable(package)
+        return not is_older(versions[package], MINIMUM_VERSIONS[package])
+    return is_importable(package)
 
 
 def is_importable(package: str) -> bool:

@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmattn.engine.launch import replace_sync_norms
+from mmattn.config import replace_sync_norms
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(

@@ -45,22 +45,21 @@ def test_one_supported_stack_passes(install, versions):
     stack.check_stack()
 
 
-def test_no_stack_names_both_commands(install):
+def test_no_stack_names_the_commands_of_both(install):
     install()
-    with pytest.raises(ImportError) as error:
+    with pytest.raises(ImportError, match='neither') as error:
         stack.check_stack()
-    assert str(error.value) == (
-        'mmattn expects mmengine>=0.10.6 and mmcv>=2.0.1, got no mmengine '
-        'and no mmcv; install one of the two stacks, never both:\n'
+    for line in (
         '  OneDL: pip install torch==2.11.0 torchvision==0.26.0 && pip '
-        "install ninja wheel packaging psutil 'setuptools>=80,<82' && pip "
+        "install ninja packaging psutil wheel 'setuptools>=80,<82' && pip "
         'install --no-build-isolation onedl-mmengine==0.10.12 '
-        'onedl-mmcv==2.3.6\n'
+        'onedl-mmcv==2.3.6',
         '  OpenMMLab: pip install torch==2.1.2 torchvision==0.16.2 '
-        "'numpy<2' && pip install ninja wheel packaging psutil "
-        "'setuptools>=80,<82' && pip install --no-build-isolation "
-        'mmengine==0.10.7 mmcv==2.1.0'
-    )
+        "'numpy<2' && pip install ninja packaging psutil 'wheel<0.46' "
+        "'setuptools<70' && pip install --no-build-isolation "
+        'mmengine==0.10.7 mmcv==2.1.0',
+    ):
+        assert line in str(error.value).splitlines()
 
 
 def test_no_stack_names_the_environment_that_is_ready(install, tmp_path):
@@ -68,27 +67,27 @@ def test_no_stack_names_the_environment_that_is_ready(install, tmp_path):
     (tmp_path / 'bin').mkdir()
     script = tmp_path / 'bin' / 'activate'
     script.touch()
-    with pytest.raises(ImportError, match=f'activate what .* source {script}'):
+    with pytest.raises(ImportError, match=f'source {script}'):
         stack.check_stack()
 
 
 @pytest.mark.parametrize(
     'versions, got',
     [
-        (dict(onedl_mmengine='0.10.12'), 'onedl-mmengine 0.10.12 and no mmcv'),
+        (dict(onedl_mmengine='0.10.12'), 'onedl-mmengine 0.10.12'),
         (
             dict(mmengine='0.10.5', mmcv='2.1.0'),
-            'mmengine 0.10.5 and mmcv 2.1.0',
+            'mmengine 0.10.5, mmcv 2.1.0',
         ),
         (
             dict(mmengine='0.10.7', mmcv='1.7.2'),
-            'mmengine 0.10.7 and mmcv 1.7.2',
+            'mmengine 0.10.7, mmcv 1.7.2',
         ),
     ],
 )
 def test_an_unsupported_stack_says_what_was_found(install, versions, got):
     install(**versions)
-    with pytest.raises(ImportError, match=f', got {got}; install one of'):
+    with pytest.raises(ImportError, match=f'got {got};'):
         stack.check_stack()
 
 
@@ -96,12 +95,8 @@ def test_an_unsupported_stack_says_what_was_found(install, versions, got):
 def test_two_stacks_side_by_side_are_refused(install, other):
     install(onedl_mmengine='0.10.12', onedl_mmcv='2.3.6', **other)
     (name,) = other
-    expected = (
-        r'got packages of both side by side \(OneDL: onedl-mmengine, '
-        rf'onedl-mmcv; OpenMMLab: {name}\), .*: pip uninstall -y '
-        f'onedl-mmengine onedl-mmcv {name}$'
-    )
-    with pytest.raises(ImportError, match=expected):
+    command = f'pip uninstall -y onedl-mmengine onedl-mmcv {name}$'
+    with pytest.raises(ImportError, match=command):
         stack.check_stack()
 
 
@@ -121,9 +116,7 @@ def test_registry_raises_the_error_of_the_check(tmp_path):
     result = subprocess.run(
         [sys.executable, '-c', code], capture_output=True, text=True
     )
-    assert 'ImportError: mmattn expects one stack, got packages of both' in (
-        result.stderr
-    )
+    assert 'ImportError: packages of both stacks' in result.stderr
 
 
 def test_the_check_imports_neither_torch_nor_a_stack():
@@ -148,14 +141,17 @@ def test_is_older(version, minimum, expected):
     assert stack.is_older(version, minimum) is expected
 
 
-def test_commands_name_the_pins_of_the_environment():
+@pytest.mark.parametrize('name', list(stack.DISTRIBUTIONS))
+def test_commands_name_the_pins_of_the_environment(name):
     pins = {}
-    for file in REQUIREMENTS.glob('*.txt'):
+    for file in (REQUIREMENTS / name.lower()).glob('*.txt'):
         for line in file.read_text().splitlines():
             if '==' in line and not line.startswith('#'):
-                name, version = line.split(';')[0].split('==')
-                pins[name] = version.strip()
-    for package, (name,) in stack.DISTRIBUTIONS[stack.ONEDL].items():
-        assert stack.PINNED_VERSIONS[name] == pins[name], package
-    pair = f'torch=={pins["torch"]} torchvision=={pins["torchvision"]}'
-    assert stack.TORCH_COMMANDS[stack.ONEDL] == f'pip install {pair}'
+                package, version = line.split(';')[0].split('==')
+                pins[package] = version.strip()
+    for distributions in stack.DISTRIBUTIONS[name].values():
+        package = distributions[0]
+        assert stack.PINNED_VERSIONS[package] == pins[package]
+    for package in ('torch', 'torchvision'):
+        pin = f'{package}=={pins[package]}'
+        assert pin in stack.TORCH_COMMANDS[name].split()

@@ -23,7 +23,7 @@ from mmattn.analysis.machine import (
 )
 from mmattn.analysis.subjects import OUTPUTS, read_subjects
 from mmattn.analysis.trial import MODES, Settings
-from mmattn.engine.usage import UsageError, run_command
+from mmattn.cli.usage import UsageError, run_command
 from mmattn.visualization.benchmarks import (
     plot_cost,
     plot_growth,

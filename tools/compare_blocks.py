@@ -24,7 +24,7 @@ from mmattn.attentions import (
     EfficientNonLocalAttention,
     KeyValueAttention,
 )
-from mmattn.engine.usage import UsageError, run_command
+from mmattn.cli.usage import UsageError, run_command
 from mmattn.layers import AttentionBlock
 
 _HEAD_DIMS = 32

@@ -26,7 +26,7 @@ from mmattn.checkpoints.naming import (
     count_names,
     list_names,
 )
-from mmattn.engine.usage import UsageError, run_command
+from mmattn.cli.usage import UsageError, run_command
 
 
 def parse_args() -> argparse.Namespace:

@@ -19,9 +19,8 @@ from mmengine.logging import MMLogger
 
 from mmattn.analysis import Cost, count_config, count_cost
 from mmattn.analysis.subjects import read_subject
-from mmattn.engine.launch import replace_sync_norms
-from mmattn.engine.run_config import read_config
-from mmattn.engine.usage import UsageError, run_command
+from mmattn.cli.usage import UsageError, run_command
+from mmattn.config import read_config, replace_sync_norms
 
 # As in the tables of the papers.
 SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 2048))

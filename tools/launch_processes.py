@@ -16,8 +16,8 @@ import torch
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing import errors
 
-from mmattn.engine import usage
-from mmattn.engine.launch import count_cores
+from mmattn.cli import usage
+from mmattn.cli.launch import count_cores
 
 DEFAULT_PORT = 29500
 

@@ -46,17 +46,12 @@ from mmattn.checkpoints.publishing import (
     read_training,
     write_published,
 )
-from mmattn.engine.console import output_to_file
-from mmattn.engine.launch import replace_sync_norms
-from mmattn.engine.run_config import (
-    HOSTS,
-    checkpoint_file,
-    fill_loaders,
-    read_config,
-)
-from mmattn.engine.single_image import load_weights
-from mmattn.engine.usage import UsageError, run_command
-from mmattn.stack import find_installed
+from mmattn.cli.console import output_to_file
+from mmattn.cli.run_config import checkpoint_file, fill_loaders
+from mmattn.cli.single_image import load_weights
+from mmattn.cli.usage import UsageError, run_command
+from mmattn.config import read_config, replace_sync_norms
+from mmattn.stack import CODEBASES, find_installed
 from mmattn.zoo import SCHEME, zoo_folders
 
 # mmdet rounds its scores to three digits; anything smaller is arithmetic.
@@ -110,9 +105,9 @@ def main() -> None:
         ('model', 'test_dataloader', 'test_evaluator', 'default_scope'),
         'publishing',
     )
-    if cfg.default_scope not in HOSTS or not cfg.model.get('backbone'):
+    if cfg.default_scope not in CODEBASES or not cfg.model.get('backbone'):
         raise UsageError(
-            f'publishing expects a config of {", ".join(HOSTS)} with '
+            f'publishing expects a config of {", ".join(CODEBASES)} with '
             f'model.backbone, got {args.config} of {cfg.default_scope} with '
             f'a {cfg.model.get("type")}'
         )
@@ -133,7 +128,7 @@ def check_name(name: str, zoo: Path, force: bool) -> None:
     With ``--force`` a model of the zoo is replaced, nothing else: a folder
     of trainings has names like these too.
     """
-    hosts = [importlib.util.find_spec(host) for host in HOSTS]
+    hosts = [importlib.util.find_spec(host) for host in CODEBASES]
     check_new_name(name, zoo, [Path(h.origin).parent for h in hosts if h])
     if not (zoo / name).exists():
         return

@@ -23,16 +23,16 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmattn import visualization as vis
+from mmattn.cli.console import output_to_file
+from mmattn.cli.launch import count_cores, prepare_cpu
+from mmattn.cli.progress import ProgressReport, format_time
+from mmattn.cli.run_config import fill_loaders
+from mmattn.cli.usage import UsageError, run_command
 from mmattn.datasets import (
     DIGIT_CLASSES,
     make_digit_folder,
     read_parameters,
 )
-from mmattn.engine.console import output_to_file
-from mmattn.engine.launch import count_cores, prepare_cpu
-from mmattn.engine.progress import ProgressReport, format_time
-from mmattn.engine.run_config import fill_loaders
-from mmattn.engine.usage import UsageError, run_command
 
 DATA_ROOT = 'data/digit_scenes'
 # More threads than this do not make models of this size faster.

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import preflight  # noqa: F401
 
-from mmattn.engine.run_config import HOSTS
-from mmattn.engine.usage import UsageError, run_command
+from mmattn.cli.usage import UsageError, run_command
+from mmattn.stack import CODEBASES
 from mmattn.swapping import (
     Coverage,
     list_families,
@@ -72,7 +72,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--coverage',
         metavar='HOST',
-        choices=HOSTS,
+        choices=CODEBASES,
         help='swap and check all configs that a codebase ships, and write a '
         'page of results; goes on where it was stopped',
     )

@@ -12,10 +12,11 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmattn.engine import evaluation, run_config
-from mmattn.engine.launch import end_processes, prepare_cpu
-from mmattn.engine.usage import run_command
-from mmattn.engine.weights import refuse_foreign_weights
+from mmattn.cli import evaluation, run_config
+from mmattn.cli.launch import end_processes, prepare_cpu
+from mmattn.cli.usage import run_command
+from mmattn.cli.weights import refuse_foreign_weights
+from mmattn.config import read_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -84,7 +85,7 @@ def main() -> None:
     """Turn the command line into a config and test."""
     args = parse_args()
     run_config.forbid_code_in_checkpoints()
-    cfg = run_config.read_config(
+    cfg = read_config(
         args.config,
         args.cfg_options,
         needs=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'),

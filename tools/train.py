@@ -12,11 +12,12 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmattn.engine import learning_rate, run_config
+from mmattn.cli import learning_rate, run_config
+from mmattn.cli.launch import end_processes, prepare_cpu
+from mmattn.cli.usage import run_command
+from mmattn.cli.weights import refuse_foreign_weights
+from mmattn.config import read_config
 from mmattn.engine.buffers import BroadcastBuffers
-from mmattn.engine.launch import end_processes, prepare_cpu
-from mmattn.engine.usage import run_command
-from mmattn.engine.weights import refuse_foreign_weights
 
 
 def parse_args() -> argparse.Namespace:
@@ -89,7 +90,7 @@ def main() -> None:
     """Turn the command line into a config and train."""
     args = parse_args()
     run_config.forbid_code_in_checkpoints()
-    cfg = run_config.read_config(
+    cfg = read_config(
         args.config,
         args.cfg_options,
         needs=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'),

@@ -21,9 +21,10 @@ from mmengine.logging import MMLogger
 from torch import nn
 
 from mmattn.checkpoints import load_file
-from mmattn.engine import single_image
-from mmattn.engine.run_config import check_pretrained, read_config
-from mmattn.engine.usage import UsageError, run_command
+from mmattn.cli import single_image
+from mmattn.cli.run_config import check_pretrained
+from mmattn.cli.usage import UsageError, run_command
+from mmattn.config import read_config
 from mmattn.registry import MODELS
 from mmattn.swapping import find_family
 from mmattn.visualization import attention

@@ -14,7 +14,8 @@ from typing import Any
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from mmattn.engine.run_config import HOSTS, read_config
+from mmattn.config import read_config
+from mmattn.stack import CODEBASES
 
 from .failures import describe_failure
 
@@ -104,7 +105,7 @@ def choose_outputs(
 def from_registry(name: str, options: dict[str, Any], outputs: str) -> Build:
     """A builder for a registered class, named with its scope."""
     scope = name.partition('.')[0]
-    if scope in HOSTS:
+    if scope in CODEBASES:
         _require_host(scope, name)
     found = MODELS.get(name)
     if found is None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmattn import backbones
-from mmattn.engine.run_config import HOSTS
 from mmattn.ops import list_implementations
+from mmattn.stack import CODEBASES
 from mmattn.swapping import list_families
 
 from .builders import (
@@ -98,7 +98,7 @@ def read_subject(text: str, outputs: str = 'last', **defaults: Any) -> Subject:
 
 def _find_build(name: str, options: dict[str, Any], outputs: str) -> Build:
     in_file = re.fullmatch(r'(.+\.py):(\w+)', name)
-    of_host = re.fullmatch(rf'({"|".join(HOSTS)})::?([^:]+)', name)
+    of_host = re.fullmatch(rf'({"|".join(CODEBASES)})::?([^:]+)', name)
     if name.startswith('timm:'):
         return from_timm(name.removeprefix('timm:'), options, outputs)
     if in_file:

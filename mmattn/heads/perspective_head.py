@@ -9,8 +9,6 @@ from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor
 
-from mmattn.registry import MODELS
-
 
 def _two_convs(
     in_channels: int, out_channels: int, norm_cfg: dict
@@ -23,7 +21,6 @@ def _two_convs(
     )
 
 
-@MODELS.register_module()
 class PerspectiveHead(BaseDecodeHead):
     """The decoder of a U-Net: from the deepest map up, joined level by level.
 

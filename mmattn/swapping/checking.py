@@ -14,7 +14,7 @@ from mmengine.logging import MessageHub
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
-from mmattn.engine.launch import replace_sync_norms
+from mmattn.config import replace_sync_norms
 
 from .cheap_build import shared_weights
 from .edits import Path, get_at, plain

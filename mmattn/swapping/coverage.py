@@ -13,12 +13,12 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from mmengine.config import utils as config_utils
 
-from mmattn.engine.progress import format_time
 from mmattn.stack import is_importable
 
 from .cheap_build import random_bank
@@ -211,12 +211,12 @@ def _preload(host: str) -> None:
 
 
 def _say(done: int, total: int, counts: Counter, seconds: float) -> None:
-    left = seconds / done * (total - done)
+    left = timedelta(seconds=round(seconds / done * (total - done)))
     status = ', '.join(f'{counts[name]} {name}' for name in STATUSES)
     end = '\n' if done == total or not sys.stdout.isatty() else '\r'
     if end == '\r' or done % 10 == 0 or done == total:
         print(
-            f'{done}/{total}: {status}; {format_time(left)} left',
+            f'{done}/{total}: {status}; {left} left',
             end=end,
             flush=True,
         )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from mmattn import backbones
-from mmattn.engine.usage import UsageError
+from mmattn.errors import UsageError
 
 # Strides of the maps of every backbone here.
 STRIDES = (4, 8, 16, 32)

@@ -1,6 +1,6 @@
 """The one exception of a swap that makes no sense."""
 
-from mmattn.engine.usage import UsageError
+from mmattn.errors import UsageError
 
 
 class SwapRefused(UsageError):

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
-from mmattn.engine.run_config import HOSTS
-from mmattn.engine.usage import UsageError
+from mmattn.errors import UsageError
+from mmattn.stack import CODEBASES
 
 from .edits import plain
 
@@ -70,9 +70,9 @@ def read_source(text: str) -> Source:
     if not separator:
         text, host = _shipped_name(path) or (str(path), '')
     host = config.get('default_scope') or host
-    if host not in HOSTS:
+    if host not in CODEBASES:
         raise UsageError(
-            f'SOURCE expects a config of {", ".join(HOSTS)} (its '
+            f'SOURCE expects a config of {", ".join(CODEBASES)} (its '
             f'default_scope), got {host!r} in {text}'
         )
     return Source(text, path, host, config)
@@ -85,7 +85,7 @@ def config_root(host: str) -> Path:
         UsageError: If it is no codebase that is installed, or if it was
             installed without its configs.
     """
-    root = _config_root(host) if host in HOSTS else None
+    root = _config_root(host) if host in CODEBASES else None
     if root is None:
         raise UsageError(
             f'SOURCE expects one of {_prefixes()}, got {host}::, which is '
@@ -118,11 +118,11 @@ def _config_root(host: str) -> Path | None:
 
 
 def _prefixes() -> str:
-    return ', '.join(f'{host}::' for host in HOSTS)
+    return ', '.join(f'{host}::' for host in CODEBASES)
 
 
 def _shipped_name(path: Path) -> tuple[str, str] | None:
-    for host in HOSTS:
+    for host in CODEBASES:
         root = _config_root(host)
         if root is not None and path.resolve().is_relative_to(root.resolve()):
             relative = path.resolve().relative_to(root.resolve())

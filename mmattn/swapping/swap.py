@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmattn.checkpoints import convert, load_file
-from mmattn.engine.usage import UsageError
+from mmattn.errors import UsageError
 
 from .checking import Checked, CheckFailed, check_model
 from .edits import Edit, apply_edits

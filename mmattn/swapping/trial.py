@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmattn.engine.usage import UsageError
+from mmattn.errors import UsageError
 
 from .checking import CheckFailed, check_model, shrink_model
 from .coverage_page import (

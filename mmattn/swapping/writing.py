@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmattn.engine.usage import UsageError
+from mmattn.errors import UsageError
 
 from .edits import Edit, apply_edits, get_at, plain
 from .source import Source

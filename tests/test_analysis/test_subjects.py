@@ -9,7 +9,7 @@ from torch import nn
 
 from mmattn.analysis.subjects import read_subject, read_subjects
 from mmattn.backbones import BOATSwin
-from mmattn.engine.usage import UsageError
+from mmattn.errors import UsageError
 
 SIZE = (64, 64)
 

@@ -9,11 +9,11 @@ from mmengine.visualization.vis_backend import BaseVisBackend
 from PIL import Image
 from torch import nn
 
+from mmattn.cli.run_config import fill_loaders
 from mmattn.engine import (
     AttentionVisualizationHook,
     attention_visualization_hook,
 )
-from mmattn.engine.run_config import fill_loaders
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 # Each batches images in its own way.

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmattn.engine.usage import UsageError
+from mmattn.errors import UsageError
 from mmattn.swapping.families import find_family
 from mmattn.swapping.source import config_root, list_shipped, read_source
 from mmattn.swapping.swap import new_name

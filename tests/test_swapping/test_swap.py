@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 
 from mmattn.backbones import AttentionPyramid, BOATSwin
-from mmattn.engine.usage import UsageError
+from mmattn.errors import UsageError
 from mmattn.swapping import SwapRefused, swap_backbone
 
 MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'

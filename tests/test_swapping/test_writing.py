@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmattn.engine.usage import UsageError
+from mmattn.errors import UsageError
 from mmattn.swapping import writing
 from mmattn.swapping.edits import Edit, apply_edits
 from mmattn.swapping.source import read_source

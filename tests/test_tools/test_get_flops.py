@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmattn.backbones import SMT
-from mmattn.engine.usage import run_command
+from mmattn.cli.usage import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools' / 'get_flops.py'

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from mmattn import host_hooks
-from mmattn.engine.run_config import checkpoint_file
-from mmattn.engine.usage import UsageError
+from mmattn.cli.run_config import checkpoint_file
+from mmattn.errors import UsageError
 from mmattn.zoo import find_model
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'publish_model.py'

@@ -1,9 +1,6 @@
-"""The set-up of the environment, with a pip that installs nothing."""
+"""The set-up of the environment, with a python that installs nothing."""
 
 import fcntl
-import importlib
-import importlib.util
-import json
 import os
 import shutil
 import signal
@@ -15,384 +12,312 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ROOT / 'tools'
-NAMES = ['venv', 'build', 'torch', 'libraries', 'mmcv', 'stack', 'check']
+SCRIPT = ROOT / 'tools' / 'setup_env.sh'
+ALL = ['venv', 'base', 'download', 'wheel', 'mmcv', 'codebases', 'check']
 
-# Stands for every command: `venv` makes a python, `wheel` makes a wheel, all
-# leave a line behind. A file named `break-<step>` makes a step fail.
-FAKE = """
-import pathlib, sys, time
-root, name, *command = sys.argv[1:]
-root = pathlib.Path(root)
-with (root / '.mmattn' / 'ran').open('a') as stream:
-    stream.write(name + ' ' + ' '.join(command) + chr(10))
-if (root / '.mmattn' / f'break-{name}').exists():
-    print('no such luck')
-    print((root / '.mmattn' / f'break-{name}').read_text())
-    sys.exit(1)
-if name == 'venv':
-    (root / 'bin').mkdir()
-    (root / 'bin' / 'python').symlink_to(sys.executable)
-folders = [c.split('=')[1] for c in command if c.startswith('--wheel-dir')]
-for folder in folders:
-    (pathlib.Path(folder) / 'onedl_mmcv-2.3.6-py3-none-any.whl').touch()
-if (root / '.mmattn' / f'linger-{name}').exists():
+# Stands for every python. Each step adds a line to the file `ran`; a file
+# `break-STEP` makes it fail and `linger-STEP` makes it last.
+FAKE = f"""#!{sys.executable}
+import os, pathlib, shutil, subprocess, sys, tarfile, time
+here = pathlib.Path(__file__).resolve()
+words = sys.argv[1:]
+text = ' '.join(words)
+state = pathlib.Path(os.environ['FAKE_STATE'])
+if words[0] == '-' or 'sys.exit' in text or text.endswith('[:2])'):
+    sys.exit(subprocess.call([{sys.executable!r}, *words]))
+if 'torch.__version__' in text:
+    print('torch-2.11.0+fake'), sys.exit()
+if 'sched_getaffinity' in text:
+    print(2), sys.exit()
+if text == '-m pip --version':
+    sys.exit()
+if words[:2] == ['-m', 'venv']:
+    step = 'venv'
+elif words[0] == '-c':
+    step = 'check'
+elif words[2] in ('download', 'wheel'):
+    step = words[2]
+else:
+    step = pathlib.Path(words[words.index('-r') + 1]).stem if (
+        '-r' in words) else 'mmcv'
+with open(state / 'ran', 'a') as stream:
+    stream.write(step + chr(10))
+if (state / f'linger-{{step}}').exists():
+    print(40 * 'a warning' + chr(10) + '  [7/131] c++ nms.cpp', flush=True)
     time.sleep(60)
+if (state / f'break-{{step}}').exists():
+    sys.exit((state / f'break-{{step}}').read_text())
+if step == 'venv':
+    target = pathlib.Path(words[2], 'bin')
+    target.mkdir()
+    shutil.copy(here, target / 'python')
+if step == 'download':
+    folder = pathlib.Path(words[words.index('--dest') + 1], 'mmcv-1')
+    folder.mkdir(parents=True)
+    (folder / 'setup.py').touch()
+    with tarfile.open(f'{{folder}}.tar.gz', 'w:gz') as archive:
+        archive.add(folder, 'mmcv-1')
+if step == 'wheel':
+    assert pathlib.Path(words[-1], 'setup.py').is_file()
+    folder = pathlib.Path(words[words.index('--wheel-dir') + 1])
+    folder.mkdir(parents=True)
+    (folder / 'onedl_mmcv-2.3.6-py3-none-any.whl').touch()
+if step == 'mmcv':
+    info = here.parents[1].joinpath(
+        'lib', 'python3', 'site-packages', 'onedl_mmcv-2.3.6.dist-info')
+    info.mkdir(parents=True, exist_ok=True)
+    (info / 'direct_url.json').write_text(words[-1].replace('+', '%2B'))
+"""
+
+# A python without venv and headers.
+BARE = f"""#!{sys.executable}
+import importlib.util, sys, sysconfig
+if sys.argv[1] == '-':
+    sys.argv.pop(0)
+    importlib.util.find_spec = lambda name: None
+    sysconfig.get_path = lambda name: '/nowhere'
+    exec(sys.stdin.read())
 """
 
 
 @pytest.fixture
 def env(tmp_path, monkeypatch):
+    """The folder of an environment that does not exist yet."""
+    python = tmp_path / 'a folder' / 'python3'
+    python.parent.mkdir()
+    python.write_text(FAKE)
+    python.chmod(0o755)
+    monkeypatch.setenv('PYTHON', str(python))
+    monkeypatch.setenv('FAKE_STATE', str(tmp_path))
     monkeypatch.setenv('MMATTN_ENV', str(tmp_path / 'env'))
+    monkeypatch.delenv('MMATTN_STACK', raising=False)
     return tmp_path / 'env'
 
 
-@pytest.fixture
-def setup_env(monkeypatch, tmp_path):
-    """The module, running the stand-in for every command."""
-    module = load()
-    fake_commands(module, tmp_path / 'fake.py')
-    monkeypatch.setattr(module.signal, 'signal', lambda *_: None)
-    monkeypatch.setattr(sys, 'argv', ['setup_env.py'])
-    return module
-
-
-def load():
-    """The two modules anew; the steps as an attribute of the other."""
-    names = ('setup_env_steps', 'setup_env')
-    sys.path.insert(0, str(TOOLS))
-    try:
-        for name in names:
-            sys.modules.pop(name, None)
-        steps, module = map(importlib.import_module, names)
-    finally:
-        sys.path.remove(str(TOOLS))
-    module.steps = steps
-    return module
-
-
-def fake_commands(module, script):
-    script.write_text(FAKE)
-    run = module.steps.run
-
-    def run_fake(env, name, command, variables=None):
-        stand_in = [sys.executable, str(script), str(env.root), name]
-        run(env, name, [*stand_in, *command], variables)
-
-    module.steps.run = run_fake
-    module.steps.torch_build = lambda env, use_cuda: 'torch-2.11.0-cpu'
-    module.check_machine = lambda env: None
-
-
-def ran(env):
-    """Names of the steps that ran, in order, and forget them."""
-    record = env / '.mmattn' / 'ran'
-    lines = record.read_text().splitlines() if record.exists() else []
-    record.unlink(missing_ok=True)
-    return [line.split()[0] for line in lines]
-
-
-def start(env, script):
-    """A set-up in a process of its own, with the stand-in."""
-    code = (
-        'import sys; sys.path.insert(0, sys.argv.pop(1))\n'
-        'import test_setup_env as t; from pathlib import Path\n'
-        'module = t.load()\n'
-        't.fake_commands(module, Path(sys.argv.pop()))\n'
-        # Tests that a shell runs in the background inherit a deaf ear.
-        't.signal.signal(t.signal.SIGINT, t.signal.default_int_handler)\n'
-        'sys.exit(module.main())'
-    )
+def start(*words, script=SCRIPT):
     return subprocess.Popen(
-        [sys.executable, '-c', code, str(Path(__file__).parent)]
-        + [str(script)],
-        env={**os.environ, 'MMATTN_ENV': str(env)},
+        ['bash', str(script), *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that runs in the background ignores Ctrl-C.
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),
     )
 
 
-def wait_for(condition):
+def run(*words, script=SCRIPT):
+    """Status, standard output and standard error of one set-up."""
+    process = start(*words, script=script)
+    out, error = process.communicate(timeout=60)
+    return process.returncode, out, error
+
+
+def ran(env):
+    """The steps that ran, in order, and forget them."""
+    record = env.parent / 'ran'
+    steps = record.read_text().split() if record.exists() else []
+    record.unlink(missing_ok=True)
+    return steps
+
+
+def wait_for(env, step):
     end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, 'waited for 20 s'
+    record = env.parent / 'ran'
+    while not record.exists() or step not in record.read_text().split():
+        assert time.monotonic() < end, f'waited 20 s for {step}'
         time.sleep(0.05)
 
 
-def test_makes_it_once(setup_env, env, capsys):
-    assert setup_env.main() == 0
-    # mmcv is built, then installed.
-    assert ran(env) == NAMES[:5] + ['mmcv'] + NAMES[5:]
-    assert capsys.readouterr().out == f'{env}/bin/python\n'
-    assert setup_env.main() == 0
+def test_makes_it_once(env):
+    status, out, error = run()
+    assert (status, out) == (0, f'{env}/bin/python\n'), error
+    assert ran(env) == ALL
+    assert run() == (0, f'{env}/bin/python\n', '')
+    assert run('--if-ready') == (0, f'{env}/bin/python\n', '')
     assert ran(env) == []
-    assert capsys.readouterr() == (f'{env}/bin/python\n', '')
 
 
-@pytest.mark.parametrize(
-    'changed, expected',
-    [
-        # The wheel of mmcv is kept: it is installed again, not built.
-        ('libraries', ['libraries', 'mmcv', 'stack', 'check']),
-        ('stack', ['stack', 'check']),
-    ],
-)
-def test_a_changed_pin_repeats_its_step_and_what_follows(
-    setup_env, env, tmp_path, monkeypatch, changed, expected
-):
-    setup_env.main()
+@pytest.fixture
+def clone(tmp_path):
+    """A copy of the scripts and pins that a test may change."""
+    for name in ('requirements', 'tools'):
+        shutil.copytree(ROOT / name, tmp_path / 'clone' / name)
+    return tmp_path / 'clone'
+
+
+def test_a_changed_pin_updates_without_compiling(env, clone):
+    run()
     ran(env)
-    pins = tmp_path / 'requirements'
-    pins.mkdir()
-    for file in setup_env.steps.REQUIREMENTS.glob('*.txt'):
-        (pins / file.name).write_text('# comment\n' + file.read_text())
-    monkeypatch.setattr(setup_env.steps, 'REQUIREMENTS', pins)
-    setup_env.main()
-    assert ran(env) == []  # a comment is no pin
-    with (pins / f'{changed}.txt').open('a') as stream:
-        stream.write('another==1.0\n')
-    setup_env.main()
-    assert ran(env) == expected
+    script = clone / 'tools' / 'setup_env.sh'
+    script.write_text(script.read_text() + '# a comment\n')
+    pins = clone / 'requirements' / 'onedl' / 'base.txt'
+    pins.write_text('# another comment\n\n' + pins.read_text())
+    assert run(script=script)[0] == 0
+    assert ran(env) == []
+    pins.write_text(pins.read_text() + 'another==1.0\n')
+    assert run('--if-ready', script=script) == (1, '', '')
+    assert run(script=script)[0] == 0
+    assert ran(env) == ['base', 'codebases', 'check']
 
 
-def test_goes_on_where_a_failure_stopped_it(setup_env, env, capsys):
-    obstacle = env / '.mmattn' / 'break-libraries'
-    obstacle.parent.mkdir(parents=True)
-    obstacle.write_text('')
-    assert setup_env.main() == 1
-    assert ran(env) == ['venv', 'build', 'torch', 'libraries']
-    out, message = capsys.readouterr()
-    assert out == ''
-    assert 'step libraries failed; mend what it says, then run' in message
-    assert f'{env}/.mmattn/logs/libraries.log' in message
-    assert 'no such luck' in message
+def test_another_torch_takes_another_mmcv(env, monkeypatch):
+    run()
+    ran(env)
+    (env / '.mmattn' / 'installed').unlink()
+    python = env / 'bin' / 'python'
+    python.write_text(FAKE.replace('2.11.0+fake', '2.12.0'))
+    assert run()[0] == 0
+    assert ran(env) == ['base', *ALL[2:]]
+
+
+def test_resumes_after_a_failure(env):
+    obstacle = env.parent / 'break-wheel'
+    obstacle.write_text('no such luck')
+    status, out, error = run()
+    assert (status, out) == (1, '')
+    assert 'no such luck\n' in error
+    assert f'step mmcv failed, see {env}/.mmattn/logs/mmcv.log' in error
+    assert ran(env) == ALL[:4]
     obstacle.unlink()
-    assert setup_env.main() == 0
-    assert ran(env) == ['libraries', 'mmcv', 'mmcv', 'stack', 'check']
+    assert run()[0] == 0
+    assert ran(env) == ['base', *ALL[3:]]  # the sources are kept
 
 
-def test_a_change_taken_back_half_way_is_repeated(
-    setup_env, env, tmp_path, monkeypatch
-):
-    """The environment may hold packages of either pins by then."""
-    setup_env.main()
-    before = setup_env.steps.REQUIREMENTS
-    pins = tmp_path / 'requirements'
-    shutil.copytree(before, pins)
-    (pins / 'libraries.txt').write_text('another==1.0\n')
-    (env / '.mmattn' / 'break-libraries').write_text('')
-    monkeypatch.setattr(setup_env.steps, 'REQUIREMENTS', pins)
-    assert setup_env.main() == 1
-    (env / '.mmattn' / 'break-libraries').unlink()
+def test_a_change_taken_back_is_repeated(env, clone):
+    """The environment may hold packages of either version by then."""
+    run()
     ran(env)
-    monkeypatch.setattr(setup_env.steps, 'REQUIREMENTS', before)
-    assert setup_env.main() == 0
-    assert ran(env) == ['libraries', 'mmcv', 'stack', 'check']
+    pins = clone / 'requirements' / 'onedl' / 'base.txt'
+    pins.write_text('another==1.0\n')
+    (env.parent / 'break-base').touch()
+    assert run(script=clone / 'tools' / 'setup_env.sh')[0] == 1
+    (env.parent / 'break-base').unlink()
+    ran(env)
+    assert run()[0] == 0
+    assert ran(env) == ['base', 'codebases', 'check']
 
 
-def test_a_full_disk_is_named(setup_env, env, capsys):
-    obstacle = env / '.mmattn' / 'break-torch'
-    obstacle.parent.mkdir(parents=True)
-    obstacle.write_text('OSError: [Errno 28] No space left on device')
-    assert setup_env.main() == 1
-    assert 'or of the pip cache is full; free some' in capsys.readouterr().err
+def test_reports_a_full_disk(env):
+    (env.parent / 'break-base').write_text('No space left on device')
+    assert 'PIP_CACHE_DIR' in run()[2]
 
 
-def test_another_python_starts_anew_but_keeps_the_wheels(setup_env, env):
-    setup_env.main()
+def test_another_python_starts_anew_but_keeps_the_wheels(env):
+    run()
     ran(env)
     (env / 'bin' / 'python').unlink()
     (env / 'left-over').touch()
-    assert setup_env.main() == 0
-    assert ran(env) == NAMES
+    assert run()[0] == 0
+    assert ran(env) == ['venv', 'base', *ALL[4:]]
     assert not (env / 'left-over').exists()
 
 
-def test_a_folder_with_other_content_is_left_alone(setup_env, env, capsys):
+def test_leaves_a_folder_with_other_files_alone(env):
     env.mkdir()
     (env / 'thesis.tex').touch()
-    assert setup_env.main() == 1
-    assert 'MMATTN_ENV expects a folder that is new, empty or made by' in (
-        capsys.readouterr().err
-    )
+    status, _, error = run()
+    assert status == 1
+    assert 'MMATTN_ENV' in error
     assert os.listdir(env) == ['thesis.tex']
 
 
-def test_the_second_of_two_waits_and_says_so(setup_env, env, tmp_path, capsys):
-    env.joinpath('.mmattn').mkdir(parents=True)
+def test_waits_for_another_set_up(env):
+    (env / '.mmattn').mkdir(parents=True)
     with (env / '.mmattn' / 'lock').open('w') as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        stream.write('4321\n')
-        stream.flush()
-        process = start(env, tmp_path / 'other.py')
-        line = process.stderr.readline()
-    _, rest = process.communicate(timeout=60)
-    assert f'process 4321 is setting up {env}; waiting for it' in line
-    assert process.returncode == 0, rest
+        process = start()
+        assert 'waiting for it' in process.stderr.readline()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
 
 
-def test_two_at_once_make_it_once(env, tmp_path):
-    both = [start(env, tmp_path / f'{i}.py') for i in range(2)]
-    for process in both:
+def test_two_at_once_make_it_once(env):
+    for process in [start(), start()]:
         out, error = process.communicate(timeout=60)
         assert (process.returncode, out) == (0, f'{env}/bin/python\n'), error
-    assert ran(env) == NAMES[:5] + ['mmcv'] + NAMES[5:]
+    assert ran(env) == ALL
 
 
-@pytest.mark.parametrize('kind', [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_step_is_no_finished_step(
-    setup_env, env, tmp_path, kind
-):
-    linger = env / '.mmattn' / 'linger-torch'
-    linger.parent.mkdir(parents=True)
+@pytest.mark.parametrize(
+    'kind, status', [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_resumes_after_a_signal(env, kind, status):
+    linger = env.parent / 'linger-base'
     linger.touch()
-    process = start(env, tmp_path / 'other.py')
-    record = env / '.mmattn' / 'ran'
-    wait_for(lambda: record.exists() and 'torch' in record.read_text())
+    process = start()
+    wait_for(env, 'base')
     process.send_signal(kind)
-    process.communicate(timeout=20)  # its command ends with it
-    assert not (env / '.mmattn' / 'tmp').exists()
-    assert process.returncode not in (0, 1)
-    stamps = json.loads((env / '.mmattn' / 'stamps.json').read_text())
-    assert list(stamps) == ['venv', 'build']
+    error = process.communicate(timeout=20)[1]
+    assert process.returncode == status
+    assert ('interrupted' in error) == (kind == signal.SIGINT)
+    with (env / '.mmattn' / 'lock').open() as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # its command has ended too
     linger.unlink()
     ran(env)
-    assert setup_env.main() == 0
-    assert ran(env)[0] == 'torch'
+    assert run()[0] == 0
+    assert ran(env) == ALL[1:]
 
 
-def test_what_a_killed_set_up_leaves_running_is_waited_for(
-    setup_env, env, tmp_path
-):
-    linger = env / '.mmattn' / 'linger-torch'
-    linger.parent.mkdir(parents=True)
-    linger.touch()
-    process = start(env, tmp_path / 'other.py')
-    record = env / '.mmattn' / 'ran'
-    wait_for(lambda: record.exists() and 'torch' in record.read_text())
-    found = subprocess.run(
-        ['pgrep', '-P', str(process.pid)], capture_output=True, text=True
-    )
-    process.kill()
-    process.wait()
-    with (env / '.mmattn' / 'lock').open() as stream:
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.kill(int(found.stdout), signal.SIGTERM)
-        fcntl.flock(stream, fcntl.LOCK_EX)  # free as soon as that has ended
+def test_reports_progress(env, clone):
+    script = clone / 'tools' / 'setup_env.sh'
+    text = script.read_text()
+    script.write_text(text.replace('next=30', 'next=0'))
+    (env.parent / 'linger-wheel').touch()
+    process = start(script=script)
+    wait_for(env, 'wheel')
+    time.sleep(1)
+    process.terminate()
+    assert '[7/131]' in process.communicate(timeout=20)[1]
 
 
-def test_a_long_step_gives_signs_of_life(env, tmp_path, monkeypatch, capsys):
-    module = load()
-    monkeypatch.setattr(module.steps, 'HEARTBEAT', 0.6)
-    environment = module.Environment(env)
-    module.claim(environment)
-    script = tmp_path / 'slow.py'
-    script.write_text(
-        'import time; print("  [7/131] c++ nms.cpp")\n'
-        'print(40 * "a warning\\n", flush=True); time.sleep(1)'
-    )
-    module.steps.run(environment, 'mmcv', [sys.executable, str(script)])
-    assert 'mmcv: 1 s so far, 7 of 131 files compiled' in (
-        capsys.readouterr().err
-    )
-
-
-def test_a_bare_machine_is_told_all_it_lacks(env, monkeypatch, tmp_path):
-    module = load()
-    environment = module.Environment(env)
-    module.claim(environment)
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        module.importlib.util,
-        'find_spec',
-        lambda name: None if name == 'ensurepip' else find_spec(name),
-    )
-    monkeypatch.setattr(module.sysconfig, 'get_path', lambda _: str(tmp_path))
+def test_reports_all_that_a_machine_lacks(env, monkeypatch):
     monkeypatch.setenv('CXX', 'no-such-compiler')
+    Path(os.environ['PYTHON']).write_text(BARE)
+    status, _, error = run()
+    assert status == 1
     version = f'python3.{sys.version_info[1]}'
-    with pytest.raises(module.SetupError) as error:
-        module.check_machine(environment)
-    message = str(error.value)
-    for lack in (f'({version}-venv)', f'({version}-dev)', '(g++)'):
-        assert lack in message
+    assert f'missing: {version}-venv, {version}-dev, g++;' in error
+    assert ran(env) == []
 
 
-def test_a_small_disk_is_found_before_the_downloads(env, monkeypatch):
-    module = load()
-    environment = module.Environment(env)
-    module.claim(environment)
-    monkeypatch.setattr(module, 'NEEDED_DISK', 10**9)
-    with pytest.raises(module.SetupError, match='GB of free disk for .*, got'):
-        module.check_machine(environment)
-
-
-def test_an_old_python_is_refused(tmp_path):
-    old = tmp_path / 'python3.9'
-    old.write_text(
-        '#!/bin/sh\n'
-        'case "$1" in --version) echo Python 3.9.2;; *) exit 1;; esac\n'
-    )
-    old.chmod(0o755)
-    result = subprocess.run(
-        ['bash', str(TOOLS / 'setup_env.sh')],
-        env={**os.environ, 'PYTHON': str(old)},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 1
-    assert result.stderr.startswith(
-        'mmattn expects Python 3.10 to 3.14, got: Python 3.9.2; install one'
-    )
-
-
-def test_the_named_python_may_lie_in_a_folder_with_spaces(tmp_path):
-    python = tmp_path / 'a folder' / 'python3'
-    python.parent.mkdir()
-    # Fit, and it prints the script that it is to run.
-    python.write_text('#!/bin/sh\n[ "$1" = -c ] || echo "$1"\n')
-    python.chmod(0o755)
-    result = subprocess.run(
-        ['bash', str(TOOLS / 'setup_env.sh')],
-        env={**os.environ, 'PYTHON': str(python)},
-        capture_output=True,
-        text=True,
-    )
-    assert result.stdout == f'{TOOLS / "setup_env.py"}\n', result.stderr
-
-
-def test_asking_whether_it_is_ready_makes_nothing(setup_env, env, monkeypatch):
-    monkeypatch.setattr(sys, 'argv', ['setup_env.py', '--if-ready'])
-    assert setup_env.main() == 1
+def test_another_stack_has_a_folder_of_its_own(env, monkeypatch):
+    monkeypatch.setenv('MMATTN_STACK', 'openmmlab')
+    (env.parent / 'break-base').touch()
+    assert run()[0] == 1
+    assert Path(f'{env}-openmmlab', 'bin', 'python').exists()
     assert not env.exists()
+    monkeypatch.setenv('MMATTN_STACK', 'openmlab')
+    assert 'use onedl or openmmlab' in run()[2]
 
 
-def test_the_shell_is_quick_when_all_is_ready(setup_env, env):
-    setup_env.main()
-    started = time.monotonic()
-    result = subprocess.run(
-        ['bash', str(TOOLS / 'setup_env.sh')], capture_output=True, text=True
-    )
-    assert result.stdout == f'{env}/bin/python\n'
-    assert time.monotonic() - started < 15
-
-
-@pytest.mark.parametrize('script', ['quickstart.sh', 'run_tests.sh'])
-def test_help_makes_no_environment(env, script):
-    result = subprocess.run(
-        ['bash', str(TOOLS / script), '--help'], capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    assert f'bash tools/{script} [--' in result.stdout
-    assert not env.exists()
+def test_an_old_python_is_refused(env, monkeypatch):
+    python = Path(os.environ['PYTHON'])
+    python.write_text('#!/bin/sh\nexit 1\n')
+    status, _, error = run()
+    assert status == 1
+    assert 'Python 3.10 to 3.14 is needed' in error
+    monkeypatch.setenv('MMATTN_STACK', 'openmmlab')
+    assert 'Python 3.10 to 3.11 is needed' in run()[2]
 
 
 @pytest.mark.parametrize('word, status', [('--help', 0), ('--if-redy', 2)])
-def test_a_word_it_does_not_know_makes_nothing(
-    setup_env, env, monkeypatch, capsys, word, status
-):
-    monkeypatch.setattr(sys, 'argv', ['setup_env.py', word])
-    assert setup_env.main() == status
-    assert '--if-ready' in capsys.readouterr().err
+def test_help_makes_nothing(env, word, status):
+    code, out, error = run(word)
+    assert (code, out) == (status, '')
+    assert '--if-ready' in error
+    assert not env.exists()
+
+
+def test_asking_whether_it_is_ready_makes_nothing(env):
+    assert run('--if-ready') == (1, '', '')
+    assert not env.exists()
+
+
+@pytest.mark.parametrize('name', ['quickstart.sh', 'run_tests.sh'])
+def test_help_of_the_commands_makes_no_environment(env, name):
+    status, out, error = run('--help', script=SCRIPT.with_name(name))
+    assert status == 0, error
+    assert f'bash tools/{name} [--' in out
     assert not env.exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.engine.usage import run_command
+from mmattn.cli.usage import run_command
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'swap_backbone.py'
 

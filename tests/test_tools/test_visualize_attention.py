@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mmattn.backbones import SMT
-from mmattn.engine.usage import run_command
+from mmattn.cli.usage import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'

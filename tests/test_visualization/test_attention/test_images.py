@@ -5,7 +5,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 
-from mmattn.engine.single_image import build_pipeline
+from mmattn.cli.single_image import build_pipeline
 from mmattn.visualization.attention import (
     NetworkImage,
     image_for_backbone,

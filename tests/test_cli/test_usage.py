@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from mmattn.engine import usage
+from mmattn.cli import usage
 
 
 @pytest.fixture(autouse=True)

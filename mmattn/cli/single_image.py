@@ -9,9 +9,9 @@ from mmengine.dataset import Compose
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from mmattn.engine.evaluation import read_dataset
-from mmattn.engine.usage import UsageError
-from mmattn.engine.weights import refuse_foreign_weights
+from mmattn.cli.evaluation import read_dataset
+from mmattn.cli.weights import refuse_foreign_weights
+from mmattn.errors import UsageError
 
 
 def build_model(cfg: Config) -> nn.Module:

@@ -9,6 +9,8 @@ import time
 import traceback
 from collections.abc import Callable
 
+from mmattn.errors import UsageError
+
 # What torch.load says of a file that wants more than tensors.
 _CODE = r'GLOBAL \S+|reduce for|create new object|Can only'
 # What it raises for bytes that are no checkpoint, or only half of one.
@@ -21,10 +23,6 @@ _DAMAGE = (
     ValueError,
     struct.error,
 )
-
-
-class UsageError(Exception):
-    """A command that cannot run as it was typed: the message says why."""
 
 
 def run_command(main: Callable[[], None]) -> None:

@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmattn.engine import progress
-from mmattn.engine.progress import ProgressReport, format_time
+from mmattn.cli import progress
+from mmattn.cli.progress import ProgressReport, format_time
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmattn.engine.usage import UsageError
+from mmattn.errors import UsageError
 
 
 def enable_lr_scaling(cfg: Config) -> None:

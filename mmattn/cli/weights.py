@@ -5,7 +5,7 @@ from typing import Any
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
-from mmattn.engine.usage import UsageError
+from mmattn.errors import UsageError
 
 
 def refuse_foreign_weights(

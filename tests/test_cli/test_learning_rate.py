@@ -3,8 +3,8 @@
 import pytest
 from mmengine.config import Config
 
-from mmattn.engine.learning_rate import describe_batch, enable_lr_scaling
-from mmattn.engine.usage import UsageError
+from mmattn.cli.learning_rate import describe_batch, enable_lr_scaling
+from mmattn.errors import UsageError
 
 
 def test_scaling_is_enabled():

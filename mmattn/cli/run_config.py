@@ -4,8 +4,6 @@ The three codebases name a few things differently; the differences live here,
 so that one pair of tools serves all of them.
 """
 
-import difflib
-import importlib.util
 import inspect
 import os
 import warnings
@@ -21,59 +19,8 @@ from mmengine.device import get_device
 from mmengine.registry import DATASETS
 from mmengine.utils import digit_version
 
-from mmattn.engine.usage import UsageError
-from mmattn.zoo import SCHEME, check_digest, find_model, find_weights
-
-HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
-
-
-def read_config(
-    path: str, options: dict | None, needs: tuple[str, ...], purpose: str
-) -> Config:
-    """Read a config file, apply overrides and check what it has to hold.
-
-    Args:
-        path: The file, or the name of one of our models.
-        options: Overrides, dotted key to value.
-        needs: Fields without which the config does not serve the purpose.
-        purpose: For the message: ``'training'`` or ``'testing'``.
-
-    Returns:
-        The config, with ``filename`` set.
-
-    Raises:
-        UsageError: If the file is missing or does not evaluate, if an
-            override does not fit, if a field is missing, or if the codebase
-            of its ``default_scope`` is not installed.
-    """
-    if not os.path.isfile(path):
-        path = _config_of(path, purpose)
-    try:
-        cfg = Config.fromfile(path)
-    except Exception as error:  # a config is code: it raises what it likes
-        raise UsageError(
-            f'cannot read the config {path}: {type(error).__name__}: {error}'
-        ) from error
-    try:
-        cfg.merge_from_dict(options or {})
-    except (AttributeError, LookupError, TypeError) as error:
-        raise UsageError(
-            f'--cfg-options {" ".join(options)} do not fit {path}: '
-            f'{type(error).__name__}: {error}'
-        ) from error
-    missing = [name for name in needs if cfg.get(name) is None]
-    if missing:
-        raise UsageError(
-            f'{purpose} expects {", ".join(needs)} in the '
-            f'config, got no {", ".join(missing)} in {path}'
-        )
-    scope = cfg.get('default_scope')
-    if scope in HOSTS and importlib.util.find_spec(scope) is None:
-        raise UsageError(
-            f'{path} is a config of {scope} (its default_scope), which is '
-            'not installed; `python -m mmattn` says how to install it'
-        )
-    return cfg
+from mmattn.errors import UsageError
+from mmattn.zoo import SCHEME, check_digest, find_weights
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
@@ -294,21 +241,3 @@ def _is_fetched(cfg: Config, dataset: dict) -> bool:
             kind = registry.get(kind)
     # An unknown type is the Runner's to report.
     return kind is None or 'download' in inspect.signature(kind).parameters
-
-
-def _config_of(name: str, purpose: str) -> str:
-    try:
-        return str(find_model(name).config)
-    except ValueError as error:
-        raise UsageError(
-            f'{purpose} expects a config file, got {name!r}, which does not '
-            f'exist, nor as the name of a model{_suggest(name)}'
-        ) from error
-
-
-def _suggest(path: str) -> str:
-    # Whoever types a config's name mostly has it nearly right.
-    name = os.path.basename(path)
-    known = {file.name: file for file in Path('configs').glob('*/*.py')}
-    close = difflib.get_close_matches(name, known, n=1)
-    return f'; did you mean {known[close[0]]}?' if close else ''

@@ -4,8 +4,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmattn.engine import launch
-from mmattn.engine.usage import UsageError
+from mmattn.cli import launch
+from mmattn.config import replace_sync_norms
+from mmattn.errors import UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +40,7 @@ def test_replaces_sync_norms_at_any_depth():
             b=[dict(norm=(dict(type='MMSyncBN'),)), dict(type='LN')],
         )
     )
-    assert launch.replace_sync_norms(model._cfg_dict) == 2
+    assert replace_sync_norms(model._cfg_dict) == 2
     assert model.a.norm_cfg == dict(type='BN', requires_grad=True)
     assert model.b[0].norm[0].type == 'BN'
     assert model.b[1].type == 'LN'

@@ -7,8 +7,8 @@ from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
-from mmattn.engine.usage import UsageError
-from mmattn.engine.weights import refuse_foreign_weights
+from mmattn.cli.weights import refuse_foreign_weights
+from mmattn.errors import UsageError
 
 
 class Model(BaseModel):

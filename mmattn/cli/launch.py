@@ -9,16 +9,14 @@ exists, and takes the wrapper from the config: both are prepared here.
 import datetime
 import gc
 import os
-from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
 
-from mmattn.engine.usage import UsageError
-
-SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'mmcv.SyncBN', 'mmcv.MMSyncBN')
+from mmattn.config import replace_sync_norms
+from mmattn.errors import UsageError
 
 
 def prepare_cpu(cfg: Config) -> None:
@@ -56,26 +54,6 @@ def prepare_cpu(cfg: Config) -> None:
         **(cfg.get('model_wrapper_cfg') or {}),
         'device_ids': None,
     }
-
-
-def replace_sync_norms(node: Any) -> int:
-    """Replace SyncBN by BN everywhere in a nested config.
-
-    Args:
-        node: Dicts, lists and tuples in any nesting, changed in place.
-
-    Returns:
-        How many layer configs were changed.
-    """
-    replaced = 0
-    if isinstance(node, dict):
-        if node.get('type') in SYNC_NORMS:
-            node['type'] = 'BN'
-            replaced += 1
-        children = list(node.values())
-    else:
-        children = node if isinstance(node, (list, tuple)) else []
-    return replaced + sum(replace_sync_norms(child) for child in children)
 
 
 def init_gloo(launcher: str, timeout: float) -> None:

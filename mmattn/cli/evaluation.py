@@ -7,7 +7,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
-from mmattn.engine.usage import UsageError
+from mmattn.errors import UsageError
 
 DUMP_SUFFIXES = ('.pkl', '.pickle')
 TTA_MODELS = dict(

@@ -3,8 +3,8 @@
 import pytest
 from mmengine.config import Config
 
-from mmattn.engine import evaluation
-from mmattn.engine.usage import UsageError
+from mmattn.cli import evaluation
+from mmattn.errors import UsageError
 
 
 def config(scope: str, **fields) -> Config:

@@ -3,13 +3,13 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmattn.engine.single_image import (
+from mmattn.cli.single_image import (
     build_model,
     build_pipeline,
     load_weights,
     run_features,
 )
-from mmattn.engine.usage import UsageError
+from mmattn.errors import UsageError
 
 
 def config(**fields):

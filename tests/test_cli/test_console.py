@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from mmattn.engine.console import output_to_file
+from mmattn.cli.console import output_to_file
 
 
 def test_everything_goes_to_the_file_but_the_terminal_stream(tmp_path, capfd):
