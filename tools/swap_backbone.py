@@ -1,12 +1,11 @@
 """Replace the backbone of a config of mmdet, mmseg or mmpretrain.
 
     python tools/swap_backbone.py SOURCE --backbone boat-swin-tiny --check
-    python tools/swap_backbone.py --coverage mmdet --backbone smt-tiny
 
 SOURCE is a file, or a config that an installed codebase ships, such as
 `mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py`. The new config inherits from
-it and holds what differs, with the reasons. What makes no sense is refused:
-exit status 2, the reason, and no file.
+it and contains the differences, with comments. Unsupported swaps fail with an
+explanation and exit status 2, and write no file.
 """
 
 import argparse
@@ -15,16 +14,7 @@ from pathlib import Path
 import preflight  # noqa: F401
 
 from mmattn.cli.usage import UsageError, run_command
-from mmattn.stack import CODEBASES
-from mmattn.swapping import (
-    Coverage,
-    list_families,
-    swap_backbone,
-)
-
-# Options that mean nothing in the other mode.
-SWAP_ONLY = ('checkpoint', 'keep_optimizer', 'check', 'force')
-COVERAGE_ONLY = ('journal', 'sample', 'seed', 'retry', 'timeout', 'jobs')
+from mmattn.swapping import list_families, swap_backbone
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,7 +24,7 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        'source', metavar='SOURCE', nargs='?', help='config to start from'
+        'source', metavar='SOURCE', help='config to start from'
     )
     parser.add_argument(
         '--backbone',
@@ -48,10 +38,10 @@ def parse_args() -> argparse.Namespace:
         metavar='FILE',
         type=Path,
         help='new config (default: the name of SOURCE with the new backbone, '
-        'here); with --coverage the page (default: docs/swap_coverage.md)',
+        'in the current folder)',
     )
     parser.add_argument(
-        '--force', action='store_true', help='replace --out if it is there'
+        '--force', action='store_true', help='overwrite an existing file'
     )
     parser.add_argument(
         '--checkpoint',
@@ -61,99 +51,36 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--keep-optimizer',
         action='store_true',
-        help='leave the optimizer and its decay rules as they are',
+        help='keep the optimizer and its parameter-wise settings',
     )
     parser.add_argument(
         '--check',
         action='store_true',
-        help='build the new model, run a loss and a prediction on synthetic '
-        'samples, and write only what passes',
+        help='build the new model and run a loss and a prediction on '
+        'synthetic samples; write the config only if both succeed',
     )
-    parser.add_argument(
-        '--coverage',
-        metavar='HOST',
-        choices=CODEBASES,
-        help='swap and check all configs that a codebase ships, and write a '
-        'page of results; goes on where it was stopped',
-    )
-    parser.add_argument(
-        '--journal',
-        metavar='FILE',
-        type=Path,
-        default=Path('work_dirs/swap_coverage.jsonl'),
-        help='what --coverage has found so far (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--sample', metavar='N', type=int, help='--coverage of N configs only'
-    )
-    parser.add_argument(
-        '--seed', type=int, default=0, help='of --sample (default: 0)'
-    )
-    parser.add_argument(
-        '--retry',
-        metavar='STATUS',
-        choices=('failed', 'refused', 'changed'),
-        help='--coverage: try those again that ended so, or that another '
-        'state of this tool tried',
-    )
-    parser.add_argument(
-        '--timeout',
-        metavar='SECONDS',
-        type=float,
-        default=300.0,
-        help='--coverage: for each config (default: %(default)g)',
-    )
-    parser.add_argument(
-        '--jobs',
-        metavar='N',
-        type=int,
-        default=1,
-        help='--coverage: configs at a time (default: %(default)s)',
-    )
-    args = parser.parse_args()
-    if (args.source is None) == (args.coverage is None):
-        parser.error('expects SOURCE or --coverage HOST, one of the two')
-    idle = SWAP_ONLY if args.coverage is not None else COVERAGE_ONLY
-    given = [
-        f'--{name.replace("_", "-")}'
-        for name in idle
-        if getattr(args, name) != parser.get_default(name)
-    ]
-    if given:
-        mode = '--coverage' if args.coverage is not None else 'SOURCE'
-        parser.error(f'{mode} takes no {", ".join(given)}')
-    sample = 1 if args.sample is None else args.sample
-    if min(args.jobs, sample) < 1 or args.timeout <= 0:
-        parser.error(
-            '--jobs and --sample expect numbers from 1 up, --timeout seconds '
-            f'above 0, got {args.jobs}, {args.sample} and {args.timeout:g}'
-        )
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Swap one backbone, or try all of a codebase."""
+    """Swap one backbone."""
     args = parse_args()
-    if args.coverage is not None:
-        coverage = Coverage(args.coverage, args.backbone, args.journal)
-        coverage.run(
-            args.sample, args.seed, args.retry, args.timeout, args.jobs
-        )
-        print(coverage.write_page(args.out or Path('docs/swap_coverage.md')))
-        return
     try:
-        swapped = swap_backbone(
-            args.source,
-            args.backbone,
-            out=args.out,
-            checkpoint=args.checkpoint,
-            keep_optimizer=args.keep_optimizer,
-            check=args.check,
-            force=args.force,
-        )
-    except OSError as error:
+        swapped = swap_backbone(**vars(args))
+    except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-    print(swapped)
+    if swapped.checked is not None:
+        loss = 'a loss and ' if swapped.checked.has_loss else ''
+        print(f'checked   {loss}a prediction')
+    print(f'wrote     {swapped.path}')
+    paths = ('.'.join(map(str, edit.path)) for edit in swapped.edits)
+    print(f'changed   {", ".join(dict.fromkeys(paths))}')
+    if swapped.checked is not None:
+        for bug in swapped.checked.bugs:
+            print(
+                'warning   this config needs a fix in the codebase before it '
+                f'runs with any backbone: {bug.description}'
+            )
 
 
 if __name__ == '__main__':

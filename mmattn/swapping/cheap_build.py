@@ -1,4 +1,4 @@
-"""Models that are built to be run once, not to be trained."""
+"""Build models that are run once and never trained, without initialization."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,8 +9,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-# Numbers that are drawn once: no weight of a usual model has more.
-_BANK = 1 << 24
+# Size of the shared numbers: the weights of usual models are smaller.
+_SHARED = 1 << 24
 _SCALE = 0.02
 _RANDOM = (
     'kaiming_normal_',
@@ -21,44 +21,44 @@ _RANDOM = (
     'xavier_normal_',
     'xavier_uniform_',
 )
-# Weights below this are drawn as ever, and where they are drawn as ever.
+# Smaller weights are initialized as usual.
 _SMALL = 1 << 14
 
 
 @cache
-def random_bank() -> Tensor:
-    """Numbers that large weights are views of, ``(2 ** 24, )``.
+def shared_numbers() -> Tensor:
+    """Random numbers ``(2 ** 24,)`` that large weights are views of.
 
-    Forked processes share it: ask for it before.
+    Call it before forking, so that all processes share them.
     """
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(_BANK, generator=generator) * _SCALE
+    return torch.randn(_SHARED, generator=generator) * _SCALE
 
 
 @contextmanager
 def shared_weights() -> Iterator[None]:
-    """Let large weights be views of one bank of random numbers.
+    """Make large weights views of the same random numbers.
 
-    Drawing and writing tens of millions of numbers takes longer than running
-    the model on a small image. Such a model must not be trained.
+    Drawing tens of millions of random numbers takes longer than running the
+    model on a small image. Such a model must not be trained.
     """
-    kept = {name: getattr(nn.init, name) for name in _RANDOM}
-    for name, function in kept.items():
+    original = {name: getattr(nn.init, name) for name in _RANDOM}
+    for name, function in original.items():
         setattr(nn.init, name, _sharing(function))
     try:
         yield
     finally:
-        for name, function in kept.items():
+        for name, function in original.items():
             setattr(nn.init, name, function)
 
 
 def _sharing(function: Callable) -> Callable:
     def initialize(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         count = tensor.numel()
-        large = _SMALL <= count <= _BANK and tensor.is_leaf
+        large = _SMALL <= count <= _SHARED and tensor.is_leaf
         if not large or tensor.device.type != 'cpu':
             return function(tensor, *args, **kwargs)
-        tensor.data = random_bank()[:count].view(tensor.shape)
+        tensor.data = shared_numbers()[:count].view(tensor.shape)
         return tensor
 
     return initialize

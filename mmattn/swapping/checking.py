@@ -14,63 +14,61 @@ from mmengine.logging import MessageHub
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
-from mmattn.config import replace_sync_norms
-
 from .cheap_build import shared_weights
 from .edits import Path, get_at, plain
-from .host_mistakes import HostMistake, find_mistake
+from .fakes import fake_dependencies
 from .samples import SIZE, SIZES, Size, make_batch
-from .stand_ins import stand_ins
+from .upstream_bugs import UpstreamBug, find_bug
 
-# The most that a check needs of what an algorithm counts.
-_MOST = {
+# Upper limits of counts that make a check slow.
+_LIMITS = {
     'max_per_img': 20,
     'nms_pre': 100,
     'nms_post': 50,
     'num_dn_queries': 4,
-    'num_cp': 0,  # of activation checkpointing, which wants fairscale
+    'num_cp': 0,  # activation checkpointing, which needs fairscale
     'num_points': 64,
     'num_proposals': 20,
     'num_queries': 20,
     'chunked_size': -1,  # of prompts: one image at a time
 }
-_MOST_SAMPLED = 16
-_CLASSES = 6
-# No parameter of this size or less begins with numbers as great.
+_MAX_SAMPLED = 16
+_MAX_CLASSES = 6
+_SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'mmcv.SyncBN', 'mmcv.MMSyncBN')
+# Small parameters are initialized again if they hold larger values.
 _SMALL = 1 << 14
-_GREAT = 1e3
+_LARGE_VALUE = 1e3
 
 
 class CheckFailed(Exception):
-    """A model that cannot be built or run: the message says where."""
+    """A model that cannot be built or run, with the step that failed."""
 
 
 class Checked(NamedTuple):
-    """A model that was built and run."""
+    """The result of a successful check."""
 
     has_loss: bool
-    """Some algorithms have none in the codebase: NotImplementedError."""
+    """False for algorithms without one (NotImplementedError)."""
     size: Size
-    """Of the images that it was run on."""
-    mended: tuple[HostMistake, ...] = ()
-    """Mistakes of the codebase without which it would not run."""
+    """Of the images."""
+    bugs: tuple[UpstreamBug, ...] = ()
+    """Upstream bugs that the check had to work around."""
 
 
 def shrink_model(config: dict) -> dict:
-    """Config of the model that a check builds: small counts, no files.
+    """Return the model config that a check builds: small counts, no files.
 
-    Two configs with the same result need only one check.
+    Configs that shrink to the same model need only one check.
     """
     model = plain(config['model'])
     if config.get('data_preprocessor'):
         model.setdefault(
             'data_preprocessor', plain(config['data_preprocessor'])
         )
-    replace_sync_norms(model)
     _shrink(model)
     if get_at(model, ('head', 'loss', 'use_sigmoid')) is None:
         (model.get('train_cfg') or {}).pop('augments', None)  # of labels
-    if not _weighs_classes(model):
+    if not _has_classwise_options(model):
         _reduce_classes(model)
     preprocessor = model.get('data_preprocessor') or {}
     for cfg in (preprocessor, preprocessor.get('data_preprocessor') or {}):
@@ -92,23 +90,25 @@ def _shrink(node: Any) -> None:
             _shrink(item)
     if not isinstance(node, dict):
         return
-    node.pop('init_cfg', None)  # nothing is trained
+    node.pop('init_cfg', None)
+    if node.get('type') in _SYNC_NORMS:
+        node['type'] = 'BN'
     if node.get('use_autocast'):
-        node['use_autocast'] = False  # of a GPU
+        node['use_autocast'] = False  # needs a GPU
     for key in ('pretrained', 'teacher_ckpt'):
         if node.get(key) is not None:
             node[key] = None
-    for key, most in _MOST.items():
+    for key, limit in _LIMITS.items():
         if isinstance(node.get(key), int):
-            node[key] = min(node[key], most)
+            node[key] = min(node[key], limit)
     if str(node.get('type', '')).endswith('Sampler') and 'num' in node:
-        node['num'] = min(node['num'], _MOST_SAMPLED)
+        node['num'] = min(node['num'], _MAX_SAMPLED)
     for value in node.values():
         _shrink(value)
 
 
-def _weighs_classes(node: Any) -> bool:
-    """Whether a number of classes is more than one entry."""
+def _has_classwise_options(node: Any) -> bool:
+    """Whether other options depend on the number of classes."""
     if isinstance(node, dict):
         if any(
             isinstance(node.get(key), (list, tuple))
@@ -116,88 +116,88 @@ def _weighs_classes(node: Any) -> bool:
         ) or any('things' in key or 'stuff' in key for key in node):
             return True
         node = list(node.values())
-    return isinstance(node, (list, tuple)) and any(map(_weighs_classes, node))
+    return isinstance(node, (list, tuple)) and any(
+        map(_has_classwise_options, node)
+    )
 
 
 def _reduce_classes(node: Any) -> None:
-    """Only the last layers depend on the number of classes."""
     if isinstance(node, dict):
         if isinstance(node.get('num_classes'), int):
-            node['num_classes'] = min(node['num_classes'], _CLASSES)
+            node['num_classes'] = min(node['num_classes'], _MAX_CLASSES)
         node = list(node.values())
     if isinstance(node, (list, tuple)):
         for item in node:
             _reduce_classes(item)
 
 
-def check_model(config: dict, host: str, network: Path) -> Checked:
-    """Build the model of a config, get a loss, and predict.
+def check_model(config: dict, codebase: str, network: Path) -> Checked:
+    """Build the model of a config, compute a loss and predict.
+
+    Detectors that fail are run on larger images too, since some add coarser
+    maps. Known upstream bugs are worked around.
 
     Args:
         config: The whole config.
-        host: Codebase that it is for.
-        network: Where its backbone is.
-
-    Returns:
-        What was needed for it.
+        codebase: Codebase of the config.
+        network: Path of the dict that holds the backbone.
 
     Raises:
-        CheckFailed: If one of the steps fails, if the loss is not finite, or
-            if a parameter of the backbone takes no part in it. Detectors are
-            tried on larger images too: some go on to coarser maps. Known
-            mistakes of the codebase are mended when they are met.
+        CheckFailed: If a step fails, if the loss is not finite, or if a
+            parameter of the backbone does not contribute to it.
     """
-    mended: list[HostMistake] = []
-    sizes = list(SIZES if host == 'mmdet' else SIZES[:1])
+    bugs: list[UpstreamBug] = []
+    sizes = list(SIZES if codebase == 'mmdet' else SIZES[:1])
     while True:
         try:
-            has_loss = _check(config, host, network, sizes[0], mended)
-            return Checked(has_loss, sizes[0], tuple(mended))
+            has_loss = run_check(config, codebase, network, sizes[0], bugs)
+            return Checked(has_loss, sizes[0], tuple(bugs))
         except CheckFailed as error:
-            mistake = find_mistake(host, config['model'], str(error), mended)
-            if mistake is not None:
-                mended.append(mistake)
+            bug = find_bug(codebase, config['model'], str(error), bugs)
+            if bug is not None:
+                bugs.append(bug)
             elif len(sizes) > 1:
                 del sizes[0]
             else:
                 raise
 
 
-def _check(
+def run_check(
     config: dict,
-    host: str,
+    codebase: str,
     network: Path,
     size: Size,
-    mended: Sequence[HostMistake] = (),
+    bugs: Sequence[UpstreamBug] = (),
 ) -> bool:
+    """Check once, with images of one size; return whether there is a loss."""
     small = shrink_model(config)
     for seed in (torch.manual_seed, np.random.seed, random.seed):
         seed(0)
-    # What a Runner would tell losses that change with the epoch.
+    # Losses that depend on the epoch read it here; a Runner would set it.
     for name in ('epoch', 'iter'):
         MessageHub.get_current_instance().update_info(name, 0)
     with ExitStack() as stack:
-        stack.enter_context(DefaultScope.overwrite_default_scope(host))
-        stack.enter_context(stand_ins(small, host))
-        for mistake in mended:
-            stack.enter_context(mistake.mend(small))
+        stack.enter_context(DefaultScope.overwrite_default_scope(codebase))
+        stack.enter_context(fake_dependencies(small, codebase))
+        for bug in bugs:
+            stack.enter_context(bug.work_around(small))
         model = _try('build', lambda: _build(small))
         whole = dict(config, model=small)
 
         def make(training: bool) -> dict:
-            return make_batch(whole, host, training, size)
+            return make_batch(whole, codebase, training, size)
 
         has_loss = _try('loss', lambda: _check_loss(model, make, network))
-        _try('prediction', lambda: _predict(model, make, host))
+        _try('prediction', lambda: _predict(model, make, codebase))
     return has_loss
 
 
-def _try(step: str, call: Any) -> Any:
+def _try(step: str, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except CheckFailed:
         raise
-    except Exception as error:  # of a codebase, whatever it raises
+    except Exception as error:  # codebases raise anything
         raise CheckFailed(
             f'{step}: {type(error).__name__}: {error}'
         ) from error
@@ -206,15 +206,16 @@ def _try(step: str, call: Any) -> Any:
 def _build(cfg: dict) -> nn.Module:
     with shared_weights():
         model = MODELS.build(ConfigDict(plain(cfg)))
-        if hasattr(model, 'rpn_head'):  # learned proposals have no size yet
+        if hasattr(model, 'rpn_head'):  # sets the size of learned proposals
             logging.disable(logging.INFO)  # four lines for each parameter
             try:
                 model.rpn_head.init_weights()
             finally:
                 logging.disable(logging.NOTSET)
     for parameter in model.parameters():
-        # Memory as it was found, where init_weights would have written.
-        if parameter.numel() < _SMALL and not parameter.abs().max() < _GREAT:
+        # Uninitialized memory that init_weights would have filled.
+        small = parameter.numel() < _SMALL
+        if small and not parameter.abs().max() < _LARGE_VALUE:
             nn.init.normal_(parameter, std=0.02)
     return model
 
@@ -233,24 +234,24 @@ def _check_loss(
         raise CheckFailed(f'loss: it is {total.item()}')
     owner = model
     for name in network[1:]:
-        # A semi-supervised detector holds two copies of its detector.
+        # Semi-supervised detectors hold a student and a teacher.
         owner = getattr(owner, name if hasattr(owner, name) else 'student')
     reached = _parameters_of(total)
-    idle = [
+    unused = [
         name
         for name, parameter in owner.backbone.named_parameters()
         if parameter.requires_grad and parameter not in reached
     ]
-    if idle:
+    if unused:
         raise CheckFailed(
-            f'loss: {len(idle)} parameters of the backbone take no part, '
-            f'the first is {idle[0]}'
+            f'loss: {len(unused)} parameters of the backbone do not '
+            f'contribute, the first is {unused[0]}'
         )
     return True
 
 
 def _parameters_of(loss: Tensor) -> set[Tensor]:
-    """Parameters that a loss depends on, without a backward pass."""
+    """Parameters in the graph of a loss, without a backward pass."""
     seen, found = set(), set()
     nodes = [loss.grad_fn]
     while nodes:
@@ -265,14 +266,14 @@ def _parameters_of(loss: Tensor) -> set[Tensor]:
 
 
 def _predict(
-    model: nn.Module, make: Callable[[bool], dict], host: str
+    model: nn.Module, make: Callable[[bool], dict], codebase: str
 ) -> None:
     model.eval()
     batch = make(False)
     count = len(batch['data_samples'])
     with torch.no_grad():
         data = model.data_preprocessor(batch, False)
-        if host == 'mmpretrain' and not _predicts(model):
+        if codebase == 'mmpretrain' and not _has_prediction(model):
             views = data['inputs']
             model(views[0] if isinstance(views, list) else views)
             return
@@ -283,8 +284,7 @@ def _predict(
         )
 
 
-def _predicts(model: nn.Module) -> bool:
-    """Whether a model of mmpretrain has a prediction: a classifier has."""
+def _has_prediction(model: nn.Module) -> bool:
     from mmpretrain.models import BaseSelfSupervisor, ImageToImageRetriever
 
     return not isinstance(model, (BaseSelfSupervisor, ImageToImageRetriever))

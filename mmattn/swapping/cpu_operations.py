@@ -1,7 +1,7 @@
-"""Operations that mmcv has for GPUs only, in place of which a CPU runs these.
+"""CPU versions of mmcv operations that only run on GPUs.
 
-Not for training: two of them leave a part out. Their shapes, and what
-gradients reach, are those of mmcv.
+For checks only, not for training: shapes and gradient paths are those of
+mmcv, but ``deform_roi_pool`` ignores its offsets.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def _masked_conv2d(
     padding: Any = 0,
     stride: Any = 1,
 ) -> Tensor:
-    """Convolve, and keep what the mask ``(1, H, W)`` names."""
+    """Convolve and zero the output outside the mask ``(1, H, W)``."""
     return F.conv2d(features, weight, bias, stride, padding) * (mask > 0)
 
 
@@ -32,7 +32,7 @@ def _carafe(
     group_size: int,
     scale_factor: int,
 ) -> Tensor:
-    """Upsample ``(B, C, H, W)``, the neighbours weighed by a mask each.
+    """Upsample ``(B, C, H, W)`` by a weighted sum of neighbours.
 
     Args:
         masks: ``(B, group_size * kernel_size ** 2, H * scale, W * scale)``.
@@ -57,7 +57,7 @@ def _deform_roi_pool(
     sampling_ratio: int = 0,
     gamma: float = 0.1,
 ) -> Tensor:
-    """Pool without moving the bins; the offsets are only made part of it."""
+    """Pool without offsets; they only take part in the graph."""
     from mmcv.ops import roi_align
 
     pooled = roi_align(
@@ -68,7 +68,7 @@ def _deform_roi_pool(
 
 @contextmanager
 def cpu_operations() -> Iterator[None]:
-    """Let models of mmdet run these in place of what wants a GPU."""
+    """Replace mmcv's GPU-only operations by these."""
     with ExitStack() as stack:
         for module, function in (
             ('masked_conv', _masked_conv2d),

@@ -1,4 +1,4 @@
-"""What a new config changes: where, to what, and why."""
+"""Changes to a config: where, to which value, and why."""
 
 import copy
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ Path = tuple[str | int, ...]
 
 
 class Edit(NamedTuple):
-    """One entry of a config that gets another value."""
+    """A new value for one entry of a config."""
 
     path: Path
-    """Keys, and indices of lists, from the root of the config."""
+    """Keys and list indices from the root of the config."""
     value: Any
     why: str = ''
-    """The comment above it; the next edit without one shares it."""
+    """Comment above the entry; shared by following edits without one."""
 
 
 def apply_edits(config: dict, edits: Sequence[Edit]) -> dict:
-    """Return a plain copy of a config with the edits made."""
+    """Return a plain copy of a config with the edits applied."""
     config = plain(config)
     for edit in edits:
         node = config
@@ -33,7 +33,7 @@ def apply_edits(config: dict, edits: Sequence[Edit]) -> dict:
 
 
 def plain(value: Any) -> Any:
-    """Copy into plain dicts, without mmengine's notes of a scope."""
+    """Copy into plain dicts, without mmengine's ``_scope_`` entries."""
     if isinstance(value, dict):
         return {
             key: plain(item)
@@ -46,7 +46,7 @@ def plain(value: Any) -> Any:
 
 
 def get_at(config: Any, path: Path, default: Any = None) -> Any:
-    """Entry at a path, or the default where there is none."""
+    """Return the entry at a path, or the default if there is none."""
     for key in path:
         try:
             config = config[key]

@@ -1,4 +1,4 @@
-"""Our backbones under the names that config files give them."""
+"""Our backbones by the names that config files use."""
 
 from functools import cache
 from typing import NamedTuple
@@ -6,11 +6,12 @@ from typing import NamedTuple
 import torch
 
 from mmattn import backbones
-from mmattn.errors import UsageError
+
+from .unsupported import SwapError
 
 # Strides of the maps of every backbone here.
 STRIDES = (4, 8, 16, 32)
-# Arch names of AttentionPyramid already say what attends.
+# The arch names of AttentionPyramid include the attention.
 _CLASSES = {
     'boat-swin': 'BOATSwin',
     'boat-cswin': 'BOATCSWin',
@@ -31,13 +32,13 @@ class Family(NamedTuple):
     channels: tuple[int, ...]
     """Of the maps at ``STRIDES``."""
     undecayed: tuple[str, ...]
-    """Parts of the names of parameters that take no weight decay."""
+    """Parts of the names of parameters without weight decay."""
     undecayed_paths: tuple[str, ...]
-    """The same with all that stands before, for each place once."""
+    """The same with what precedes them, once for each place."""
 
 
 def list_families() -> dict[str, tuple[str, str]]:
-    """Name of a backbone, such as ``boat-swin-tiny``, to class and arch."""
+    """Map names such as ``boat-swin-tiny`` to class and arch."""
     return {
         f'{family}-{arch}'.lstrip('-'): (name, arch)
         for family, name in _CLASSES.items()
@@ -47,15 +48,15 @@ def list_families() -> dict[str, tuple[str, str]]:
 
 @cache
 def find_family(name: str) -> Family:
-    """Look up a backbone by its name.
+    """Look up a backbone by name, such as ``boat-swin-tiny``.
 
     Raises:
-        UsageError: If there is no such backbone.
+        SwapError: If there is no such backbone.
     """
     known = list_families()
     if name not in known:
-        raise UsageError(
-            f'--backbone expects one of {", ".join(known)}, got {name!r}'
+        raise SwapError(
+            f'unknown backbone {name!r}; choose one of {", ".join(known)}'
         )
     class_name, arch = known[name]
     with torch.device('meta'):

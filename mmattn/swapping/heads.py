@@ -1,13 +1,13 @@
-"""What the heads of a network say about the maps that they take."""
+"""Which maps the heads read, and the edits that fit them to others."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from .edits import Edit, Path
-from .levels import Level
-from .refusal import SwapRefused
+from .feature_maps import FeatureMap
+from .unsupported import UnsupportedSwap
 
-# Entries of a network that take no maps, or not those of its backbone.
+# Entries of a network that do not read the maps of its backbone.
 _NOT_HEADS = (
     'backbone',
     'neck',
@@ -17,22 +17,22 @@ _NOT_HEADS = (
     'init_cfg',
     'language_model',
 )
-# Heads that read the last of their maps only, unless this entry is true.
+# Heads that only read the last of their maps unless this option is true.
 _LAST_UNLESS = {'EncHead': 'add_lateral'}
-_WHY = 'Channels of the maps that take the place of the old ones.'
+_WHY = 'Channels of the new maps.'
 
 
 class Maps(NamedTuple):
-    """What heads took before, what they take now."""
+    """The inputs of the heads before and after the swap."""
 
-    old: Sequence[Level]
-    new: Sequence[Level]
+    old: Sequence[FeatureMap]
+    new: Sequence[FeatureMap]
     positions: dict[int, int]
-    """Index of an old map to the index of the one in its place."""
+    """Index of an old map to the index of the new one that replaces it."""
 
 
 def find_heads(network: dict, path: Path) -> Iterator[tuple[Path, dict]]:
-    """List the heads of a network, those in lists and in other heads too."""
+    """List the heads of a network, also those in lists and in other heads."""
     for key, value in network.items():
         if key in _NOT_HEADS or key.startswith('teacher'):
             continue
@@ -46,20 +46,24 @@ def find_heads(network: dict, path: Path) -> Iterator[tuple[Path, dict]]:
 
 
 def _inner_heads(head: dict, path: Path) -> Iterator[tuple[Path, dict]]:
-    """Heads of mmseg inside another one, which name the maps they read."""
+    """Heads of mmseg inside another head, with their own ``in_index``."""
     for key, part in head.items():
         if isinstance(part, dict) and 'in_index' in part:
             yield (*path, key), part
 
 
-def indices_read(head: dict, levels: Sequence[Level]) -> set[int]:
-    """Indices of the maps that a head reads."""
-    count = len(levels)
+def indices_read(head: dict, maps: Sequence[FeatureMap]) -> set[int]:
+    """Return the indices of the maps that a head reads.
+
+    Raises:
+        UnsupportedSwap: If the head expects other channels.
+    """
+    count = len(maps)
     read = set()
     if 'in_index' in head:
         read = {i % count for i in _indices(head)}
     elif isinstance(head.get('in_channels'), int):
-        read = {_index_of(head, levels)}
+        read = {_index_of(head, maps)}
     elif not any(_inner_heads(head, ())):
         read = set(range(count))
     if head.get('c1_in_channels'):
@@ -68,36 +72,34 @@ def indices_read(head: dict, levels: Sequence[Level]) -> set[int]:
 
 
 def edit_head(head: dict, path: Path, maps: Maps) -> list[Edit]:
-    """Write what a head says about its maps.
+    """Fit the channels and indices of a head to the new maps.
 
     Raises:
-        SwapRefused: If the channels that the head names are not those of the
-            maps that it reads.
+        UnsupportedSwap: If the head expects other channels than those of the
+            old maps.
     """
     edits = []
-    named, index = head.get('in_channels'), head.get('in_index')
-    if isinstance(named, int):
+    expected, index = head.get('in_channels'), head.get('in_index')
+    if isinstance(expected, int):
         old = _index_of(head, maps.old)
         new = maps.positions[old]
-        edits.append(
-            Edit((*path, 'in_channels'), maps.new[new].channels, _WHY)
-        )
+        channels = maps.new[new].channels
+        edits.append(Edit((*path, 'in_channels'), channels, _WHY))
         if isinstance(index, int) and index >= 0 and index != new:
             edits.append(Edit((*path, 'in_index'), new))
         if isinstance(index, (list, tuple)) and list(index) != [new]:
             edits.append(Edit((*path, 'in_index'), type(index)([new])))
-        if head.get('num_convs') == 0 and head.get('channels') == named:
-            why = 'Without convolutions, the channels stay as they are.'
-            channels = maps.new[new].channels
+        if head.get('num_convs') == 0 and head.get('channels') == expected:
+            why = 'Without convolutions, channels and in_channels are equal.'
             edits.append(Edit((*path, 'channels'), channels, why))
-    elif named is not None:
-        olds = list(index if index is not None else range(len(named)))
+    elif expected is not None:
+        olds = list(index if index is not None else range(len(expected)))
         olds = [i % len(maps.old) for i in olds]
-        _check(head, named, [maps.old[i].channels for i in olds])
+        _check(head, expected, [maps.old[i].channels for i in olds])
         if index is not None:
             olds = [i % len(maps.old) for i in _indices(head)]
         news = [maps.positions[i] for i in olds]
-        channels = type(named)(maps.new[i].channels for i in news)
+        channels = type(expected)(maps.new[i].channels for i in news)
         edits.append(Edit((*path, 'in_channels'), channels, _WHY))
         if index is not None and list(index) != news:
             edits.append(Edit((*path, 'in_index'), type(index)(news)))
@@ -108,7 +110,7 @@ def edit_head(head: dict, path: Path, maps: Maps) -> list[Edit]:
 
 
 def _edit_parts(head: dict, path: Path, maps: Maps) -> list[Edit]:
-    """Write what the parts of a head say: RoI heads, pixel decoders."""
+    """Fit the parts of a head, such as RoI heads and pixel decoders."""
     edits = []
     inner = [where[-1] for where, _ in _inner_heads(head, path)]
     parts = [
@@ -122,7 +124,7 @@ def _edit_parts(head: dict, path: Path, maps: Maps) -> list[Edit]:
             parts += [((*where, key), item) for key, item in part.items()]
         elif isinstance(part, (list, tuple)) and part:
             if where[-1] == 'in_channels' and list(part) == [
-                level.channels for level in maps.old
+                each.channels for each in maps.old
             ]:
                 news = [maps.new[p].channels for p in maps.positions.values()]
                 edits.append(Edit(where, type(part)(news), _WHY))
@@ -138,7 +140,7 @@ def _edit_parts(head: dict, path: Path, maps: Maps) -> list[Edit]:
 
 
 def _indices(head: dict) -> list[int]:
-    """The maps that a head names, without those that it does not use."""
+    """The entries of ``in_index`` that the head uses."""
     indices = head['in_index']
     if isinstance(indices, int):
         return [indices]
@@ -148,36 +150,33 @@ def _indices(head: dict) -> list[int]:
 
 
 def _reads_single_map(path: Path) -> bool:
-    """Whether an entry holds the channels that a RoI head takes."""
+    """Whether an entry holds the channels of the map of a RoI head."""
     return path[-1] == 'in_channels' or (
         path[-1] == 'out_channels'
         and any('roi_extractor' in str(key) for key in path)
     )
 
 
-def _index_of(head: dict, levels: Sequence[Level]) -> int:
-    """Index of the one map that a head with a single input reads."""
-    channels, index = head['in_channels'], head.get('in_index')
+def _index_of(head: dict, maps: Sequence[FeatureMap]) -> int:
+    """Index of the map that a head with a single input reads."""
+    expected, index = head['in_channels'], head.get('in_index')
     if isinstance(index, (list, tuple)):
         index = index[0] if len(index) == 1 else None
-    if index is None:
-        found = [
-            i for i, level in enumerate(levels) if level.channels == channels
-        ]
-        _check(head, channels, None if not found else channels)
-        return found[-1]
-    index %= len(levels)
-    _check(head, channels, levels[index].channels)
-    return index
+    if index is not None:
+        index %= len(maps)
+        _check(head, expected, maps[index].channels)
+        return index
+    channels = [each.channels for each in maps]
+    if expected not in channels:
+        _check(head, expected, channels)
+    return len(maps) - 1 - channels[::-1].index(expected)
 
 
-def _check(head: dict, named: Any, given: Any) -> None:
-    if (
-        given is None
-        or (list(named) if isinstance(named, (list, tuple)) else named)
-        != given
-    ):
-        raise SwapRefused(
-            f'its {head.get("type")} does not read the maps of its backbone',
-            f'it expects {named} channels, the maps have {given}',
+def _check(head: dict, expected: Any, given: Any) -> None:
+    if isinstance(expected, (list, tuple)):
+        expected = list(expected)
+    if expected != given:
+        raise UnsupportedSwap(
+            f'the head {head.get("type")} does not fit its backbone',
+            f'it expects {expected} channels, the backbone returns {given}',
         )

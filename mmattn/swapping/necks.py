@@ -1,45 +1,41 @@
-"""What a neck says about the maps that it takes."""
+"""Which maps a neck reads, and the edits that fit it to others."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from .edits import Edit, Path
-from .levels import Level
-from .refusal import SwapRefused
+from .feature_maps import FeatureMap
+from .unsupported import UnsupportedSwap
 
-# What the necks of the codebases call the channels of their inputs.
+# Names of the option that holds the channels of a neck's inputs.
 _CHANNEL_KEYS = ('in_channels', 'input_features', 'embed_dim')
 
 
-class NeckReading(NamedTuple):
-    """Which of the backbone's maps a neck reads, and how it names them."""
+class NeckInputs(NamedTuple):
+    """The maps of the backbone that a neck reads."""
 
     path: Path
     cfg: dict
     key: str | None
-    """Entry that holds the channels; None where they do not matter."""
+    """Option that holds their channels; None if the neck has none."""
     indices: tuple[int, ...]
-    """Maps that it reads, in the order of the backbone."""
-    backwards: bool = False
-    """It lists them from coarse to fine."""
+    """Indices of the maps, in the order of the backbone."""
+    is_reversed: bool = False
+    """Whether the option lists them from coarse to fine."""
 
     def edits(self, channels: Sequence[int]) -> list[Edit]:
-        """Write the channels of the maps that take the place of the old.
-
-        Args:
-            channels: One for each of ``indices``.
-        """
+        """Set the channels of the new maps, one for each of ``indices``."""
         if self.key is None:
             return []
         channels = list(channels)
         old = self.cfg[self.key]
-        why = 'Channels of the maps that the backbone returns.'
+        why = 'Channels of the new maps.'
         if isinstance(old, int):
             return [Edit((*self.path, self.key), channels[-1], why)]
-        ordered = type(old)(channels[::-1] if self.backwards else channels)
+        ordered = type(old)(channels[::-1] if self.is_reversed else channels)
         edits = [Edit((*self.path, self.key), ordered, why)]
         if self.cfg.get('start_level'):
-            why = 'What the neck skipped before is not returned any more.'
+            why = 'The backbone only returns the maps that the neck reads.'
             edits.append(Edit((*self.path, 'start_level'), 0, why))
         if self.cfg.get('end_level', -1) != -1:
             edits.append(Edit((*self.path, 'end_level'), -1))
@@ -47,27 +43,27 @@ class NeckReading(NamedTuple):
         if isinstance(out, (list, tuple)) and list(out[: len(old)]) == list(
             old
         ):
-            why = 'The first outputs are the maps themselves.'
+            why = 'The neck returns its inputs first.'
             value = type(out)((*ordered, *out[len(old) :]))
             edits.append(Edit((*self.path, 'out_channels'), value, why))
         return edits
 
 
 def read_neck(
-    network: dict, path: Path, levels: Sequence[Level]
-) -> NeckReading | None:
-    """Find out what the first neck of a network reads.
+    network: dict, path: Path, maps: Sequence[FeatureMap]
+) -> NeckInputs | None:
+    """Find which maps the first neck of a network reads.
 
     Args:
         network: Config of the network.
-        path: Where it is in the whole config.
-        levels: What its backbone returns.
+        path: Its place in the whole config.
+        maps: The maps of its backbone.
 
     Returns:
-        The reading, or None if the network has no neck.
+        The maps that it reads, or None if the network has no neck.
 
     Raises:
-        SwapRefused: If the neck does not name the channels of these maps.
+        UnsupportedSwap: If the neck expects other channels.
     """
     neck = network.get('neck')
     path = (*path, 'neck')
@@ -75,34 +71,33 @@ def read_neck(
         neck, path = neck[0], (*path, 0)
     if not neck:
         return None
-    everything = tuple(range(len(levels)))
+    everything = tuple(range(len(maps)))
     key = next((key for key in _CHANNEL_KEYS if key in neck), None)
     if key is None:
-        return NeckReading(path, neck, None, everything)
-    channels = [level.channels for level in levels]
-    named = neck[key]
-    if isinstance(named, int):
-        found = [i for i in everything if channels[i] == named]
-        _check(found, neck, named, channels)
+        return NeckInputs(path, neck, None, everything)
+    channels = [each.channels for each in maps]
+    expected = neck[key]
+    if isinstance(expected, int):
+        found = [i for i in everything if channels[i] == expected]
+        _check(found, neck, expected, channels)
         same = len(set(channels)) == 1
-        return NeckReading(
+        return NeckInputs(
             path, neck, key, everything if same else (found[-1],)
         )
-    named = list(named)
-    backwards = named == channels[::-1] and named != channels
-    # A neck that names fewer maps takes the last ones.
-    last = named == channels[-len(named) :]
-    _check(backwards or last, neck, named, channels)
-    everything = everything[-len(named) :]
+    expected = list(expected)
+    is_reversed = expected == channels[::-1] and expected != channels
+    # A neck with fewer inputs reads the last maps.
+    is_last = expected == channels[-len(expected) :]
+    _check(is_reversed or is_last, neck, expected, channels)
+    everything = everything[-len(expected) :]
     start, end = neck.get('start_level', 0), neck.get('end_level', -1)
-    end = len(named) if end == -1 else end + 1
-    return NeckReading(path, neck, key, everything[start:end], backwards)
+    end = len(expected) if end == -1 else end + 1
+    return NeckInputs(path, neck, key, everything[start:end], is_reversed)
 
 
-def _check(found: object, neck: dict, named: object, channels: list) -> None:
-    if not found:
-        raise SwapRefused(
-            f'its neck {neck.get("type")} does not read the maps of its '
-            'backbone',
-            f'it expects {named} channels, the backbone gives {channels}',
+def _check(fits: object, neck: dict, expected: object, given: list) -> None:
+    if not fits:
+        raise UnsupportedSwap(
+            f'the neck {neck.get("type")} does not fit its backbone',
+            f'it expects {expected} channels, the backbone returns {given}',
         )

@@ -1,4 +1,4 @@
-"""Synthetic images and annotations, as each algorithm wants them."""
+"""Synthetic images and annotations for each algorithm."""
 
 from typing import Any
 
@@ -10,37 +10,37 @@ from torch import Tensor
 from .edits import get_at
 
 Size = tuple[int, int]
-# Of the images: small, not square, and multiples of the coarsest stride; and
-# larger ones, for algorithms that go on to coarser maps.
+# Sizes of the images: not square, multiples of the coarsest stride. The larger
+# ones are for algorithms with coarser maps.
 SIZES: tuple[Size, ...] = ((64, 96), (128, 192), (320, 512))
 SIZE = SIZES[0]
-# Two, since batch normalisation wants more than one value of a channel.
+# Batch normalization needs more than one value per channel.
 _BATCH = 2
-# Boxes (left, top, right, bottom) of the objects of every image.
+# Boxes (left, top, right, bottom) in every image.
 _BOXES = ((4, 4, 40, 36), (30, 20, 90, 60))
 _TRACKERS = ('TrackDataPreprocessor',)
 
 
 def make_batch(
-    config: dict, host: str, training: bool, size: Size = SIZE
+    config: dict, codebase: str, training: bool, size: Size = SIZE
 ) -> dict:
-    """Make what a data loader would give the model's preprocessor.
+    """Make a batch as a data loader would return it.
 
     Args:
         config: The whole config.
-        host: Codebase that it is for.
-        training: For a loss; otherwise for a prediction.
+        codebase: Codebase of the config.
+        training: Whether it is for a loss or for a prediction.
         size: Height and width of the images, at least ``SIZE``.
 
     Returns:
         ``dict(inputs=..., data_samples=...)``.
     """
     model = config['model']
-    if host == 'mmseg':
+    if codebase == 'mmseg':
         return _segmentation(model, size)
-    if host == 'mmdet' and model['type'] not in _CLASSIFIERS:
+    if codebase == 'mmdet' and model['type'] not in _CLASSIFIERS:
         return _detection_batch(config, training, size)
-    if model['type'] in _CLASSIFIERS or host == 'mmdet':
+    if model['type'] in _CLASSIFIERS or codebase == 'mmdet':
         return _classification(config)
     if model['type'] == 'ImageToImageRetriever':
         return _classification(config)
@@ -48,7 +48,7 @@ def make_batch(
 
 
 def loads_masks(config: dict) -> bool:
-    """Whether the data loader hands masks on; some assigners ask for that."""
+    """Whether the data loader returns masks; some assigners depend on it."""
     nodes = [config.get('train_dataloader')]
     if not nodes[0]:
         return True
@@ -72,7 +72,7 @@ def _image(size: Size = SIZE) -> Tensor:
 
 
 def _classes(node: Any) -> int:
-    """The smallest number of classes that any part of a model names."""
+    """The smallest ``num_classes`` in a model config."""
     found = []
     if isinstance(node, dict):
         if isinstance(node.get('num_classes'), int):
@@ -116,7 +116,7 @@ def _identities(model: dict) -> dict:
     from mmdet.structures import ReIDDataSample
 
     samples = []
-    # Pairs of two persons: what a triplet loss needs.
+    # A triplet loss needs two images of each person.
     for label in (0, 0, 1, 1):
         sample = ReIDDataSample()
         sample.set_gt_label(label)
@@ -134,7 +134,7 @@ def _segmentation(model: dict, size: Size) -> dict:
         sample = SegDataSample(
             metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size)
         )
-        # In squares, so that every class has an area.
+        # Squares of 8 x 8 pixels, so that classes have an area.
         labels = torch.randint(0, classes, (1, 1, size[0] // 8, size[1] // 8))
         labels = labels.repeat_interleave(8, 2).repeat_interleave(8, 3)[0]
         sample.gt_sem_seg = PixelData(data=labels)
@@ -159,7 +159,7 @@ def _detection_batch(config: dict, training: bool, size: Size) -> dict:
 
 
 def _detection(config: dict, training: bool, size: Size) -> dict:
-    # Detectors are tested on one image at a time, and some can only do that.
+    # Some detectors only predict on single images.
     count = _BATCH if training else 1
     samples = [_detection_sample(config, i, size) for i in range(count)]
     return dict(inputs=[_image(size) for _ in samples], data_samples=samples)
@@ -186,12 +186,11 @@ def _detection_sample(config: dict, index: int, size: Size) -> Any:
             batch_input_shape=size,
             scale_factor=(1.0, 1.0),
             flip=False,
-            border=(0, 0, 0, 0),  # of CenterNet's crops
-            # Of SoftTeacher's branches.
-            homography_matrix=np.eye(3, dtype=np.float32),
+            border=(0, 0, 0, 0),  # CenterNet
+            homography_matrix=np.eye(3, dtype=np.float32),  # SoftTeacher
             frame_id=index,
             ori_video_length=_BATCH,
-            text=('cat', 'dog'),  # of detectors that read a prompt
+            text=('cat', 'dog'),  # prompt
             custom_entities=True,
         )
     )
@@ -213,7 +212,7 @@ def _detection_sample(config: dict, index: int, size: Size) -> Any:
         ):
             found.masks = BitmapMasks(part, height, width)
     detector = model.get('detector') or model
-    if 'rpn_head' not in detector:  # of Fast R-CNN; taken in place of its own
+    if 'rpn_head' not in detector:  # Fast R-CNN
         sample.proposals = InstanceData(
             bboxes=boxes, scores=torch.ones(len(boxes))
         )
@@ -223,7 +222,7 @@ def _detection_sample(config: dict, index: int, size: Size) -> Any:
 
 
 def _video(config: dict, training: bool, size: Size) -> dict:
-    """Clips of two frames, the second of which refers to the first."""
+    """A clip of two frames, the second with a reference to the first."""
     from mmdet.structures import TrackDataSample
 
     samples, inputs = [], []
@@ -232,7 +231,7 @@ def _video(config: dict, training: bool, size: Size) -> dict:
             metainfo=dict(key_frames_inds=[0], ref_frames_inds=[1])
         )
         frames = [_detection_sample(config, index, size) for index in range(2)]
-        for frame in frames:  # nothing unwraps the boxes of videos later
+        for frame in frames:  # boxes of videos are not unwrapped later
             for found in (frame.gt_instances, frame.ignored_instances):
                 found.bboxes = found.bboxes.tensor
         clip.video_data_samples = frames if training else frames[:1]

@@ -1,4 +1,4 @@
-"""The text of a new config: its base, and what differs, with the reasons."""
+"""Write a new config: its base and the edits, with comments."""
 
 import os
 import textwrap
@@ -8,10 +8,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmattn.errors import UsageError
-
 from .edits import Edit, apply_edits, get_at, plain
 from .source import Source
+from .unsupported import SwapError
 
 _WIDTH = 79
 _STEP = 4
@@ -20,31 +19,31 @@ _STEP = 4
 def write_config(
     source: Source, edits: Sequence[Edit], out: Path, head: str, force: bool
 ) -> None:
-    """Write the config, read it again, and only then put it in place.
+    """Write a config and check that it reads back as planned.
 
     Args:
-        source: What it inherits from.
-        edits: What differs.
+        source: The config that it inherits from.
+        edits: The changes.
         out: The new file.
         head: Comment at its top.
-        force: Replace a file that is there.
+        force: Whether to overwrite an existing file.
 
     Raises:
-        UsageError: If the file is there and is not to be replaced, if it is
-            the source, or if what it says is not what was decided.
+        SwapError: If the file exists (without ``force``), if it is the
+            source, or if it does not read back as planned.
     """
     if out.exists() and out.samefile(source.path):
-        raise UsageError(
-            f'--out expects another file than SOURCE, got {out}: the new '
-            'config inherits from the old one, which has to stay'
+        raise SwapError(
+            f'{out} is the source, from which the new config inherits; give '
+            'another file with --out'
         )
     if out.exists() and not force:
-        raise UsageError(
-            f'--out expects a new file, got {out}, which exists; --force '
-            'replaces it'
+        raise SwapError(
+            f'{out} exists; overwrite it with --force or give another file '
+            'with --out'
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, since `_base_` may be relative to it.
+    # In the same folder, since `_base_` may be a relative path.
     draft = out.with_name(f'.{out.stem}-{os.getpid()}.py')
     try:
         text = render_config(source, edits, out, head)
@@ -59,23 +58,22 @@ def check_text(path: Path, source: Source, edits: Sequence[Edit]) -> None:
     """Read a config and compare it with the source and its edits.
 
     Raises:
-        UsageError: If they are not the same.
+        SwapError: If they are not the same.
     """
     config = plain(Config.fromfile(path).to_dict())
     wanted = apply_edits(source.config, edits)
     wrong = [key for key in wanted if config.get(key) != wanted[key]]
     if wrong:
-        raise UsageError(
-            f'swap_backbone cannot say in a config what it decided for '
-            f'{source.name}: {", ".join(wrong)} would be read as something '
-            'else; nothing was written'
+        raise SwapError(
+            f'the new config of {source.name} would not read back as '
+            f'planned: {", ".join(wrong)} differ; please report this'
         )
 
 
 def render_config(
     source: Source, edits: Sequence[Edit], out: Path, head: str
 ) -> str:
-    """Text of a config that inherits from its source and makes the edits."""
+    """Render a config that inherits from its source and makes the edits."""
     lists: dict[tuple, list[Edit]] = {}
     tree: dict = {}
     for edit in edits:
@@ -97,7 +95,7 @@ def render_config(
 
 
 class _Name(str):
-    """A variable of the config, written without quotes."""
+    """A variable of the config, rendered without quotes."""
 
     __slots__ = ()
 
@@ -112,7 +110,7 @@ def _put(tree: dict, edit: Edit) -> None:
 
 
 def _render_list(path: tuple, edits: Sequence[Edit]) -> str:
-    """Change entries of a list, which a config cannot inherit in part."""
+    """Assign entries of a list, which configs only inherit as a whole."""
     name = path[-1]
     text = f'{name} = _base_.{".".join(path)}\n'
     why = ''
@@ -137,7 +135,7 @@ def _assign(target: str, edit: Edit) -> str:
 def _render_entry(
     key: str, node: Any, config: Any, path: tuple, indent: int
 ) -> str:
-    """One keyword of a dict, or one variable of the config."""
+    """Render a keyword of a dict or a variable of the config."""
     equals, comma = (' = ', '') if indent == 0 else ('=', ',')
     start = ' ' * indent + f'{key}{equals}'
     if isinstance(node, Edit):
@@ -163,7 +161,7 @@ def _render_entry(
 def _render_braces(
     start: str, comma: str, node: dict, config: Any, path: tuple, indent: int
 ) -> str:
-    """A dict some of whose keys are no names, such as parts of names."""
+    """Render a dict whose keys are not all identifiers."""
     text = f'{start}{{\n'
     inner = ' ' * (indent + _STEP)
     why = ''
@@ -193,12 +191,12 @@ def _comment(text: str, indent: int) -> str:
 
 
 def render_value(value: Any, indent: int, used: int) -> str:
-    """Python text of plain values, broken where a line gets too long.
+    """Render plain values as Python code, in lines of 79 columns.
 
     Args:
         value: Dicts, lists, tuples, strings, numbers and None.
-        indent: Columns before the line that it begins in.
-        used: Columns of that line that are taken.
+        indent: Indentation of the current line.
+        used: Columns of the current line that are taken.
     """
     line = _one_line(value)
     if used + len(line) <= _WIDTH or not isinstance(

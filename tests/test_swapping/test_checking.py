@@ -1,12 +1,12 @@
-"""What the check of a model finds."""
+"""Errors that the check of a model finds."""
 
 import pytest
 import torch
 import torch.nn as nn
 
-from mmattn.swapping.cheap_build import random_bank, shared_weights
+from mmattn.swapping.cheap_build import shared_numbers, shared_weights
 from mmattn.swapping.checking import CheckFailed, check_model, shrink_model
-from mmattn.swapping.stand_ins import _solve
+from mmattn.swapping.fakes import _lapjv
 
 NETWORK = ('model',)
 
@@ -30,44 +30,42 @@ def classifier(**head):
     )
 
 
-def test_a_model_that_fits_passes():
+def test_a_working_model_passes():
     checked = check_model(classifier(), 'mmpretrain', NETWORK)
     assert checked == (True, (64, 96), ())
 
 
-def test_channels_that_do_not_fit_are_told():
+def test_wrong_channels_fail():
     config = classifier()
     config['model']['head']['in_channels'] = 96
     with pytest.raises(CheckFailed, match='loss: RuntimeError: mat1 and mat2'):
         check_model(config, 'mmpretrain', NETWORK)
 
 
-def test_a_map_that_nobody_reads_is_told():
+def test_a_map_that_is_not_read_fails():
     config = classifier()
     config['model']['backbone']['out_indices'] = (2, 3)
     # The head takes the last map: the norm of the other has no gradient.
-    with pytest.raises(
-        CheckFailed, match='2 parameters.*the first is norm2.weight'
-    ):
+    with pytest.raises(CheckFailed, match='norm2.weight'):
         check_model(config, 'mmpretrain', NETWORK)
 
 
-def test_a_loss_that_is_not_finite_is_told():
+def test_an_infinite_loss_fails():
     config = classifier()
     config['model']['head']['loss']['loss_weight'] = float('inf')
     with pytest.raises(CheckFailed, match='loss: it is inf'):
         check_model(config, 'mmpretrain', NETWORK)
 
 
-def test_a_type_that_is_not_there_is_told():
+def test_an_unknown_type_fails():
     config = classifier()
     config['model']['neck'] = dict(type='NoSuchNeck')
     with pytest.raises(CheckFailed, match='build: KeyError'):
         check_model(config, 'mmpretrain', NETWORK)
 
 
-def test_an_algorithm_without_a_loss_is_no_failure():
-    # LeViT's head, which mmpretrain does not train with its distillation.
+def test_an_algorithm_without_a_loss_passes():
+    # mmpretrain has no training for the distilled head of LeViT.
     config = classifier()
     config['model']['head'] = dict(
         type='LeViTClsHead',
@@ -78,7 +76,7 @@ def test_an_algorithm_without_a_loss_is_no_failure():
     assert not check_model(config, 'mmpretrain', NETWORK).has_loss
 
 
-def test_what_does_not_concern_the_backbone_is_made_small():
+def test_options_independent_of_the_backbone_are_reduced():
     config = classifier(init_cfg=dict(type='TruncNormal'))
     small = shrink_model(config)
     assert small['head']['num_classes'] == 6
@@ -88,21 +86,21 @@ def test_what_does_not_concern_the_backbone_is_made_small():
     assert weighed['head']['num_classes'] == 1000
 
 
-def test_large_weights_are_views_of_one_bank():
+def test_large_weights_share_memory():
     with shared_weights():
         large, small = nn.Linear(256, 256), nn.Linear(3, 3)
-    storage = random_bank().untyped_storage().data_ptr()
+    storage = shared_numbers().untyped_storage().data_ptr()
     assert large.weight.untyped_storage().data_ptr() == storage
     assert small.weight.untyped_storage().data_ptr() != storage
     own = nn.Linear(256, 256).weight
     assert own.untyped_storage().data_ptr() != storage
     assert 0.01 < large.weight.std() < 0.03
-    assert torch.equal(random_bank()[:256], large.weight.flatten()[:256])
+    assert torch.equal(shared_numbers()[:256], large.weight.flatten()[:256])
 
 
-def test_solver_leaves_dear_pairs_alone():
+def test_solver_leaves_expensive_pairs_unmatched():
     cost = torch.tensor([[0.1, 0.9, 0.5], [0.2, 0.9, 0.9]]).numpy()
-    total, columns, rows = _solve(cost, extend_cost=True, cost_limit=0.6)
+    total, columns, rows = _lapjv(cost, extend_cost=True, cost_limit=0.6)
     assert columns.tolist() == [2, 0]
     assert rows.tolist() == [1, -1, 0]
     assert total == pytest.approx(0.7)

@@ -1,4 +1,4 @@
-"""Operations that stand in for those which mmcv has for GPUs only."""
+"""CPU versions of GPU-only operations of mmcv."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def test_masked_convolution_keeps_the_masked_places():
     assert not out[:, :, ~mask[0]].any()
 
 
-def test_carafe_weighs_the_neighbours():
+def test_carafe_is_a_weighted_sum_of_neighbours():
     torch.manual_seed(0)
     x = torch.rand(2, 4, 3, 5, dtype=torch.float64)
     masks = torch.rand(2, 2 * 9, 6, 10, dtype=torch.float64)

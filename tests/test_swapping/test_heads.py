@@ -1,14 +1,16 @@
-"""What heads and necks say about maps that change."""
+"""Edits of heads and necks for other maps."""
 
 import pytest
 
+from mmattn.swapping.feature_maps import FeatureMap
 from mmattn.swapping.heads import Maps, edit_head, find_heads, indices_read
-from mmattn.swapping.levels import Level
 from mmattn.swapping.necks import read_neck
-from mmattn.swapping.refusal import SwapRefused
+from mmattn.swapping.unsupported import UnsupportedSwap
 
-OLD = [Level(c, s) for c, s in ((256, 4), (512, 8), (1024, 16), (2048, 32))]
-NEW = [Level(c, s) for c, s in ((24, 4), (48, 8), (96, 16), (192, 32))]
+OLD = [
+    FeatureMap(c, s) for c, s in ((256, 4), (512, 8), (1024, 16), (2048, 32))
+]
+NEW = [FeatureMap(c, s) for c, s in ((24, 4), (48, 8), (96, 16), (192, 32))]
 
 
 def edited(head, old=OLD, new=NEW, positions=None):
@@ -23,7 +25,7 @@ def test_a_head_of_one_map_by_index_and_by_channels():
     assert edited(dict(in_channels=2048)) == dict(in_channels=192)
 
 
-def test_indices_follow_the_maps_that_are_left():
+def test_indices_refer_to_the_remaining_maps():
     head = dict(in_channels=2048, in_index=3)
     maps = dict(new=NEW[2:], positions={2: 0, 3: 1})
     assert edited(head, **maps) == dict(in_channels=192, in_index=1)
@@ -46,7 +48,7 @@ def test_a_head_of_many_maps_keeps_its_types():
     assert indices_read(head, OLD) == {0, 1, 3}
 
 
-def test_a_head_that_uses_its_last_map_only():
+def test_a_head_that_only_uses_its_last_map():
     head = dict(
         type='EncHead', in_channels=(512, 1024, 2048), in_index=(1, 2, 3)
     )
@@ -68,11 +70,11 @@ def test_parts_of_a_roi_head_without_a_neck():
 
 
 def test_a_head_that_does_not_fit_its_backbone():
-    with pytest.raises(SwapRefused, match='expects 300 channels, the maps'):
+    with pytest.raises(UnsupportedSwap, match='300'):
         edited(dict(type='FCNHead', in_channels=300, in_index=1))
 
 
-def test_teachers_and_settings_are_no_heads():
+def test_teachers_and_settings_are_not_heads():
     network = dict(
         backbone={},
         test_cfg={},
@@ -87,7 +89,7 @@ def test_teachers_and_settings_are_no_heads():
     ]
 
 
-def test_a_head_inside_another_names_its_own_map():
+def test_a_head_inside_another_reads_its_own_map():
     inner = dict(type='FCNHead', in_channels=2048, in_index=3)
     network = dict(decode_head=dict(type='Iterative', generator=inner))
     paths = [path for path, _ in find_heads(network, ())]
@@ -109,7 +111,7 @@ def neck_edits(neck, old=OLD, channels=(24, 48, 96, 192)):
     return reading.indices, {e.path[-1]: e.value for e in edits}
 
 
-def test_a_neck_that_skips_maps_is_given_the_others():
+def test_a_neck_that_skips_maps_gets_only_the_others():
     neck = dict(in_channels=[256, 512, 1024, 2048], start_level=1)
     assert neck_edits(neck) == (
         (1, 2, 3),
@@ -133,6 +135,6 @@ def test_a_neck_that_passes_maps_on():
     )
 
 
-def test_a_neck_of_other_channels_is_refused():
-    with pytest.raises(SwapRefused, match='does not read the maps'):
+def test_a_neck_of_other_channels_is_rejected():
+    with pytest.raises(UnsupportedSwap, match='FPN'):
         neck_edits(dict(type='FPN', in_channels=[1, 2, 3, 4]))

@@ -1,4 +1,4 @@
-"""Samples, as the data loaders of the codebases would give them."""
+"""Samples as the data loaders of the codebases return them."""
 
 import numpy as np
 import pytest
@@ -17,9 +17,9 @@ def detector(**model):
     return dict(model=model, train_dataloader=LOADER)
 
 
-def test_masks_are_there_where_they_are_loaded():
+def test_masks_exist_where_they_are_loaded():
     assert not loads_masks(dict(train_dataloader=LOADER))
-    assert loads_masks(dict())  # nothing says what is loaded
+    assert loads_masks(dict())  # unknown
     pipeline = [dict(type='LoadAnnotations', with_mask=True)]
     dataset = dict(
         type='MultiImageMixDataset', dataset=dict(pipeline=pipeline)
@@ -34,7 +34,7 @@ def test_masks_are_there_where_they_are_loaded():
     assert sample.gt_instances.masks.masks.shape == (2, 64, 96)
 
 
-def test_proposals_are_there_where_nothing_makes_them():
+def test_proposals_exist_where_no_rpn_makes_them():
     pytest.importorskip('mmdet')
     for model, given in (
         (dict(), False),

@@ -3,27 +3,27 @@
 import pytest
 from mmengine.config import Config
 
-from mmattn.errors import UsageError
 from mmattn.swapping.families import find_family
 from mmattn.swapping.source import config_root, list_shipped, read_source
 from mmattn.swapping.swap import new_name
+from mmattn.swapping.unsupported import SwapError
 
 
 @pytest.mark.parametrize(
     'name',
     [
         'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py',
-        # A folder that mmengine's pattern does not know.
+        # mmengine does not accept a dot in the first folder.
         'mmdet::legacy_1.x/retinanet_r50_fpn_1x_coco_v1.py',
     ],
 )
 def test_shipped_config_is_inherited_by_name(name, tmp_path):
     source = read_source(name)
-    host = name.partition('::')[0]
-    assert (source.host, source.name) == (host, name)
+    codebase = name.partition('::')[0]
+    assert (source.codebase, source.name) == (codebase, name)
     child = tmp_path / 'child.py'
     base = source.base_for(child)
-    assert base.startswith(f'{host}::')
+    assert base.startswith(f'{codebase}::')
     child.write_text(f'_base_ = {base!r}\n')
     assert Config.fromfile(child).model.type == source.config['model']['type']
     # By its path it is the same config.
@@ -41,23 +41,23 @@ def test_own_config_is_inherited_by_a_relative_path(tmp_path):
 @pytest.mark.parametrize(
     'text, message',
     [
-        ('mmdet::fcos/fcos_r50_fpn_1x_coc.py', 'did you mean fcos_'),
-        ('no/such.py', "expects a config file or one of .*'no/such.py'"),
-        ('mmrotate::a/b.py', 'got mmrotate::, which is not installed'),
+        ('mmdet::fcos/fcos_r50_fpn_1x_coc.py', 'did you mean fcos_r50'),
+        ('no/such.py', 'no/such.py'),
+        ('mmrotate::a/b.py', 'mmrotate::'),
     ],
 )
 def test_unknown_source(text, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(SwapError, match=message):
         read_source(text)
 
 
-def test_config_of_another_codebase_or_that_breaks(tmp_path):
+def test_other_codebases_and_broken_configs(tmp_path):
     path = tmp_path / 'mine.py'
     path.write_text("default_scope = 'mmagic'\n")
-    with pytest.raises(UsageError, match="got 'mmagic'"):
+    with pytest.raises(SwapError, match='mmagic'):
         read_source(str(path))
     path.write_text('a = b\n')
-    with pytest.raises(UsageError, match='cannot read the config.*NameError'):
+    with pytest.raises(SwapError, match='NameError'):
         read_source(str(path))
 
 
@@ -84,5 +84,5 @@ def test_name_of_the_new_config(old, new, tmp_path):
 def test_families_have_the_names_of_config_files():
     assert find_family('boat-swin-tiny').channels == (96, 192, 384, 768)
     assert find_family('swin-nano').type == 'mmattn.AttentionPyramid'
-    with pytest.raises(UsageError, match="one of boat-swin-nano.*'resnet'"):
+    with pytest.raises(SwapError, match="'resnet'.*boat-swin-nano"):
         find_family('resnet')

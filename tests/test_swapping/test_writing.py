@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmattn.errors import UsageError
 from mmattn.swapping import writing
 from mmattn.swapping.edits import Edit, apply_edits
 from mmattn.swapping.source import read_source
+from mmattn.swapping.unsupported import SwapError
 from mmattn.swapping.writing import render_value, write_config
 
 BASE = """
@@ -30,7 +30,7 @@ def source(tmp_path):
 
 EDITS = [
     Edit(
-        ('model', 'backbone'), dict(type='New', arch='tiny'), 'Why so. ' * 20
+        ('model', 'backbone'), dict(type='New', arch='tiny'), 'A reason. ' * 20
     ),
     Edit(('model', 'neck', 0, 'in_channels'), [3, 4], 'In a list.'),
     Edit(('model', 'neck', 0, 'more', 'x'), 2),
@@ -41,7 +41,7 @@ EDITS = [
 ]
 
 
-def test_text_is_read_as_what_was_decided(source, tmp_path):
+def test_text_reads_back_as_planned(source, tmp_path):
     out = tmp_path / 'new' / 'swapped.py'
     write_config(source, EDITS, out, '# head\n', force=False)
     config = Config.fromfile(out)
@@ -56,7 +56,7 @@ def test_text_is_read_as_what_was_decided(source, tmp_path):
     assert [p.name for p in out.parent.iterdir()] == ['swapped.py']
 
 
-def test_text_that_says_something_else_is_not_kept(source, tmp_path):
+def test_unreadable_text_is_not_kept(source, tmp_path):
     # A callable cannot be written.
     edits = [Edit(('model', 'backbone', 'depth'), Path('x'))]
     with pytest.raises(NameError):
@@ -64,14 +64,16 @@ def test_text_that_says_something_else_is_not_kept(source, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['base.py']
 
 
-def test_difference_is_an_error(source, tmp_path, monkeypatch):
+def test_text_that_reads_back_differently_is_an_error(
+    source, tmp_path, monkeypatch
+):
     monkeypatch.setattr(writing, 'render_config', lambda *_: BASE)
-    with pytest.raises(UsageError, match='cannot say in a config.*: model'):
+    with pytest.raises(SwapError, match='model'):
         write_config(source, EDITS, tmp_path / 'new.py', '', force=False)
     assert not (tmp_path / 'new.py').exists()
 
 
-def test_long_values_are_broken_and_mean_the_same():
+def test_long_values_are_wrapped_and_equal():
     value = {
         'named': dict(numbers=list(range(30)), single=(1,)),
         'a.b': [dict(c='d' * 50), None],

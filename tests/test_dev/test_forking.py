@@ -1,9 +1,9 @@
-"""Functions in copies of the process."""
+"""Functions in forked processes."""
 
 import os
 import time
 
-from mmattn.swapping.forking import run_forked
+from forking import run_forked
 
 
 def run_one(call, seconds):
@@ -12,7 +12,7 @@ def run_one(call, seconds):
     return row
 
 
-def test_a_function_answers_hangs_or_dies():
+def test_results_timeouts_and_crashes():
     assert run_one(lambda: dict(status='passed'), 60) == dict(status='passed')
     start = time.monotonic()
     row = run_one(lambda: time.sleep(60), 0.2)
@@ -22,12 +22,12 @@ def test_a_function_answers_hangs_or_dies():
     assert run_one(lambda: 1 / 0, 60)['reason'] == 'crash'
 
 
-def test_answers_are_whole_however_long():
+def test_long_results_arrive_complete():
     text = 'x' * (1 << 18)  # more than a pipe holds
     assert run_one(lambda: dict(text=text), 60) == dict(text=text)
 
 
-def test_some_run_at_a_time_and_each_has_its_own_limit(tmp_path):
+def test_jobs_run_in_parallel_with_their_own_limits(tmp_path):
     gate = tmp_path / 'gate'
 
     def wait():
@@ -39,7 +39,7 @@ def test_some_run_at_a_time_and_each_has_its_own_limit(tmp_path):
         gate.touch()
         return dict(status='open')
 
-    # The first ends only if the second runs beside it.
+    # The first only ends if the second runs at the same time.
     calls = [('first', wait), ('second', open_gate), ('third', dict)]
     rows = dict(run_forked(calls, 60, jobs=2))
     assert rows['first']['status'] == 'opened'
@@ -49,7 +49,7 @@ def test_some_run_at_a_time_and_each_has_its_own_limit(tmp_path):
     assert names == ['answers', 'hangs']
 
 
-def test_the_next_is_asked_for_when_there_is_room():
+def test_calls_are_consumed_lazily():
     asked = []
 
     def ask():

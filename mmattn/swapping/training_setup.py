@@ -1,24 +1,22 @@
-"""What goes with a backbone: pixels, weights and the optimizer."""
+"""What a new backbone needs: preprocessing, weights and an optimizer."""
 
 from .edits import Edit, Path, get_at
 from .families import Family
 
-# Statistics of ImageNet, in the order red, green, blue: what the published
-# weights of our backbones were trained with.
+# ImageNet statistics, in RGB order, which published weights expect.
 MEAN = [123.675, 116.28, 103.53]
 STD = [58.395, 57.12, 57.375]
-# Learning rate of AdamW for a batch, and the weight decay, by codebase: those
-# of the Swin papers' systems.
+# AdamW's learning rate, its batch size and the weight decay in Swin's configs.
 _RECIPES = {
     'mmdet': (1e-4, 16, 0.05),
     'mmseg': (6e-5, 16, 0.01),
     'mmpretrain': (1e-3, 1024, 0.05),
 }
-# What they call the factor between layers.
+# Names of the layer decay in these constructors.
 _RATES = ('decay_rate', 'layer_decay_rate')
-# Below it the recipe of DETR and its heirs lets norms decay with the rest.
+# Recipes with a smaller weight decay (DETR) decay norms as well.
 _LEAST_DECAY = 1e-4
-# They know the names of other backbones only; mmpretrain's asks the backbone.
+# Constructors that only know the layers of certain other backbones.
 _NAME_BOUND = (
     'LayerDecayOptimizerConstructor',
     'LearningRateDecayOptimizerConstructor',
@@ -26,7 +24,7 @@ _NAME_BOUND = (
 
 
 def edit_preprocessor(config: dict) -> list[Edit]:
-    """Normalise RGB images with the statistics of ImageNet."""
+    """Normalize RGB images with ImageNet statistics."""
     path = ('model', 'data_preprocessor')
     if not get_at(config, path):
         path = path[1:]
@@ -43,7 +41,7 @@ def edit_preprocessor(config: dict) -> list[Edit]:
     wanted = {'mean': MEAN, 'std': STD, order: True}
     if cfg.get('rgb_to_bgr'):
         wanted['rgb_to_bgr'] = False
-    why = 'The backbone takes RGB images with the statistics of ImageNet.'
+    why = 'RGB images with ImageNet statistics.'
     return [
         Edit((*path, key), value, why)
         for key, value in wanted.items()
@@ -60,9 +58,9 @@ def _same(old: object, new: object) -> bool:
 
 
 def edit_weights(config: dict, network: Path) -> list[Edit]:
-    """Drop pretrained weights that hold the old backbone."""
+    """Drop pretrained weights of the old backbone."""
     edits = []
-    why = 'They hold the weights of the old backbone.'
+    why = 'These weights are of the old backbone.'
     for depth in range(1, len(network) + 1):
         path = network[:depth]
         model = get_at(config, path)
@@ -75,15 +73,15 @@ def edit_weights(config: dict, network: Path) -> list[Edit]:
     return edits
 
 
-def edit_optimizer(config: dict, family: Family, host: str) -> list[Edit]:
-    """Train with AdamW, and without decay where the family has none."""
+def edit_optimizer(config: dict, family: Family, codebase: str) -> list[Edit]:
+    """Train with AdamW; norms and position tables do not decay."""
     wrapper = config.get('optim_wrapper')
     if not wrapper or not isinstance(wrapper.get('optimizer'), dict):
         return []
     path = ('optim_wrapper',)
     edits = []
     if wrapper['optimizer'].get('type') != 'AdamW':
-        edits.append(_adamw(config, host))
+        edits.append(_adamw(config, codebase))
     old = get_at(wrapper, ('paramwise_cfg', 'custom_keys')) or {}
     missing = _undecayed(family, old, wrapper['optimizer'])
     why = 'Norms and position tables of the backbone do not decay.'
@@ -94,7 +92,7 @@ def edit_optimizer(config: dict, family: Family, host: str) -> list[Edit]:
             Edit(
                 (*path, 'constructor'),
                 'mmattn.LayerDecayOptimWrapperConstructor',
-                'The one before knows the layers of other backbones only.',
+                'The old constructor only knows layers of other backbones.',
             )
         )
         value = dict(
@@ -114,10 +112,10 @@ def edit_optimizer(config: dict, family: Family, host: str) -> list[Edit]:
 
 
 def _undecayed(family: Family, old: dict, optimizer: dict) -> dict:
-    """Keys of the parameters that do not decay, as far as they are missing.
+    """Missing keys of the parameters that do not decay.
 
-    mmengine takes the longest key that is part of a parameter's name. A key
-    for the whole backbone hides the short ones: each place is named then.
+    mmengine uses the longest key that is part of a parameter's name, so a key
+    for the whole backbone overrides shorter ones.
     """
     parts, rule = family.undecayed, dict(decay_mult=0.0)
     whole = next((key for key in ('backbone', 'backbone.') if key in old), '')
@@ -133,8 +131,8 @@ def _undecayed(family: Family, old: dict, optimizer: dict) -> dict:
     return {part: dict(rule) for part in parts if part not in old}
 
 
-def _adamw(config: dict, host: str) -> Edit:
-    rate, base, decay = _RECIPES[host]
+def _adamw(config: dict, codebase: str) -> Edit:
+    rate, base, decay = _RECIPES[codebase]
     batch = get_at(config, ('auto_scale_lr', 'base_batch_size')) or base
     value = dict(
         type='AdamW',
@@ -142,5 +140,5 @@ def _adamw(config: dict, host: str) -> Edit:
         betas=(0.9, 0.999),
         weight_decay=decay,
     )
-    why = f'AdamW; the learning rate is for {batch} images a step.'
+    why = f'AdamW; the learning rate is for a batch size of {batch}.'
     return Edit(('optim_wrapper', 'optimizer'), value, why)

@@ -1,8 +1,8 @@
-"""What the check of a model takes in place of what must be downloaded.
+"""Fakes of what the check of a model cannot download or run on a CPU.
 
-The language model of detectors that read a prompt, the assignment solver of
-trackers and their model that links tracks: none of them says anything about
-the backbone.
+They replace the language model of detectors that read a prompt, the
+assignment solver of trackers and the model that links tracks. The backbone
+does not depend on any of them.
 """
 
 import re
@@ -19,15 +19,15 @@ from torch import Tensor
 
 from .cpu_operations import cpu_operations
 
-# Channels of BERT, which the heads of these detectors are sized for.
+# Channels of BERT, which the heads of these detectors expect.
 _CHANNELS = 768
 
 
 class Words:
-    """Prompts cut into words; every word is a token.
+    """Prompts split into words; each word is one token.
 
     Args:
-        prompts (Sequence[str]): As many as there are images.
+        prompts (Sequence[str]): One for each image.
     """
 
     def __init__(self, prompts: Sequence[str]) -> None:
@@ -46,12 +46,12 @@ class Words:
         return None
 
 
-class StandInLanguageModel(nn.Module):
-    """Random embeddings of words in the form of mmdet's ``BertModel``.
+class FakeLanguageModel(nn.Module):
+    """Random word embeddings with the interface of mmdet's ``BertModel``.
 
     Args:
-        with_sentences (bool): Words attend to each other in a matrix of their
-            own, and are not padded: what Grounding DINO wants.
+        with_sentences (bool): Return an attention matrix for each prompt and
+            do not pad, as Grounding DINO needs.
     """
 
     pad_to_max = False
@@ -65,7 +65,7 @@ class StandInLanguageModel(nn.Module):
         self.with_sentences = with_sentences
 
     def tokenizer(self, prompts: Sequence[str], **_: Any) -> Words:
-        """Cut prompts into words."""
+        """Split prompts into words."""
         return Words(prompts)
 
     def forward(self, prompts: Sequence[str], **_: Any) -> dict[str, Tensor]:
@@ -86,22 +86,22 @@ class StandInLanguageModel(nn.Module):
         )
 
 
-class _Bert:
-    """The one number that the head of GLIP asks the config of BERT for."""
+class _FakeBertConfig:
+    """The one value that the head of GLIP reads from the config of BERT."""
 
     @staticmethod
     def from_pretrained(name: str) -> SimpleNamespace:
-        """Answer without a download."""
+        """Return it without a download."""
         return SimpleNamespace(hidden_size=_CHANNELS)
 
 
-def _solve(
+def _lapjv(
     cost: np.ndarray, extend_cost: bool, cost_limit: float
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """Match rows and columns below a cost, as ``lap.lapjv`` does.
 
     Returns:
-        The cost, the column of each row and the row of each column; -1 where
+        The cost, the column of each row and the row of each column, -1 where
         there is none.
     """
     from scipy.optimize import linear_sum_assignment
@@ -115,30 +115,30 @@ def _solve(
 
 
 @contextmanager
-def stand_ins(model: dict, host: str) -> Iterator[None]:
-    """Let the algorithms that want a download, or a GPU, run without.
+def fake_dependencies(model: dict, codebase: str) -> Iterator[None]:
+    """Let models run that need a download or a GPU operation.
 
     Args:
-        model: Config of the model, changed where it names such a part.
-        host: Codebase that it is for.
+        model: Config of the model; parts that are faked are changed in place.
+        codebase: Codebase of the model.
     """
     language = model.get('language_model')
     with ExitStack() as stack:
-        if host == 'mmdet':
+        if codebase == 'mmdet':
             stack.enter_context(cpu_operations())
         if language:
             sentences = bool(language.get('use_sub_sentence_represent'))
             model['language_model'] = dict(
-                type=StandInLanguageModel, with_sentences=sentences
+                type=FakeLanguageModel, with_sentences=sentences
             )
             head = 'mmdet.models.dense_heads.atss_vlfusion_head'
-            stack.enter_context(patch(f'{head}.BertConfig', _Bert))
+            stack.enter_context(patch(f'{head}.BertConfig', _FakeBertConfig))
             stack.enter_context(patch(f'{head}.BertEncoderLayer', nn.Identity))
-        if model.get('postprocess_model'):  # it links tracks, once trained
+        if model.get('postprocess_model'):  # links tracks
             model['postprocess_model'] = dict(type=nn.Identity)
         if model.get('tracker'):
             for tracker in ('byte_tracker', 'ocsort_tracker'):
-                solver = SimpleNamespace(lapjv=_solve)
+                solver = SimpleNamespace(lapjv=_lapjv)
                 name = f'mmdet.models.trackers.{tracker}.lap'
                 stack.enter_context(patch(name, solver))
         yield

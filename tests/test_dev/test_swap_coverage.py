@@ -1,34 +1,31 @@
-"""Runs over many configs, and their page."""
+"""Coverage runs and their page."""
 
 import json
 
 import pytest
+import swap_coverage
+from coverage_case import run_case
+from coverage_page import SOURCE_FAILS, render_page, returns_maps
 from mmengine.config import utils as config_utils
-
-from mmattn.swapping import coverage as coverage_module
-from mmattn.swapping.coverage import Coverage, read_journal
-from mmattn.swapping.coverage_page import (
-    SOURCE_FAILS,
-    render_page,
-    yields_maps,
-)
-from mmattn.swapping.trial import try_swap
+from swap_coverage import Coverage, read_journal
 
 SAMPLE = 6
 
 
 @pytest.mark.parametrize('backbone', ['boat-swin-tiny', 'smt-tiny'])
-@pytest.mark.parametrize('host', ['mmpretrain', 'mmseg', 'mmdet'])
-def test_a_sample_is_swapped_or_refused(host, backbone, tmp_path, monkeypatch):
-    # A run keeps what mmengine reads: not for the tests after this one.
+@pytest.mark.parametrize('codebase', ['mmpretrain', 'mmseg', 'mmdet'])
+def test_a_sample_passes_or_is_unsupported(
+    codebase, backbone, tmp_path, monkeypatch
+):
+    # A run caches what mmengine reads; undo it after this test.
     monkeypatch.setattr(config_utils, 'load', config_utils.load)
-    run = Coverage(host, backbone, tmp_path / 'journal.jsonl')
+    run = Coverage(codebase, backbone, tmp_path / 'journal.jsonl')
     rows = run.run(sample=SAMPLE, seed=3, jobs=2)
     assert len(rows) == SAMPLE
     wrong = [
         row
         for row in rows
-        if row['status'] not in ('passed', 'refused')
+        if row['status'] not in ('passed', 'unsupported')
         and row['reason'] != SOURCE_FAILS
     ]
     assert wrong == []
@@ -38,15 +35,15 @@ def test_a_sample_is_swapped_or_refused(host, backbone, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.timeout(3 * 3600)  # on a busy machine
 @pytest.mark.parametrize('backbone', ['boat-swin-tiny', 'smt-tiny'])
-@pytest.mark.parametrize('host', ['mmpretrain', 'mmseg', 'mmdet'])
-def test_nearly_all_that_yield_maps_pass(host, backbone, tmp_path):
-    rows = Coverage(host, backbone, tmp_path / 'journal.jsonl').run(jobs=2)
-    rows = [row for row in rows if yields_maps(row)]
+@pytest.mark.parametrize('codebase', ['mmpretrain', 'mmseg', 'mmdet'])
+def test_nearly_all_that_return_maps_pass(codebase, backbone, tmp_path):
+    rows = Coverage(codebase, backbone, tmp_path / 'journal.jsonl').run(jobs=2)
+    rows = [row for row in rows if returns_maps(row)]
     passed = sum(row['status'] == 'passed' for row in rows)
     assert passed >= 0.95 * len(rows)
 
 
-def test_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+def test_interrupted_run_resumes(tmp_path, monkeypatch):
     tried = []
 
     def answer(calls, seconds, jobs):
@@ -64,9 +61,9 @@ def test_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
             )
 
     names = [f'mmdet::a/{i}.py' for i in range(3)]
-    monkeypatch.setattr(coverage_module, 'run_forked', answer)
-    monkeypatch.setattr(coverage_module, '_preload', lambda host: None)
-    monkeypatch.setattr(coverage_module, 'list_shipped', lambda host: names)
+    monkeypatch.setattr(swap_coverage, 'run_forked', answer)
+    monkeypatch.setattr(swap_coverage, 'preload', lambda codebase: None)
+    monkeypatch.setattr(swap_coverage, 'list_shipped', lambda codebase: names)
     journal = tmp_path / 'new' / 'journal.jsonl'
     run = Coverage('mmdet', 'boat-swin-nano', journal)
     assert [row['status'] for row in run.run()] == [
@@ -74,7 +71,7 @@ def test_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
         'failed',
         'passed',
     ]
-    journal.write_text(journal.read_text() + '{"cut short')
+    journal.write_text(journal.read_text() + '{"truncated')
     assert len(tried) == 3
     run.run()
     assert len(tried) == 3
@@ -89,15 +86,15 @@ def test_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 
 def test_result_of_the_same_model_is_shared():
     name = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
-    key = try_swap(name, 'boat-swin-nano', {})['key']
+    key = run_case(name, 'boat-swin-nano', {})['key']
     known = {key: dict(status='passed', reason='as before')}
     other = 'mmpretrain::resnet/resnet101_8xb32_in1k.py'
-    row = try_swap(other, 'boat-swin-nano', known)
+    row = run_case(other, 'boat-swin-nano', known)
     assert row['shared'] and row['reason'] == 'as before'
 
 
 @pytest.mark.parametrize(
-    'host, strides, expected',
+    'codebase, strides, expected',
     [
         ('mmdet', [4, 8, 16, 32], True),
         ('mmseg', [4, 8, 8, 8], True),
@@ -109,24 +106,24 @@ def test_result_of_the_same_model_is_shared():
         ('mmpretrain', None, False),
     ],
 )
-def test_what_counts_as_maps(host, strides, expected):
-    assert yields_maps(dict(host=host, strides=strides)) is expected
+def test_which_backbones_return_maps(codebase, strides, expected):
+    assert returns_maps(dict(codebase=codebase, strides=strides)) is expected
 
 
 def test_page_counts_exactly():
-    base = dict(host='mmdet', backbone='smt-tiny', strides=[4, 8, 16, 32])
+    base = dict(codebase='mmdet', backbone='smt-tiny', strides=[4, 8, 16, 32])
     base.update(algorithm='FCOS', reason='', detail='', version='1')
     rows = [
         dict(base, config=str(i), status='passed', key=f'{i % 2}')
         for i in range(3)
     ]
-    rows[0]['mended'] = ['SSD: loss_cls']
+    rows[0]['bugs'] = ['SSD: loss_cls']
     rows.append(dict(base, config='3', status='failed', detail='why < |'))
     rows.append(
-        dict(base, config='4', status='refused', reason='no', strides=None)
+        dict(base, config='4', status='unsupported', reason='no', strides=None)
     )
     page = render_page(json.loads(json.dumps(rows)), dict(mmdet=9))
-    assert '--backbone smt-tiny  # 5 of 9 configs' in page
+    assert 'mmdet --backbone smt-tiny  # 5 of 9 configs' in page
     assert '2 models for 3 configs' in page
     counts = '| 5 | 3 (60.0%) | 1 | 2 (40.0%) | 1 | 0 | 1 | 0 |'
     assert f'| mmdet | smt-tiny {counts}' in page
@@ -134,6 +131,6 @@ def test_page_counts_exactly():
     assert f'| mmdet | smt-tiny {counts}' in page
     assert '| mmdet | SSD: loss_cls | smt-tiny: 1 | `BaseDenseHead' in page
     assert '| mmdet | GLIP: loss_bbox | none | ' in page
-    assert '| mmdet | smt-tiny | refused | no | 1 |' in page
+    assert '| mmdet | smt-tiny | unsupported | no | 1 |' in page
     assert '| mmdet | FCOS | smt-tiny | 3 | 1 |  | 1 |' in page
     assert '- `3`, smt-tiny: why &lt; &#124;' in page

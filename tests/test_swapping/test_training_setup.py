@@ -1,7 +1,7 @@
-"""Pixels, weights and the optimizer of a swapped config."""
+"""Preprocessing, weights and the optimizer of a swapped config."""
 
 from mmattn.swapping.families import find_family
-from mmattn.swapping.surroundings import (
+from mmattn.swapping.training_setup import (
     MEAN,
     STD,
     edit_optimizer,
@@ -56,8 +56,8 @@ def test_weights_of_the_old_backbone_are_dropped():
     }
 
 
-def optimizer(config, host='mmdet', backbone='boat-swin-nano'):
-    return by_path(edit_optimizer(config, find_family(backbone), host))
+def optimizer(config, codebase='mmdet', backbone='boat-swin-nano'):
+    return by_path(edit_optimizer(config, find_family(backbone), codebase))
 
 
 def test_sgd_becomes_adamw_for_the_batch_of_the_config():
@@ -83,7 +83,7 @@ def test_adamw_and_its_keys_stay():
             paramwise_cfg=dict(custom_keys=keys),
         )
     )
-    # SMT has no position tables, and the config's own rule wins.
+    # SMT has no position tables, and the rule of the config is kept.
     assert optimizer(config, backbone='smt-nano') == {}
 
 
@@ -115,7 +115,7 @@ def test_a_key_of_the_whole_backbone_does_not_hide_the_norms():
     start = 'optim_wrapper.paramwise_cfg.custom_keys.backbone'
     for name in ('norm', 'stages.0.blocks.0.norm', 'stages.1.downsample.norm'):
         assert edits[f'{start}.{name}'] == dict(lr_mult=0.1, decay_mult=0.0)
-    # The tables' own key is longer than the backbone's, and wins over it.
+    # The key of the tables is longer and so overrides the backbone's.
     tables = {key: value for key, value in edits.items() if TABLE in key}
     assert tables == {
         f'{start.removesuffix("backbone")}{TABLE}': dict(

@@ -1,7 +1,7 @@
-"""The maps that a module gives, and which of ours take their place."""
+"""Feature maps of backbones and necks, and which of ours replace them."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,18 +14,18 @@ from torch import Tensor
 
 from .edits import plain
 from .families import STRIDES
-from .refusal import SwapRefused
+from .unsupported import UnsupportedSwap
 
-# Side of the image that shapes are found with: a multiple of every stride,
-# and of the windows of Swin. Where numbers are computed, a smaller one.
+# Side of the image that backbones are run on: a multiple of all strides and
+# of Swin's windows. A smaller one where values have to be computed.
 _SIDE = 224
 _SMALL_SIDE = 128
-# For necks that go on to coarser and coarser maps.
+# Large enough for necks that add coarser maps.
 _NECK_SIDE = 512
 
 
-class Level(NamedTuple):
-    """One output: a map ``(B, channels, side / stride, side / stride)``.
+class FeatureMap(NamedTuple):
+    """A map ``(B, channels, side / stride, side / stride)``.
 
     A vector ``(B, channels)`` has stride 0.
     """
@@ -34,26 +34,8 @@ class Level(NamedTuple):
     stride: int
 
 
-def probe_backbone(cfg: dict, host: str) -> list[Level]:
-    """Find what a backbone returns for an image, by running it.
-
-    Args:
-        cfg: Its config.
-        host: Codebase whose names the config uses.
-
-    Returns:
-        One level for each output.
-
-    Raises:
-        SwapRefused: If it needs more than an image, cannot be built here, or
-            returns something else than maps or vectors.
-    """
-    cfg = {k: v for k, v in cfg.items() if k not in ('init_cfg', 'pretrained')}
-    return list(_probe_backbone(_Key(plain(cfg)), host))
-
-
 class _Key:
-    """A config as the key of a cache: equal if it reads the same."""
+    """A config as the key of a cache."""
 
     def __init__(self, cfg: Any) -> None:
         self.cfg = cfg
@@ -66,8 +48,23 @@ class _Key:
         return hash(self.text)
 
 
+def probe_backbone(cfg: dict, codebase: str) -> list[FeatureMap]:
+    """Run a backbone and return what its outputs are.
+
+    Args:
+        cfg: Config of the backbone.
+        codebase: Codebase of the config.
+
+    Raises:
+        UnsupportedSwap: If the backbone cannot be built, needs more than an
+            image, or returns something other than maps or vectors.
+    """
+    cfg = {k: v for k, v in cfg.items() if k not in ('init_cfg', 'pretrained')}
+    return list(_probe_backbone(_Key(plain(cfg)), codebase))
+
+
 @lru_cache(maxsize=1024)
-def _probe_backbone(key: _Key, host: str) -> tuple[Level, ...]:
+def _probe_backbone(key: _Key, codebase: str) -> tuple[FeatureMap, ...]:
     cfg = key.cfg
     kind = str(cfg.get('type'))
     side = cfg.get('img_size', _SIDE)
@@ -75,99 +72,97 @@ def _probe_backbone(key: _Key, host: str) -> tuple[Level, ...]:
     image = torch.empty(1, cfg.get('in_channels') or 3, *size)
     small = _SMALL_SIDE if 'img_size' not in cfg else max(size)
     try:
-        with DefaultScope.overwrite_default_scope(host):
+        with DefaultScope.overwrite_default_scope(codebase):
             module = _build_without_weights(cfg)
-    except Exception as error:  # of a codebase, about a config of its own
-        raise SwapRefused(
-            f'its backbone {kind} cannot be built here',
+    except Exception as error:  # codebases raise anything
+        raise UnsupportedSwap(
+            f'the backbone {kind} cannot be built here',
             f'{type(error).__name__}: {error}',
         ) from error
     _check_signature(module, kind)
     try:
         outputs, image = _run(module, image, image[..., :small, :small])
-    except Exception as error:  # of a codebase, about an image of ours
-        raise SwapRefused(
-            'its backbone does not run on an RGB image',
+    except Exception as error:
+        raise UnsupportedSwap(
+            'the backbone does not run on an image',
             f'{kind}: {type(error).__name__}: {error}',
         ) from error
-    return tuple(_levels_of(outputs, image.shape[2], kind))
+    return tuple(_describe(outputs, image.shape[2], kind))
 
 
-def probe_neck(cfg: Any, levels: Sequence[Level], host: str) -> list[Level]:
-    """Find what a neck, or a list of them, makes of maps.
+def probe_neck(
+    cfg: Any, maps: Sequence[FeatureMap], codebase: str
+) -> list[FeatureMap]:
+    """Run a neck and return what its outputs are.
 
     Args:
-        cfg: Its config.
-        levels: What it takes.
-        host: Codebase whose names the config uses.
-
-    Returns:
-        One level for each output.
+        cfg: Config of the neck, or a list of them.
+        maps: Its inputs.
+        codebase: Codebase of the config.
 
     Raises:
-        SwapRefused: If it does not run on these maps.
+        UnsupportedSwap: If it does not run on these maps.
     """
     cfgs = plain(list(cfg) if isinstance(cfg, (list, tuple)) else [cfg])
     if all('GlobalAveragePooling' in str(cfg.get('type')) for cfg in cfgs):
-        # Its window may be as large as the map of one size of image only.
-        return [Level(level.channels, 0) for level in levels]
-    return list(_probe_neck(_Key(cfgs), tuple(levels), host))
+        # Its window may fit maps of a single image size only.
+        return [FeatureMap(each.channels, 0) for each in maps]
+    return list(_probe_neck(_Key(cfgs), tuple(maps), codebase))
 
 
 @lru_cache(maxsize=1024)
 def _probe_neck(
-    key: _Key, levels: tuple[Level, ...], host: str
-) -> tuple[Level, ...]:
-    cfgs = key.cfg
-    maps, small = (
+    key: _Key, maps: tuple[FeatureMap, ...], codebase: str
+) -> tuple[FeatureMap, ...]:
+    large, small = (
         tuple(
-            torch.empty(1, level.channels, *2 * (side // level.stride,))
-            for level in levels
+            torch.empty(1, each.channels, *2 * (side // each.stride,))
+            for each in maps
         )
         for side in (_NECK_SIDE, _SMALL_SIDE)
     )
     try:
-        with DefaultScope.overwrite_default_scope(host):
-            neck = nn.Sequential(*map(_build_without_weights, cfgs))
-        outputs, used = _run(neck, maps, small)
-    except Exception as error:  # of a codebase, about maps that do not fit
-        kinds = ' and '.join(str(cfg.get('type')) for cfg in cfgs)
-        raise SwapRefused(
-            f'its neck {kinds} does not take these maps',
+        with DefaultScope.overwrite_default_scope(codebase):
+            neck = nn.Sequential(*map(_build_without_weights, key.cfg))
+        outputs, used = _run(neck, large, small)
+    except Exception as error:  # codebases raise anything
+        kinds = ' and '.join(str(cfg.get('type')) for cfg in key.cfg)
+        raise UnsupportedSwap(
+            f'the neck {kinds} does not accept these maps',
             f'{type(error).__name__}: {error}',
         ) from error
-    side = _NECK_SIDE if used is maps else _SMALL_SIDE
-    return tuple(_levels_of(outputs, side, 'neck'))
+    side = _NECK_SIDE if used is large else _SMALL_SIDE
+    return tuple(_describe(outputs, side, 'neck'))
 
 
-def match_levels(levels: Sequence[Level]) -> list[int]:
+def match_maps(maps: Sequence[FeatureMap]) -> list[int]:
     """Choose one of our four maps for each map of the old backbone.
 
-    Strides decide. Where several old maps share one (dilated stages), or
-    have one that ours do not have, the depth decides: the last takes our
-    last.
+    Maps are matched by stride. Where several old maps have the same stride
+    (dilated stages), or one has a stride that ours do not have, they are
+    matched by depth, the last to our last.
 
     Returns:
-        Index into ``STRIDES`` for each level.
+        Index into ``STRIDES`` for each map.
 
     Raises:
-        SwapRefused: If the maps do not go from fine to coarse, or if they
-            are more than four.
+        UnsupportedSwap: If the maps do not go from fine to coarse, or if
+            there are more than four.
     """
-    strides = [level.stride for level in levels]
+    strides = [each.stride for each in maps]
     if len(set(strides)) == 1:
         return [_nearest(strides[0])] * len(strides)
     if strides != sorted(strides):
-        raise SwapRefused(
-            'its backbone is a whole network: its maps are decoded or come '
-            'from branches',
+        raise UnsupportedSwap(
+            'the backbone is a whole network: its maps come from a decoder '
+            'or from branches',
             f'their strides are {", ".join(map(str, strides))}',
         )
     if len(set(strides)) == len(strides) and set(strides) <= set(STRIDES):
         return [STRIDES.index(stride) for stride in strides]
     if len(strides) > len(STRIDES):
-        raise SwapRefused(
-            f'its backbone gives more than {len(STRIDES)} maps',
+        raise UnsupportedSwap(
+            f'the backbone returns more than {len(STRIDES)} maps',
             f'their strides are {", ".join(map(str, strides))}',
         )
     return list(range(len(STRIDES) - len(strides), len(STRIDES)))
@@ -181,18 +176,18 @@ def _nearest(stride: int) -> int:
 
 
 @contextmanager
-def without_weights():
-    """Build modules whose parameters have shapes, but no memory."""
+def without_weights() -> Iterator[None]:
+    """Build modules whose parameters are on the meta device."""
     register = nn.Module.register_parameter
 
-    def register_shape(self, name, parameter):
+    def register_meta(self, name, parameter):
         register(self, name, parameter)
         if parameter is not None and parameter.device.type != 'meta':
             self._parameters[name] = nn.Parameter(
                 parameter.to('meta'), parameter.requires_grad
             )
 
-    nn.Module.register_parameter = register_shape
+    nn.Module.register_parameter = register_meta
     try:
         yield
     finally:
@@ -203,22 +198,22 @@ def _build_without_weights(cfg: dict) -> nn.Module:
     try:
         with without_weights():
             module = MODELS.build(ConfigDict(plain(cfg)))
-    except RuntimeError:  # it computes with its weights while it is built
+    except RuntimeError:  # it computes with its weights in __init__
         module = MODELS.build(ConfigDict(plain(cfg)))
-    module.eval()  # may return None: hosts override train()
+    module.eval()  # not chained: some train() methods return None
     return module
 
 
 def _run(module: nn.Module, x: Any, small: Any) -> tuple[Any, Any]:
-    """Run on shapes alone, or on numbers where an operation needs them.
+    """Run on the meta device, or on the CPU where an operation needs it.
 
     Returns:
-        The outputs, and which of the two inputs they are of.
+        The outputs, and which of the two inputs they belong to.
     """
     with torch.no_grad():
         try:
             return module.to_empty(device='meta')(_move(x, 'meta')), x
-        except Exception:  # compiled operations know no shapes
+        except Exception:  # compiled operations have no meta version
             return module.to_empty(device='cpu')(_move(small, 'cpu')), small
 
 
@@ -236,20 +231,20 @@ def _check_signature(module: nn.Module, kind: str) -> None:
         if p.default is p.empty and p.kind == p.POSITIONAL_OR_KEYWORD
     ]
     if len(needed) > 1:
-        raise SwapRefused(
-            f'its backbone takes more than images ({", ".join(needed[1:])})',
+        raise UnsupportedSwap(
+            f'the backbone needs more than images ({", ".join(needed[1:])})',
             kind,
         )
 
 
-def _levels_of(outputs: Any, side: int, kind: str) -> list[Level]:
+def _describe(outputs: Any, side: int, kind: str) -> list[FeatureMap]:
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     if not outputs or not all(
         isinstance(out, Tensor) and out.ndim in (2, 4) for out in outputs
     ):
-        raise SwapRefused('its backbone gives no plain maps', kind)
+        raise UnsupportedSwap('the backbone does not return maps', kind)
     return [
-        Level(out.shape[1], _stride(out, side) if out.ndim == 4 else 0)
+        FeatureMap(out.shape[1], _stride(out, side) if out.ndim == 4 else 0)
         for out in outputs
     ]
 

@@ -1,7 +1,7 @@
-"""Run functions in copies of this process, each within a time limit.
+"""Run functions in forked processes, each with a time limit.
 
-What is imported already costs nothing again, and what breaks a copy - a
-crash, a wait without end - does not break this process.
+Children share what is already imported, and a crash or a hang of a child does
+not affect this process.
 """
 
 import contextlib
@@ -13,8 +13,6 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from .coverage_page import FAILED
-
 Call = Callable[[], dict]
 
 
@@ -24,37 +22,38 @@ def run_forked(
     """Run functions, some at a time.
 
     Args:
-        calls: Names and functions that return dicts which json can hold. The
-            next one is asked for when there is room for it.
+        calls: Names and functions that return JSON-compatible dicts, consumed
+            as processes become free.
         seconds: Time limit of each.
         jobs: How many run at a time. Defaults to 1.
 
     Yields:
         The names, in the order in which their functions end, and what they
-        returned, or a failed row; ``seconds`` and ``cpu`` that it took.
+        returned, or a ``status`` of ``'failed'``; with ``seconds`` and
+        ``cpu`` time.
     """
     waiting = iter(calls)
-    running: dict[int, _Copy] = {}
+    running: dict[int, _Child] = {}
     while True:
         while len(running) < jobs:
             name, call = next(waiting, ('', None))
             if call is None:
                 break
-            copy = _Copy(name, call, seconds)
-            running[copy.pipe] = copy
+            child = _Child(name, call, seconds)
+            running[child.pipe] = child
         if not running:
             return
-        left = min(copy.end for copy in running.values()) - time.monotonic()
+        left = min(child.end for child in running.values()) - time.monotonic()
         ready, _, _ = select.select(list(running), [], [], max(left, 0))
         for pipe in list(running):
-            copy = running[pipe]
-            if copy.is_done(pipe in ready):
+            child = running[pipe]
+            if child.is_done(pipe in ready):
                 del running[pipe]
-                yield copy.name, copy.finish()
+                yield child.name, child.finish()
 
 
-class _Copy:
-    """A copy of this process that runs one function."""
+class _Child:
+    """A forked process that runs one function."""
 
     def __init__(self, name: str, call: Call, seconds: float) -> None:
         self.name = name
@@ -62,35 +61,34 @@ class _Copy:
         self.end = self.start + seconds
         self.text = b''
         self.pipe, writing = os.pipe()
-        self.child = os.fork()
-        if self.child == 0:
+        self.pid = os.fork()
+        if self.pid == 0:
             os.close(self.pipe)
             _work(call, writing)
         os.close(writing)
 
-    def is_done(self, has_news: bool) -> bool:
-        """Read what it wrote; end it when its time is over."""
-        if has_news:
+    def is_done(self, is_ready: bool) -> bool:
+        """Read its output; kill it after its time limit."""
+        if is_ready:
             part = os.read(self.pipe, 1 << 16)
             self.text += part
             return not part
         if time.monotonic() < self.end:
             return False
-        os.kill(self.child, signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)
         return True
 
     def finish(self) -> dict:
-        """Wait for its end and read its row."""
+        """Wait for its end and return its result."""
         os.close(self.pipe)
-        _, status, usage = os.wait4(self.child, 0)
+        _, status, usage = os.wait4(self.pid, 0)
         if self.text and status == 0:
             row = json.loads(self.text)
         else:
-            killed = os.WIFSIGNALED(status)
             row = dict(
-                status=FAILED,
-                reason='timeout' if killed else 'crash',
-                detail=f'the process ended so: {status}',
+                status='failed',
+                reason='timeout' if os.WIFSIGNALED(status) else 'crash',
+                detail=f'the process ended with status {status}',
             )
         row['seconds'] = round(time.monotonic() - self.start, 2)
         row['cpu'] = round(usage.ru_utime + usage.ru_stime, 2)
@@ -98,10 +96,10 @@ class _Copy:
 
 
 def _work(call: Call, pipe: int) -> None:
-    """The body of the copy; it never returns."""
+    """Body of the child; never returns."""
     status = 1
     with contextlib.suppress(BaseException):
-        gc.disable()  # the copy does not live long enough to need it
+        gc.disable()  # too short-lived to need it
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)

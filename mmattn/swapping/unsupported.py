@@ -1,0 +1,120 @@
+"""Errors of a swap, and the configs whose backbone cannot be swapped."""
+
+from .edits import Path, get_at
+
+# Trackers and semi-supervised detectors wrap a detector.
+_NETWORKS: tuple[Path, ...] = (('model',), ('model', 'detector'))
+
+# Algorithms that call parts of their backbone, or pass it more than images.
+_MASKED = 'the algorithm masks patches inside its backbone'
+_ALGORITHMS = {
+    'BEiT': _MASKED,
+    'CAE': _MASKED,
+    'EVA': _MASKED,
+    'MAE': _MASKED,
+    'MFF': _MASKED,
+    'MILAN': _MASKED,
+    'MaskFeat': _MASKED,
+    'MixMIM': _MASKED,
+    'SimMIM': _MASKED,
+    'SparK': _MASKED,
+    'iTPN': _MASKED,
+    'Detectron2Wrapper': 'the model is a Detectron2 model',
+}
+# Backbones that are more than a pyramid of maps.
+_WHOLE = 'the backbone is a whole network, which its head takes apart'
+_BACKBONES = {
+    'BiSeNetV1': _WHOLE,
+    'BiSeNetV2': _WHOLE,
+    'CGNet': _WHOLE,
+    'DDRNet': _WHOLE,
+    'ERFNet': _WHOLE,
+    'FastSCNN': _WHOLE,
+    'HourglassNet': _WHOLE,
+    'ICNet': _WHOLE,
+    'PIDNet': _WHOLE,
+    'STDCContextPathNet': _WHOLE,
+    'UNet': 'the backbone is a U-Net: it has a decoder',
+    'VPD': 'the backbone is a diffusion model with a text encoder',
+    'LoRAModel': 'the config adapts pretrained weights of its backbone (LoRA)',
+}
+
+
+class SwapError(ValueError):
+    """A swap that failed; nothing was written."""
+
+
+class UnsupportedSwap(SwapError):
+    """A config whose backbone cannot be swapped.
+
+    Args:
+        reason (str): The reason, the same for every config of this kind.
+        detail (str): What is specific to this config. Defaults to ''.
+    """
+
+    def __init__(self, reason: str, detail: str = '') -> None:
+        super().__init__(f'{reason}: {detail}' if detail else reason)
+        self.reason = reason
+
+
+def find_network(config: dict) -> Path:
+    """Return the path of the dict that holds backbone, neck and heads.
+
+    Raises:
+        UnsupportedSwap: If the config has no backbone.
+    """
+    model = config.get('model')
+    if not isinstance(model, dict):
+        raise UnsupportedSwap('the config has no model')
+    for path in _NETWORKS:
+        backbone = get_at(config, (*path, 'backbone'))
+        if isinstance(backbone, dict) and 'type' in backbone:
+            return path
+    encoder = next((key for key in model if _is_image_encoder(key)), None)
+    detail = f'{model.get("type")} has {encoder} instead' if encoder else ''
+    raise UnsupportedSwap('the model has no backbone', detail)
+
+
+def check_types(config: dict, network: dict) -> None:
+    """Reject algorithms and backbones that only work as they are.
+
+    Raises:
+        UnsupportedSwap: With the reason.
+    """
+    algorithm = str(config['model'].get('type', '')).rpartition('.')[2]
+    backbone = str(network['backbone']['type']).rpartition('.')[2]
+    for name, table in ((algorithm, _ALGORITHMS), (backbone, _BACKBONES)):
+        if name in table:
+            raise UnsupportedSwap(table[name], name)
+
+
+def check_uses(network: dict) -> None:
+    """Reject networks that use more of their backbone than its maps.
+
+    Raises:
+        UnsupportedSwap: With the reason.
+    """
+    backbone = network['backbone']
+    kind = str(backbone['type']).rpartition('.')[2]
+    shared = get_at(network, ('roi_head', 'shared_head', 'type'))
+    if shared is not None:
+        raise UnsupportedSwap(
+            'the RoI head contains the last stage of the ResNet',
+            f'roi_head.shared_head is a {shared}',
+        )
+    if get_at(network, ('decode_head', 'type')) == 'LRASPPHead':
+        raise UnsupportedSwap(
+            'the head pools windows larger than our coarsest map',
+            'LRASPPHead pools 49 x 49 windows',
+        )
+    if kind == 'TridentResNet':
+        raise UnsupportedSwap('the backbone runs three branches', kind)
+    if backbone.get('output_img'):
+        raise UnsupportedSwap(
+            'the neck runs the backbone again (recursive feature pyramid)',
+            kind,
+        )
+
+
+def _is_image_encoder(key: str) -> bool:
+    return any(word in key for word in ('image', 'vision', 'visual', 'img'))
