@@ -442,6 +442,33 @@ def test_swap_tensors(name):
     assert all(out.isfinite().all() for out in call(model, args))
 
 
+class Opaque(nn.Module):
+    """A wrapper that can be called and nothing else, as adapters are."""
+
+    def __init__(self, wrapped):
+        super().__init__()
+        self.wrapped = wrapped
+
+    def forward(self, *args):
+        return self.wrapped(*args)
+
+
+def test_children_are_only_called(name, mode):
+    containers = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
+    model, args = make(name, mode), make_args(name, dtype=torch.float64)
+    want = run(copy.deepcopy(model), args)
+    for parent in list(model.modules()):
+        # mmcv reads its convolution's attributes.
+        if parent.__class__.__module__.startswith('mmcv'):
+            continue
+        for key, child in list(parent.named_children()):
+            if not isinstance(child, containers):
+                parent._modules[key] = Opaque(child)
+    outs, grads = run(model, args)
+    assert_same(outs, want[0])
+    assert_same(grads.values(), want[1].values())
+
+
 def test_parametrized_by_a_function(name):
     """torch.nn.utils.parametrize of every parameter, by itself."""
 

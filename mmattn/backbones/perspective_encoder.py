@@ -61,6 +61,7 @@ class PerspectiveStage(nn.Module):
         rates: Sequence[float],
     ) -> None:
         super().__init__()
+        self.is_deep = level >= _FIRST_DEEP
         self.downsample = HalvingPool() if level > 0 else nn.Identity()
         self.conv = TwoPathBlock(in_channels, channels)
         self.blocks = nn.ModuleList(
@@ -82,31 +83,34 @@ class PerspectiveStage(nn.Module):
             )
             self.path_adjust = nn.Conv2d(2 * channels, channels, 1)
 
-    def forward(self, x: Tensor, with_cp: bool) -> Tensor:
-        """The convolutions: the map of the level before to this level's."""
-        return _applied(self.conv, self.downsample(x), with_cp)
-
-    def transform(
+    def forward(
         self, x: Tensor, before: Tensor | None, with_cp: bool
-    ) -> Tensor:
-        """The transformer path.
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run the convolutions and, on deep levels, the transformer path.
 
         Args:
-            x (Tensor): The level's map, ``(B, C, H, W)``.
-            before (Tensor, optional): The transformer path's map one level
-                above; None on the first level that has the path.
-            with_cp (bool): Compute the blocks again in the backward pass.
+            x (Tensor): Map of the level above, ``(B, C', H', W')``, or the
+                image.
+            before (Tensor, optional): Map of the transformer path of the
+                level above; None on the first level that has the path.
+            with_cp (bool): Recompute the blocks in the backward pass.
 
         Returns:
-            Tensor: ``(B, C, H, W)``.
+            tuple[Tensor, Tensor | None]: The level's map and that of its
+            transformer path, each ``(B, C, H, W)``; None where a level has
+            no such path.
         """
+        x = _applied(self.conv, self.downsample(x), with_cp)
+        if not self.is_deep:
+            return x, None
+        deep = x
         if before is not None:
             before = self.path_downsample(before)
-            x = self.path_adjust(torch.cat((x, before), dim=1))
-        x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
+            deep = self.path_adjust(torch.cat((x, before), dim=1))
+        deep = deep.permute(0, 2, 3, 1)  # (B, H, W, C)
         for block in self.blocks:
-            x = _applied(block, x, with_cp)
-        return x.permute(0, 3, 1, 2)
+            deep = _applied(block, deep, with_cp)
+        return x, deep.permute(0, 3, 1, 2)
 
 
 class ScaleFusion(nn.Module):
@@ -254,15 +258,14 @@ class PerspectiveEncoder(BaseBackbone):
                 f'H, W) of at least {least} x {least} pixels, got '
                 f'{tuple(x.shape)}'
             )
-        maps, deep = [], []
-        for i, stage in enumerate(self.stages):
-            x = stage(x, self.with_cp)
+        maps, deep_maps, deep = [], [], None
+        for stage in self.stages:
+            x, deep = stage(x, deep, self.with_cp)
             maps.append(x)
-            if i >= _FIRST_DEEP:
-                before = deep[-1] if deep else None
-                deep.append(stage.transform(x, before, self.with_cp))
-        if deep:
-            integrated = self.integrator(deep, self.with_cp)
+            if deep is not None:
+                deep_maps.append(deep)
+        if deep_maps:
+            integrated = self.integrator(deep_maps, self.with_cp)
             for key, fusion in self.fusions.items():
                 i = int(key)
                 maps[i] = fusion(integrated[i - _FIRST_DEEP], maps[i])
