@@ -9,6 +9,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
+        flat_decay_mult=0.0,  # all vectors, as published
         custom_keys={'relative_position_bias_table': dict(decay_mult=0.0)},
     ),
 )
