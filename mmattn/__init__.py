@@ -1,7 +1,7 @@
 """Attention backbones and modules for the OpenMMLab ecosystem."""
 
-from mmattn import host_hooks
+from mmattn import codebase_hooks
 
 __version__ = '0.1.0'
 
-host_hooks.install()
+codebase_hooks.install()

@@ -1,8 +1,9 @@
-"""Inferencers of mmdet and mmseg for models that go by our names.
+"""Inferencers of mmdet and mmseg for mmattn's model names.
 
-They look a name up in the metafiles of one scope only, and build with that
-scope: with ours they would not find their own parts. mmpretrain needs no
-help: ``ImageClassificationInferencer(NAME)`` knows our names.
+The inferencers of mmdet and mmseg look a name up in the metafiles of a single
+scope and build the model in that scope; with scope mmattn they would not find
+their own parts. mmpretrain needs no help:
+``ImageClassificationInferencer(NAME)`` knows mmattn's names.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,19 +20,18 @@ if TYPE_CHECKING:
 def det_inferencer(
     name: str, weights: str | None = None, **kwargs: Any
 ) -> 'DetInferencer':
-    """Build mmdet's ``DetInferencer`` for one of our models.
+    """Build mmdet's ``DetInferencer`` for a model of mmattn.
 
     Args:
-        name: Of the model, as ``mmattn.zoo.list_models()`` gives it.
-        weights: A checkpoint. Defaults to None: what was published.
-        **kwargs: For ``DetInferencer``, such as ``device``.
+        name: A name from ``mmattn.zoo.list_models()``.
+        weights: A checkpoint. Defaults to None: the published weights.
+        **kwargs: Arguments of ``DetInferencer``, such as ``device``.
 
     Raises:
-        ValueError: If there is no such model, if it detects nothing, or if it
-            has no published weights and none are given.
+        ValueError: If the model does not exist, is not a detector, or has no
+            weights.
     """
-    model = _find(name, 'Object Detection')
-    weights = _weights(model, weights)
+    model, weights = _find(name, 'Object Detection', weights)
     from mmdet.apis import DetInferencer
 
     return DetInferencer(Config.fromfile(model.config), weights, **kwargs)
@@ -40,48 +40,44 @@ def det_inferencer(
 def seg_inferencer(
     name: str, weights: str | None = None, **kwargs: Any
 ) -> 'MMSegInferencer':
-    """Build mmseg's ``MMSegInferencer`` for one of our models.
+    """Build mmseg's ``MMSegInferencer`` for a model of mmattn.
 
     Args:
-        name: Of the model, as ``mmattn.zoo.list_models()`` gives it.
-        weights: A checkpoint. Defaults to None: what was published.
-        **kwargs: For ``MMSegInferencer``, such as ``device``. Classes and
-            palette default to those that the checkpoint was trained with.
+        name: A name from ``mmattn.zoo.list_models()``.
+        weights: A checkpoint. Defaults to None: the published weights.
+        **kwargs: Arguments of ``MMSegInferencer``, such as ``device``.
+            Classes and palette default to those of the checkpoint.
 
     Raises:
-        ValueError: If there is no such model, if it segments nothing, or if
-            it has no published weights and none are given.
+        ValueError: If the model does not exist, is not a segmentor, or has
+            no weights.
     """
-    model = _find(name, 'Semantic Segmentation')
-    weights = _weights(model, weights)
+    model, weights = _find(name, 'Semantic Segmentation', weights)
     from mmseg.apis import MMSegInferencer
 
     inferencer = MMSegInferencer(
         Config.fromfile(model.config), weights, **kwargs
     )
     meta = inferencer.model.dataset_meta
-    told = {'classes', 'palette', 'dataset_name'} & set(kwargs)
-    if not told and meta.get('classes') and meta.get('palette'):
-        # It draws with the classes of Cityscapes unless told otherwise.
+    given = {'classes', 'palette', 'dataset_name'} & set(kwargs)
+    if not given and meta.get('classes') and meta.get('palette'):
+        # By default it draws with the classes of Cityscapes.
         inferencer.visualizer.set_dataset_meta(
             meta['classes'], meta['palette']
         )
     return inferencer
 
 
-def _find(name: str, task: str) -> ZooModel:
+def _find(
+    name: str, task: str, weights: str | None
+) -> tuple[ZooModel, str | None]:
     model = find_model(name)
     if task not in model.tasks:
         raise ValueError(
-            f'mmattn expects a model for {task}, got {model.name}, which is '
-            f'for {" and ".join(model.tasks)}; take the inferencer of that '
-            'task'
+            f'{model.name} is a model for {" and ".join(model.tasks)}, not '
+            f'for {task}'
         )
-    return model
-
-
-def _weights(model: ZooModel, weights: str | None) -> str:
-    if weights is not None:
-        return weights
-    find_weights(model.name)  # says so if there are none
-    return SCHEME + model.name
+    if weights is None:
+        find_weights(model.name)  # raises if there are none
+        weights = SCHEME + model.name
+    return model, weights

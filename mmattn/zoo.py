@@ -1,8 +1,8 @@
-"""Models by name: those that mmattn ships and those of local zoos.
+"""Models by name: those shipped with mmattn and those in local zoos.
 
-A zoo is a folder with a ``model-index.yml`` as MIM knows it; paths in its
-metafiles are relative to the folder. ``MMATTN_ZOO`` names one or several
-(parted as in ``PATH``); by default it is ``~/.cache/mmattn/zoo``.
+A zoo is a folder with a ``model-index.yml`` in MIM's format; paths in its
+metafiles are relative to the folder. ``MMATTN_ZOO`` names one or several,
+separated as in ``PATH``. The default is ``~/.cache/mmattn/zoo``.
 """
 
 import difflib
@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 SCHEME = 'mmattn://'  # 'mmattn://NAME' stands for the weights of a model
 _PACKAGE_INDEX = Path(__file__).parent / '.mim' / 'model-index.yml'
-# The way of torch.hub and of OpenMMLab's zoos: NAME-1a2b3c4d.pth. A date is
-# written the same way; it is no promise about the content.
+# torch.hub and OpenMMLab's zoos name files NAME-1a2b3c4d.pth. A date, which
+# looks the same, says nothing about the content.
 _HASH = re.compile(r'-(?!(?:19|20)\d\d[01]\d[0-3]\d)([0-9a-f]{8})\.\w+$')
 
 
 class ZooModel(NamedTuple):
-    """One entry of a metafile, with paths that can be opened."""
+    """One model of a metafile, with paths that can be opened."""
 
     name: str
     config: Path
@@ -30,9 +30,9 @@ class ZooModel(NamedTuple):
 
 
 def zoo_folders() -> list[Path]:
-    """Folders of local zoos, there or not; the first is published into."""
-    named = os.environ.get('MMATTN_ZOO', '').split(os.pathsep)
-    folders = [Path(path).expanduser() for path in named if path]
+    """Folders of local zoos, which may not exist; the first is the default."""
+    paths = os.environ.get('MMATTN_ZOO', '').split(os.pathsep)
+    folders = [Path(path).expanduser() for path in paths if path]
     return folders or [Path('~/.cache/mmattn/zoo').expanduser()]
 
 
@@ -46,22 +46,22 @@ def read_index(index: Path) -> list[ZooModel]:
     """List the models of a ``model-index.yml``.
 
     Raises:
-        OSError, ValueError: If it, or a metafile that it names, cannot be
+        OSError, ValueError: If it or a metafile that it imports cannot be
             read.
     """
     models = []
-    for name in _read_field(index, 'Import'):
+    for name in _read_list(index, 'Import'):
         metafile = index.parent / name
         try:
             models += [
                 _read_entry(entry, index.parent)
-                for entry in _read_field(metafile, 'Models')
+                for entry in _read_list(metafile, 'Models')
             ]
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(
-                'mmattn expects models with Name and Config, and results '
-                f'with Task, got others in {metafile} '
-                f'({type(error).__name__}: {error}); mend that file'
+                f'{metafile} is not a valid metafile ({type(error).__name__}: '
+                f'{error}): each model needs Name and Config, each result '
+                'needs Task'
             ) from error
     return models
 
@@ -70,26 +70,24 @@ def read_yaml(path: Path) -> dict:
     """Read a metafile or an index of metafiles.
 
     Raises:
-        OSError: If there is no such file.
-        ValueError: If it is no yaml.
+        OSError: If the file cannot be opened.
+        ValueError: If it is not valid YAML.
     """
     import yaml
 
-    # The one written in C is ten times as fast, and not always built.
+    # The loader written in C is ten times as fast, but not always built.
     loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
     try:
         return yaml.load(path.read_text(encoding='utf-8'), loader)
     except yaml.YAMLError as error:
-        raise ValueError(
-            f'mmattn expects yaml, got {path}: {error}; mend that file'
-        ) from error
+        raise ValueError(f'{path} is not valid YAML: {error}') from error
 
 
 def find_model(name: str) -> ZooModel:
-    """Return the model of a name, in any case of its letters.
+    """Return the model of this name, which is case-insensitive.
 
     Raises:
-        ValueError: If no zoo has it; the message names some that are alike.
+        ValueError: If no zoo has it; the message lists similar names.
     """
     names = []
     for model in _all_models():
@@ -99,13 +97,18 @@ def find_model(name: str) -> ZooModel:
     close = difflib.get_close_matches(name, names, n=3)
     hint = f'did you mean {" or ".join(close)}?' if close else ''
     raise ValueError(
-        f'mmattn expects the name of one of its {len(names)} models, got '
-        f'{name!r}; {hint or "mmattn.zoo.list_models() names them"}'
+        f'{name!r} is not one of the {len(names)} models of mmattn; '
+        f'{hint or "mmattn.zoo.list_models() lists them"}'
     )
 
 
-def host_names(package: Path) -> set[str]:
-    """Names, in small letters, of the models that a codebase ships.
+def list_models() -> list[str]:
+    """Names of all models, those of the package first."""
+    return [model.name for model in _all_models()]
+
+
+def codebase_models(package: Path) -> set[str]:
+    """Names, in lower case, of the models that a codebase ships.
 
     Args:
         package: Folder of the installed codebase.
@@ -119,52 +122,45 @@ def host_names(package: Path) -> set[str]:
     return {name.strip('\'"').lower() for name in names}
 
 
-def list_models() -> list[str]:
-    """Names of all models, those of the package first."""
-    return [model.name for model in _all_models()]
-
-
 def find_weights(name: str) -> str:
-    """Return the path or the address of a model's weights.
+    """Return the path or address of a model's weights.
 
     Args:
-        name: Of the model, with or without ``mmattn://``.
+        name: Name of the model, with or without ``mmattn://``.
 
     Raises:
-        ValueError: If there is no such model, or it has none yet.
+        ValueError: If the model does not exist or has no weights.
     """
     model = find_model(name.removeprefix(SCHEME))
     if model.weights is None:
         raise ValueError(
-            f'mmattn expects a model with published weights, got {model.name},'
-            ' which has none yet; give a checkpoint of yours, or publish one '
-            'with `python tools/publish_model.py`'
+            f'{model.name} has no published weights; give a checkpoint, or '
+            'publish one with `python tools/publish_model.py`'
         )
     return model.weights
 
 
 def check_digest(path: str | os.PathLike, name: str | None = None) -> None:
-    """Refuse a file that is not what its name promises.
+    """Compare a file with the digest in its name.
 
     Args:
         path: A file.
-        name: The name it was published under, where it has another one here.
-            A name such as ``smt-tiny-1a2b3c4d.pth`` says what the sha256 of
-            the content begins with.
+        name: Name that it was published under. Defaults to its own name. The
+            content of ``smt-tiny-1a2b3c4d.pth`` must have a sha256 that
+            starts with ``1a2b3c4d``.
 
     Raises:
-        ValueError: If it begins otherwise.
+        ValueError: If they differ.
     """
-    promised = _HASH.search(name or Path(path).name)
-    if promised is None:
+    expected = _HASH.search(name or Path(path).name)
+    if expected is None:
         return
     found = file_digest(path)
-    if found != promised[1]:
+    if found != expected[1]:
         raise ValueError(
-            f'mmattn expects a file whose sha256 begins with {promised[1]}, '
-            f'as its name says, got {path}, whose begins with {found}: it was '
-            'altered or damaged after it was published; get it again, or '
-            'rename it if you changed it yourself'
+            f'checksum mismatch for {path}: expected {expected[1]} (from its '
+            f'name), got {found}; download it again, or rename it if you '
+            'changed it yourself'
         )
 
 
@@ -182,13 +178,11 @@ def _all_models() -> Iterator[ZooModel]:
         yield from read_index(index)
 
 
-def _read_field(path: Path, name: str) -> list:
+def _read_list(path: Path, name: str) -> list:
     content = read_yaml(path)
     found = content.get(name) if isinstance(content, dict) else None
     if not isinstance(found, list):
-        raise ValueError(
-            f'mmattn expects a list {name} in {path}, got none; mend that file'
-        )
+        raise ValueError(f'{path} has no list {name!r}')
     return found
 
 

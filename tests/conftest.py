@@ -66,7 +66,7 @@ def compiler_for_all_sizes():
 
 
 @pytest.fixture
-def stand_ins_taken():
+def stubs_supported():
     """Skip where files that hold more than tensors cannot be read."""
     if not hasattr(torch.serialization, 'safe_globals'):
         pytest.skip('files that hold more than tensors need torch 2.5')

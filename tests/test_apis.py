@@ -1,4 +1,4 @@
-"""The inferencers of the three hosts, by config path and by our names."""
+"""Inferencers of the three codebases, by config path and by model name."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ META = dict(
 
 @pytest.fixture(autouse=True)
 def default_scope():
-    """A new process has none; the hosts' inferencers leave theirs behind."""
+    """A new process has none, but the inferencers leave theirs set."""
     before = dict(DefaultScope._instance_dict)
     DefaultScope._instance_dict.clear()
     yield
@@ -35,7 +35,7 @@ def image():
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """Save random weights of a model; its path."""
+    """Save random weights of a model and return the path."""
 
     def save(name):
         cfg = Config.fromfile(find_model(name).config)
@@ -96,12 +96,12 @@ def test_mmseg_segments_by_path_and_by_name(image, checkpoint):
     assert (first == second).all()
 
 
-def test_a_name_without_weights_is_an_error():
-    with pytest.raises(ValueError, match=f'{DETECTOR}, which has none yet'):
+def test_a_model_without_weights():
+    with pytest.raises(ValueError, match='no published weights'):
         apis.det_inferencer(DETECTOR)
 
 
 @pytest.mark.parametrize('make', [apis.det_inferencer, apis.seg_inferencer])
-def test_a_model_of_another_task_is_an_error(make):
-    with pytest.raises(ValueError, match=f'{CLASSIFIER}, which is for Image'):
+def test_a_model_of_another_task(make):
+    with pytest.raises(ValueError, match='Image Classification'):
         make(CLASSIFIER)

@@ -49,9 +49,9 @@ MAY_IMPORT = {
     'env_report': {'ops', 'stack'},
     '__main__': {'env_report'},
     'apis': {'inference', 'zoo'},
-    '__init__': {'host_hooks', 'inference'},
+    '__init__': {'codebase_hooks', 'inference'},
     # In functions that a codebase calls once it is imported.
-    'host_hooks': {'checkpoints', 'zoo'},
+    'codebase_hooks': {'checkpoints', 'zoo'},
 }
 MEET_HOSTS = {
     'apis',
@@ -97,7 +97,7 @@ def test_imports_run_one_way(path):
         if top == 'mmattn' and rest:
             known = {p.name.removesuffix('.py') for p in PACKAGE.iterdir()}
             assert rest[0] in allowed or rest[0] not in known, name
-        if part in ('ops', 'stack', 'zoo', 'host_hooks', '__init__'):
+        if part in ('ops', 'stack', 'zoo', 'codebase_hooks', '__init__'):
             assert top not in STACK, name
         if part not in MEET_HOSTS:
             assert top not in HOSTS, name

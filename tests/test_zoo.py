@@ -1,4 +1,4 @@
-"""Models by name, in the package and in local zoos."""
+"""Models by name, from the package and from local zoos."""
 
 import os
 import re
@@ -27,14 +27,14 @@ Models:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A local zoo of two models, the only one."""
+    """The only local zoo, with two models."""
     (tmp_path / 'model-index.yml').write_text('Import: [metafile.yml]')
     (tmp_path / 'metafile.yml').write_text(METAFILE)
     monkeypatch.setenv('MMATTN_ZOO', str(tmp_path))
     return tmp_path
 
 
-def test_every_shipped_model_is_found_in_any_case():
+def test_shipped_models_are_found_in_any_case():
     names = zoo.list_models()
     assert 'boat-swin-tiny_8xb128-300e_in1k' in names
     for name in names:
@@ -44,11 +44,11 @@ def test_every_shipped_model_is_found_in_any_case():
         assert model.tasks
 
 
-def test_names_are_unique_also_among_those_of_the_hosts():
+def test_names_are_unique_also_among_the_codebases():
     names = [name.lower() for name in zoo.list_models()]
     assert [n for n, count in Counter(names).items() if count > 1] == []
-    for host in (mmdet, mmseg, mmpretrain):
-        theirs = zoo.host_names(Path(host.__file__).parent)
+    for codebase in (mmdet, mmseg, mmpretrain):
+        theirs = zoo.codebase_models(Path(codebase.__file__).parent)
         assert len(theirs) > 100
         assert theirs & set(names) == set()
 
@@ -66,65 +66,63 @@ def test_a_local_zoo_adds_its_models(folder):
     ]
 
 
-def test_several_zoos_are_read_where_they_are_there(folder, monkeypatch):
+def test_missing_zoos_are_skipped(folder, monkeypatch):
     both = os.pathsep.join(['/nowhere/at/all', str(folder)])
     monkeypatch.setenv('MMATTN_ZOO', both)
     assert zoo.zoo_folders()[0] == Path('/nowhere/at/all')
     assert zoo.find_model('mine_1xb8-1e_digits')
 
 
-@pytest.mark.parametrize('named', [None, '', os.pathsep])
-def test_without_a_name_the_zoo_is_the_users(named, monkeypatch):
+@pytest.mark.parametrize('value', [None, '', os.pathsep])
+def test_the_default_zoo(value, monkeypatch):
     monkeypatch.delenv('MMATTN_ZOO', raising=False)
-    if named is not None:
-        monkeypatch.setenv('MMATTN_ZOO', named)
+    if value is not None:
+        monkeypatch.setenv('MMATTN_ZOO', value)
     assert zoo.zoo_folders() == [Path.home() / '.cache' / 'mmattn' / 'zoo']
 
 
 @pytest.mark.parametrize(
     'text, message',
     [
-        ('Models: [', 'expects yaml, got .*metafile.yml: while parsing'),
-        ('', 'expects a list Models in .*metafile.yml, got none; mend'),
-        ('- Models', 'expects a list Models in .*metafile.yml'),
-        ('Models: [{Name: mine}]', r"metafile.yml \(KeyError: 'Config'\); m"),
-        ('Models: [mine]', r'metafile.yml \(AttributeError: '),
+        ('Models: [', 'YAML'),
+        ('', 'Models'),
+        ('- Models', 'Models'),
+        ('Models: [{Name: mine}]', "'Config'"),
+        ('Models: [mine]', 'AttributeError'),
     ],
 )
-def test_a_broken_metafile_is_named(folder, text, message):
+def test_a_broken_metafile(folder, text, message):
     (folder / 'metafile.yml').write_text(text)
-    with pytest.raises(ValueError, match=f'(?s){message}'):
+    with pytest.raises(ValueError, match=f'(?s)metafile.yml.*{message}'):
         zoo.find_model('nowhere')
 
 
-def test_unknown_names_are_answered_with_alike_ones():
-    with pytest.raises(
-        ValueError, match='one of its .*boat-swin-tiny_8xb128-300e_in1k'
-    ):
+def test_unknown_names_get_suggestions():
+    with pytest.raises(ValueError, match='boat-swin-tiny_8xb128-300e_in1k'):
         zoo.find_model('boat-swin-tiny_in1k')
 
 
-def test_a_model_without_weights_says_so(folder):
-    with pytest.raises(ValueError, match='tiny_8xb128-300e_in1k, which has n'):
+def test_a_model_without_weights(folder):
+    with pytest.raises(ValueError, match='no published weights'):
         zoo.find_weights('boat-swin-tiny_8xb128-300e_in1k')
 
 
-def test_a_name_with_a_digest_is_a_promise(tmp_path):
+def test_the_digest_in_a_name_is_checked(tmp_path):
     path = tmp_path / 'weights.pth'
     path.write_bytes(b'of a model')
     digest = zoo.file_digest(path)
     assert re.fullmatch('[0-9a-f]{8}', digest)
-    zoo.check_digest(path)  # promises nothing
+    zoo.check_digest(path)  # no digest
     kept = path.rename(tmp_path / f'weights-{digest}.pth')
     zoo.check_digest(kept)
     kept.write_bytes(b'of another')
-    with pytest.raises(ValueError, match=f'begins with {digest}, as its name'):
+    with pytest.raises(ValueError, match=digest):
         zoo.check_digest(kept)
-    with pytest.raises(ValueError, match='altered or damaged'):
+    with pytest.raises(ValueError, match='mismatch'):
         zoo.check_digest(path.with_name(kept.name), f'a-{digest}.safetensors')
 
 
-def test_a_date_is_no_digest(tmp_path):
+def test_a_date_is_not_a_digest(tmp_path):
     path = tmp_path / 'run-20260131.pth'
     path.write_bytes(b'')
     zoo.check_digest(path)

@@ -1,13 +1,13 @@
-"""Put a published checkpoint into our names.
+"""Convert a published checkpoint to mmattn's parameter names.
 
     python tools/convert_checkpoint.py SOURCE OUT
 
-SOURCE is an official file of a family that is here, a Swin file of mmpretrain,
-mmdet or mmseg, or one of our own; a path or an http(s) address. OUT holds
-`backbone.*` and, of a classifier, `head.fc.*`, of a Perspective+ U-Net
-`decode_head.*`: an ImageClassifier or EncoderDecoder of our configs loads it
-whole, and `init_cfg=dict(type='Pretrained', checkpoint=OUT)` of a backbone
-takes its part. An ending .safetensors chooses that format.
+SOURCE is a path or an http(s) address of an official checkpoint, a Swin
+checkpoint of mmpretrain, mmdet or mmseg, or one of mmattn. OUT holds
+`backbone.*` and the head: `head.fc.*` of a classifier, `decode_head.*` of a
+Perspective+ U-Net. Models of mmattn configs load it whole, a backbone loads
+its part with `init_cfg=dict(type='Pretrained', checkpoint=OUT)`. OUT may end
+in .safetensors.
 """
 
 import argparse
@@ -35,34 +35,36 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('source', metavar='SOURCE', help='file to read')
+    parser.add_argument(
+        'source', metavar='SOURCE', help='checkpoint to convert'
+    )
     parser.add_argument('out', metavar='OUT', help='file to write')
     parser.add_argument(
         '--source',
         dest='format',
         default='auto',
         choices=('auto', *source_names()),
-        help='format of SOURCE (default: recognised by its names)',
+        help='format of SOURCE (default: detected from its keys)',
     )
     parser.add_argument(
         '--backbone-only',
         action='store_true',
-        help='write the bare backbone, without head and prefix',
+        help='write only the backbone, without prefix',
     )
     parser.add_argument(
         '--skip-unknown',
         action='store_true',
-        help='leave out names that fit nowhere, and take a part of a '
-        'backbone, instead of failing',
+        help='drop unknown keys and accept an incomplete backbone instead of '
+        'failing',
     )
     parser.add_argument(
-        '--force', action='store_true', help='replace OUT if it is there'
+        '--force', action='store_true', help='replace OUT if it exists'
     )
     return parser.parse_args()
 
 
 def report(converted: Converted) -> str:
-    """Say in a few lines what was found."""
+    """Summarize the converted checkpoint."""
     head = list_names(
         [f'{name} {tuple(v.shape)}' for name, v in converted.head.items()]
     )
@@ -79,31 +81,30 @@ def report(converted: Converted) -> str:
     )
 
 
-def refuse_part(converted: Converted, path: str) -> None:
-    """Refuse a file that holds a part of its backbone only.
+def check_complete(converted: Converted, path: str) -> None:
+    """Check that the checkpoint holds a whole backbone.
 
     Raises:
-        UsageError: If it does; it names what is missing.
+        UsageError: If tensors are missing.
     """
     missing = missing_names(converted)
     if missing:
         raise UsageError(
-            'converting expects a whole backbone of the format '
-            f'{converted.source}, got {path}, which lacks '
-            f'{count_names(missing)} (in our names); give the whole file, or '
-            'take the part as it is with --skip-unknown'
+            f'{path} (format {converted.source}) is incomplete: missing '
+            f'{count_names(missing)} (converted names); give the complete '
+            'checkpoint, or accept this one with --skip-unknown'
         )
 
 
 def main() -> None:
-    """Convert a file and tell what went where."""
+    """Convert a checkpoint and summarize it."""
     args = parse_args()
     try:
         converted = convert(
             load_file(args.source), args.format, strict=not args.skip_unknown
         )
         if not args.skip_unknown:
-            refuse_part(converted, args.source)
+            check_complete(converted, args.source)
         print(report(converted))
         state = converted.backbone
         if not args.backbone_only:

@@ -1,4 +1,4 @@
-"""Make the digit scenes: one small data set for the three codebases.
+"""Create digit scenes, a small data set for mmdet, mmseg and mmpretrain.
 
 python tools/make_digit_scenes.py --out data/digit_scenes
 """
@@ -17,9 +17,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     default = DigitSceneSpec()
     parser = argparse.ArgumentParser(
-        description='Paste real handwritten digits on photographs and write '
-        'COCO instances, ADE20K-like semantic maps and ImageNet-like crops. '
-        'The same arguments give the same bytes.'
+        description='Paste handwritten digits on photographs and write COCO '
+        'instances, ADE20K-style semantic maps and ImageNet-style crops. '
+        'The same arguments give the same files.'
     )
     parser.add_argument(
         '--out',
@@ -30,7 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--seed',
         type=int,
         default=default.seed,
-        help='seed of everything random (default: %(default)s)',
+        help='random seed (default: %(default)s)',
     )
     parser.add_argument(
         '--train',
@@ -51,19 +51,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         default=default.size,
         metavar='PIXELS',
-        help='side of a scene; a crop has 3/8 of it (default: %(default)s)',
+        help='side of a scene; crops have 3/8 of it (default: %(default)s)',
     )
     parser.add_argument(
         '--force',
         action='store_true',
-        help='replace other content of the folder: another digit data set '
-        'is deleted, anything else is moved aside',
+        help='replace other content of the folder: a different digit data '
+        'set is deleted, anything else is moved aside',
     )
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Make the data set and tell what was written."""
+    """Create the data set and summarize it."""
     args = parse_args(argv)
     start = time.monotonic()
     try:
@@ -73,9 +73,9 @@ def main(argv: list[str] | None = None) -> None:
         print(f'{Path(__file__).name}: error: {error}', file=sys.stderr)
         sys.exit(2)
     if folder.moved is not None:
-        print(f'Moved what was there to {folder.moved}')
+        print(f'Moved the previous content to {folder.moved}')
     if not folder.is_new:
-        print(f'{folder.root} holds this data set already: kept.')
+        print(f'{folder.root} already contains this data set.')
         return
     crops = len(list((folder.root / 'crops').rglob('*.png')))
     print(

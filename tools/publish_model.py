@@ -1,11 +1,11 @@
-"""Publish a trained model: others load it by name, and it stays what it was.
+"""Publish a trained model in a zoo, where it can be loaded by name.
 
     python tools/publish_model.py CHECKPOINT --config FILE --name NAME
 
-Weights alone go into ZOO/NAME, as .pth and .safetensors with the digest of
-the content in their names, beside the whole config and a page that says what
-was measured; the zoo's metafile gets an entry. First the model is loaded by
-its name in a process of its own, and has to reach the same metrics again.
+Writes the weights to ZOO/NAME, as .pth and .safetensors with the digest of
+their content in the file names, along with the complete config and a model
+card, and adds the model to the zoo's metafile. Before that, the model is
+loaded by name in a separate process and has to reach the same metrics.
 """
 
 import argparse
@@ -54,7 +54,7 @@ from mmattn.config import read_config, replace_sync_norms
 from mmattn.stack import CODEBASES, find_installed
 from mmattn.zoo import SCHEME, zoo_folders
 
-# mmdet rounds its scores to three digits; anything smaller is arithmetic.
+# mmdet rounds metrics to three digits; smaller differences are rounding.
 TOLERANCE = 1e-4
 
 
@@ -64,23 +64,23 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('checkpoint', help='file that training wrote')
+    parser.add_argument('checkpoint', help='checkpoint that training wrote')
     parser.add_argument(
-        '--config', required=True, help='config that it was trained with'
+        '--config', required=True, help='config of the training'
     )
     parser.add_argument(
-        '--name', required=True, help='name that others load it by'
+        '--name', required=True, help='name to load the model by'
     )
     parser.add_argument(
         '--metrics',
         metavar='FILE',
-        help='what was measured, as tools/test.py writes it '
-        '(WORK_DIR/TIME/TIME.json); measured anew by default',
+        help='metrics written by tools/test.py (WORK_DIR/TIME/TIME.json); '
+        'measured by default',
     )
     parser.add_argument(
         '--ema',
         action='store_true',
-        help='publish the averaged weights, not those of the optimizer',
+        help='publish the averaged (EMA) weights',
     )
     parser.add_argument(
         '--zoo',
@@ -91,13 +91,13 @@ def parse_args() -> argparse.Namespace:
         '~/.cache/mmattn/zoo)',
     )
     parser.add_argument(
-        '--force', action='store_true', help='replace a model of this name'
+        '--force', action='store_true', help='replace an existing model'
     )
     return parser.parse_args()
 
 
 def main() -> None:
-    """Prepare the model beside the zoo, prove it, move it in."""
+    """Prepare and verify the model, then move it into the zoo."""
     args = parse_args()
     cfg = read_config(
         args.config,
@@ -107,9 +107,10 @@ def main() -> None:
     )
     if cfg.default_scope not in CODEBASES or not cfg.model.get('backbone'):
         raise UsageError(
-            f'publishing expects a config of {", ".join(CODEBASES)} with '
-            f'model.backbone, got {args.config} of {cfg.default_scope} with '
-            f'a {cfg.model.get("type")}'
+            f'publishing needs a config of {", ".join(CODEBASES)} with '
+            f'model.backbone; {args.config} has '
+            f'default_scope={cfg.default_scope!r} and '
+            f'model.type={cfg.model.get("type")!r}'
         )
     try:
         check_name(args.name, args.zoo, args.force)
@@ -123,30 +124,30 @@ def main() -> None:
 
 
 def check_name(name: str, zoo: Path, force: bool) -> None:
-    """Refuse a name that is taken, here or in a codebase.
+    """Check that the name is free, or replaceable with ``--force``.
 
-    With ``--force`` a model of the zoo is replaced, nothing else: a folder
-    of trainings has names like these too.
+    Only models of the zoo are replaceable, not folders that happen to have
+    the name.
     """
-    hosts = [importlib.util.find_spec(host) for host in CODEBASES]
-    check_new_name(name, zoo, [Path(h.origin).parent for h in hosts if h])
+    specs = [importlib.util.find_spec(codebase) for codebase in CODEBASES]
+    check_new_name(name, zoo, [Path(s.origin).parent for s in specs if s])
     if not (zoo / name).exists():
         return
     if not force:
         raise FileExistsError(
-            f'publishing expects a new name, got {name}, which is there in '
-            f'{zoo}; choose another, or replace the model with --force'
+            f'{zoo} already has a model {name}; choose another name, or '
+            'replace it with --force'
         )
     check_replaceable(name, zoo)
 
 
 def check_weights(cfg: Config, trained: Trained, path: str) -> None:
-    """Refuse weights of another model before anything is done with them.
+    """Check that the weights fit the config.
 
     Raises:
         UsageError: If a parameter is missing or has another shape.
     """
-    with output_to_file(os.devnull):  # what the hosts say of random weights
+    with output_to_file(os.devnull):  # warnings about random weights
         model = build_for_counting(cfg)
         load_weights(model, trained.state_dict, path, needed='')
 
@@ -154,7 +155,7 @@ def check_weights(cfg: Config, trained: Trained, path: str) -> None:
 def publish(
     args: argparse.Namespace, cfg: Config, trained: Trained, stage: Path
 ) -> None:
-    """Make a zoo of this model alone, and move it where it belongs."""
+    """Create a zoo with only this model, verify it and move the model."""
     cfg.load_from, cfg.resume = None, False
     cfg.pop('work_dir', None)
     folder = stage / args.name
@@ -167,17 +168,17 @@ def publish(
         print('measuring    with tools/test.py', flush=True)
         tested = args.checkpoint if trained.as_tested else files.pth
         measured = measure(folder / f'{args.name}.py', tested, stage)
-    with output_to_file(os.devnull):  # what the hosts say of random weights
+    with output_to_file(os.devnull):  # warnings about random weights
         model = describe(args.name, cfg, trained, files, measured)
     add_entry(stage, metafile_entry(model))
     write_card(model, folder / 'README.md')
-    print('proving      by name, in a process of its own', flush=True)
+    print('verifying    by name, in a separate process', flush=True)
     compare(measured, measure(args.name, SCHEME + args.name, stage))
     shutil.rmtree(args.zoo / args.name, ignore_errors=True)
     folder.rename(args.zoo / args.name)
     add_entry(args.zoo, metafile_entry(model))
     for name, value in measured.items():
-        print(f'  {name} = {value:.6g}, again from the published file')
+        print(f'  {name} = {value:.6g}, reproduced from the published file')
     print(
         f'published    {args.name} in {args.zoo / args.name}\n'
         f'  weights    {", ".join(file.name for file in files)}\n'
@@ -190,10 +191,10 @@ def publish(
 def measure(
     config: str | Path, checkpoint: str | Path, zoo: Path
 ) -> dict[str, float]:
-    """Run tools/test.py in a fresh process and return what it measures.
+    """Run tools/test.py in a separate process and return the metrics.
 
     Raises:
-        UsageError: If it fails; with the end of what it said.
+        UsageError: If it fails, with the end of its output.
     """
     with tempfile.TemporaryDirectory() as work_dir:
         tool = Path(__file__).with_name('test.py')
@@ -214,10 +215,10 @@ def measure(
 
 
 def read_metrics(path: Path) -> dict[str, float]:
-    """Read measured metrics, without the seconds that testing took.
+    """Read metrics, without the timings.
 
     Raises:
-        UsageError: If there is no such file, or it is of something else.
+        UsageError: If the file does not exist or holds something else.
     """
     try:
         found = json.loads(path.read_text())
@@ -228,22 +229,22 @@ def read_metrics(path: Path) -> dict[str, float]:
         }
     except (AttributeError, OSError, TypeError, ValueError) as error:
         raise UsageError(
-            'publishing expects a json file of metrics, name to number, as '
-            f'tools/test.py writes it, got {path}: {error}'
+            f'{path} is not a JSON file of metrics as tools/test.py writes '
+            f'it: {error}'
         ) from error
     if not metrics:
-        raise UsageError(f'publishing expects metrics, got none in {path}')
+        raise UsageError(f'{path} contains no metrics')
     return metrics
 
 
 def compare(measured: dict[str, float], again: dict[str, float]) -> None:
-    """Compare metric for metric.
+    """Compare the metrics of two tests.
 
     Raises:
-        UsageError: If one is missing or another.
+        UsageError: If one is missing or differs.
     """
     wrong = [
-        f'{name} = {again.get(name)} in place of {value}'
+        f'{name} = {again.get(name)} instead of {value}'
         for name, value in measured.items()
         if not math.isclose(
             value, again.get(name, math.inf), rel_tol=TOLERANCE, abs_tol=1e-9
@@ -252,17 +253,19 @@ def compare(measured: dict[str, float], again: dict[str, float]) -> None:
     ]
     if wrong:
         raise UsageError(
-            'the published file does not reach what was measured: '
-            f'{"; ".join(wrong)}; nothing was published. Check that the '
-            'metrics, the config and --ema belong to this checkpoint'
+            'nothing was published: the published file does not reproduce '
+            f'the metrics: {"; ".join(wrong)}. Check that the metrics, the '
+            'config and --ema belong to this checkpoint'
         )
 
 
 def describe(
     name: str, cfg: Config, trained: Trained, files: tuple, measured: dict
 ) -> Published:
-    """Collect what is said about the model."""
-    cfg = Config(cfg._cfg_dict.to_dict())  # its SyncBN stays as it is
+    """Collect the facts of the model card."""
+    cfg = Config(
+        cfg._cfg_dict.to_dict()
+    )  # keep SyncBN in the published config
     replace_sync_norms(cfg.model)
     fill_loaders(cfg)
     shape = tested_shape(cfg, build_for_counting(cfg))
@@ -281,7 +284,7 @@ def describe(
     }
     return Published(
         name=name,
-        host=cfg.default_scope,
+        codebase=cfg.default_scope,
         backbone=cfg.model.backbone.type.rpartition('.')[2],
         data=root.partition('data/')[2] or Path(root).name,
         files=tuple(file.name for file in files),

@@ -1,11 +1,11 @@
-"""Draw what the attention of a model does with a picture.
+"""Draw the attention of a model on an image.
 
     python tools/visualize_attention.py IMAGE CONFIG [--checkpoint FILE]
     python tools/visualize_attention.py IMAGE --backbone boat-swin-nano
 
-Of each attention layer: what the tokens of chosen pixels attend to, which
-tokens clusters bring together, level by level, and the modulators of SMT.
-Writes PNG files and index.html, which shows them all.
+For each attention layer: what the tokens of selected pixels attend to, the
+clusters of feature-space attention, and the modulators of SMT. Writes PNG
+files and an index.html that shows them.
 """
 
 import argparse
@@ -36,25 +36,24 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('image', help='picture of any size, colour or grey')
+    parser.add_argument('image', help='image of any size, color or grey')
     parser.add_argument(
         'config',
         nargs='?',
-        help='config file of mmdet, mmseg or mmpretrain, whose test pipeline '
-        'prepares the picture',
+        help='config file of mmdet, mmseg or mmpretrain; its test pipeline '
+        'prepares the image',
     )
     parser.add_argument(
         '--backbone',
         metavar='NAME',
         help='a backbone instead of a config, such as boat-swin-nano; the '
-        'picture is normalised as those of ImageNet, and shrunk to at most '
+        'image is normalized with the ImageNet mean and shrunk to at most '
         '512 pixels',
     )
     parser.add_argument(
         '--checkpoint',
         metavar='FILE',
-        help='trained weights (default: those that the config names, else '
-        'random ones)',
+        help='trained weights (default: those of init_cfg, else random)',
     )
     parser.add_argument(
         '--pixels',
@@ -69,7 +68,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         type=int,
         metavar='N',
-        help='stages to show, from 0, -1 the last (default: all, and layers '
+        help='stages to show, -1 is the last (default: all, and layers '
         'outside of stages)',
     )
     parser.add_argument(
@@ -77,19 +76,19 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         type=int,
         metavar='N',
-        help='blocks of each stage to show, likewise (default: all)',
+        help='blocks of each stage to show, -1 is the last (default: all)',
     )
     parser.add_argument(
         '--max-heads',
         type=int,
         default=4,
         metavar='N',
-        help='heads of a layer to show, spread evenly (default: %(default)s)',
+        help='heads to show per layer, spread evenly (default: %(default)s)',
     )
     parser.add_argument(
         '--out-dir',
         metavar='DIR',
-        help='folder of the pictures (default: work_dirs/attention/IMAGE)',
+        help='output folder (default: work_dirs/attention/IMAGE)',
     )
     parser.add_argument(
         '--cfg-options',
@@ -101,11 +100,11 @@ def parse_args() -> argparse.Namespace:
     try:
         args = parser.parse_args()
     except ValueError:  # of mmengine's DictAction
-        parser.error('--cfg-options expects KEY=VALUE, one or several')
+        parser.error('--cfg-options expects KEY=VALUE ...')
     if (args.config is None) == (args.backbone is None):
-        parser.error('expects a config or --backbone, one of them')
+        parser.error('give either a config or --backbone')
     if args.max_heads < 1:
-        parser.error(f'--max-heads expects at least 1, got {args.max_heads}')
+        parser.error(f'--max-heads must be at least 1, got {args.max_heads}')
     return args
 
 
@@ -115,13 +114,13 @@ def read_pixel(text: str) -> tuple[int, int]:
         row, column = map(int, text.split(','))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f'expects ROW,COLUMN such as 40,52, got {text!r}'
+            f'expected ROW,COLUMN such as 40,52, got {text!r}'
         ) from None
     return row, column
 
 
 def main() -> None:
-    """Run the picture through the model and draw."""
+    """Run the model on the image and draw its attention."""
     args = parse_args()
     MMLogger.get_instance('mmattn', log_level='WARNING')
     torch.manual_seed(0)
@@ -134,7 +133,7 @@ def main() -> None:
         else:
             model, image, weights = build_from_config(args)
         layers = attention.select_layers(model, args.stages, args.blocks)
-        pixels = image.default_pixels()
+        pixels = image.pixels_at()
         if args.pixels:
             pixels = [image.locate(*pixel) for pixel in args.pixels]
         device = get_device()
@@ -161,12 +160,12 @@ def main() -> None:
         )
     except OSError as error:
         raise UsageError(
-            f'--out-dir expects a folder to write to, got {out_dir}: {error}'
+            f'cannot write to --out-dir {out_dir}: {error}'
         ) from error
     if weights is None:
         print(
-            'random weights: the pictures show an untrained model; give '
-            'trained ones by --checkpoint',
+            'warning: random weights, the pictures show an untrained model; '
+            'give trained weights with --checkpoint',
             file=sys.stderr,
         )
     for path in pictures:
@@ -175,10 +174,10 @@ def main() -> None:
 
 
 def build_backbone(name: str, checkpoint: str | None) -> nn.Module:
-    """Build a backbone by its name, such as ``boat-swin-nano``.
+    """Build a backbone by name, such as ``boat-swin-nano``.
 
     Raises:
-        UsageError: If there is no such backbone.
+        UsageError: If it does not exist.
     """
     family = find_family(name)
     pretrained = dict(type='Pretrained', checkpoint=checkpoint)
@@ -192,17 +191,16 @@ def build_backbone(name: str, checkpoint: str | None) -> nn.Module:
 def build_from_config(
     args: argparse.Namespace,
 ) -> tuple[nn.Module, attention.NetworkImage, str | None]:
-    """Build the model of a config, and prepare the picture for it.
+    """Build the model of a config and prepare the image for it.
 
     Returns:
-        The model, the picture, and where the weights are from: None where
-        they are random.
+        The model, the image and the source of the weights, None if random.
     """
     cfg = read_config(
         args.config,
         args.cfg_options,
         ('model', 'test_dataloader'),
-        'drawing attention',
+        'visualization',
     )
     model = single_image.build_model(cfg)
     weights = args.checkpoint

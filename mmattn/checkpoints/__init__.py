@@ -1,4 +1,4 @@
-"""Checkpoints: read safely, recognised, put into our names."""
+"""Checkpoints: safe reading, format detection and conversion."""
 
 from .completeness import missing_names
 from .conversion import Converted, convert, detect_source, source_names

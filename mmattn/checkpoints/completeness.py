@@ -1,4 +1,4 @@
-"""Whether a converted file holds a whole backbone, or only a part of one."""
+"""Check whether a converted checkpoint holds a whole backbone."""
 
 import re
 
@@ -8,23 +8,24 @@ from mmattn import backbones
 
 from .conversion import Converted
 
-# Formats of Swin: all blocks attend inside windows, the last norm is there.
-_OF_SWIN = ('boat_swin', 'swin', 'openmmlab_swin')
+# Swin formats: every block has window attention, and the last norm exists.
+_SWIN_FORMATS = ('boat_swin', 'swin', 'openmmlab_swin')
 _TABLE = 'attn.relative_position_bias_table'
 
 
 def missing_names(converted: Converted) -> list[str]:
-    """What the backbone that a file is of has, and the file does not.
+    """List the parameters of the backbone that the checkpoint lacks.
 
-    A parameter that no block of the file has, a bias say, is a choice of the
-    model. The last blocks of a stage may be gone unseen: there are models of
-    any depth. Where no arch is told, whole blocks alone are missed.
+    A parameter that is absent from all blocks, such as a bias, is taken for
+    an option of the model. Missing last blocks of a stage cannot be detected,
+    since models of any depth exist. Without a known arch only whole blocks
+    are checked.
 
     Args:
-        converted: What :func:`.convert` made of the file.
+        converted: Result of :func:`.convert`.
 
     Returns:
-        Names of ours, or how they begin, in order.
+        Sorted names, or prefixes of names, in mmattn's naming.
     """
     found = converted.backbone
     kinds = {_kind(name) for name in found}
@@ -39,16 +40,16 @@ def missing_names(converted: Converted) -> list[str]:
     missing |= {
         f'stages.{stage}.blocks'
         for stage in _numbers(r'stages\.(\d+)\.', found)
-        if depths and stage > max(depths)  # its downsampling alone
+        if depths and stage > max(depths)  # only its downsampling layer
     }
-    if converted.source in _OF_SWIN:
+    if converted.source in _SWIN_FORMATS:
         last = f'norm{max(depths)}.'
-        missing |= {x for x in converted.added if x.startswith(last)}
+        missing |= {name for name in converted.added if name.startswith(last)}
     return sorted(missing)
 
 
 def _parameters(converted: Converted) -> set[str]:
-    """All parameters of the backbone; none where it is not told."""
+    """All parameter names of the backbone; empty if it is unknown."""
     backbone = getattr(backbones, converted.family or '', None)
     if backbone is None or converted.arch is None:
         return set()
@@ -61,19 +62,19 @@ def _parameters(converted: Converted) -> set[str]:
 
 
 def _missing_blocks(converted: Converted, depths: dict[int, int]) -> set[str]:
-    """Blocks before the last of each stage that have no name."""
+    """Blocks before the last of each stage that have no tensors."""
     missing = set()
-    leaf = _TABLE if converted.source in _OF_SWIN else ''
+    leaf = _TABLE if converted.source in _SWIN_FORMATS else ''
     for stage in range(max(depths, default=-1) + 1):
         for block in range(depths.get(stage, 1)):
             name = f'stages.{stage}.blocks.{block}.{leaf}'
-            if not any(x.startswith(name) for x in converted.backbone):
+            if not any(key.startswith(name) for key in converted.backbone):
                 missing.add(name.rstrip('.'))
     return missing
 
 
 def _depths(names: dict) -> dict[int, int]:
-    """The number after that of the last block, by stage."""
+    """Depth of each stage: the index of its last block plus one."""
     stages = _numbers(r'stages\.(\d+)\.blocks\.', names)
     return {
         i: max(_numbers(rf'stages\.{i}\.blocks\.(\d+)\.', names)) + 1

@@ -1,8 +1,8 @@
-"""Names of the official CSWin and BOAT-CSWin files.
+"""Convert the names of official CSWin and BOAT-CSWin checkpoints.
 
 https://github.com/microsoft/CSWin-Transformer and
-https://github.com/mahaoyuHKU/pytorch-boat, classification (a final ``norm``)
-and dense prediction (``norm1`` to ``norm4``) alike.
+https://github.com/mahaoyuHKU/pytorch-boat, of classification (a final
+``norm``) and of dense prediction (``norm1`` to ``norm4``).
 """
 
 import re
@@ -31,23 +31,23 @@ _STEM = {'stage1_conv_embed.0': 'proj', 'stage1_conv_embed.2': 'norm'}
 
 
 def rename_cswin(state: dict[str, Tensor]) -> Renamed:
-    """Official CSWin, see :func:`.naming.rename`."""
+    """Rename an official CSWin checkpoint; see :func:`.naming.rename`."""
     state = _join_orientations(state)
     return rename(state, lambda key: _official(key, _CSWIN_BLOCK, state))
 
 
 def rename_boat_cswin(state: dict[str, Tensor]) -> Renamed:
-    """Official BOAT-CSWin, see :func:`.naming.rename`."""
+    """Rename an official BOAT-CSWin checkpoint; see :func:`.rename_cswin`."""
     state = _join_orientations(state)
     return rename(state, lambda key: _official(key, _BOAT_BLOCK, state))
 
 
 def _join_orientations(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put the two convolutions of a block's values into one, C/2 to C.
+    """Concatenate the two LePE convolutions of a block, C/2 + C/2 channels.
 
     Vertical stripes (``attns.0``) take the first half of the channels,
-    horizontal ones (``attns.1``) the second. A block of the last stage has
-    one convolution of all channels.
+    horizontal ones (``attns.1``) the second. Blocks of the last stage have
+    one convolution over all channels.
     """
     joined = dict(state)
     for key in state:
@@ -67,7 +67,7 @@ def _official(
         return f'norm{_last_stage(state)}.{leaf}'
     if name == 'head':
         return f'head.fc.{leaf}'
-    # Stages, mergings and output norms are counted from 1.
+    # Stages, patch merging and output norms are numbered from 1.
     parts = re.fullmatch(r'norm([1-9])', name)
     if parts:
         return f'norm{int(parts[1]) - 1}.{leaf}'

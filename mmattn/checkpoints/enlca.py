@@ -1,7 +1,7 @@
-"""Names of the published ENLCA, inside of a super-resolution network.
+"""Convert the names of the published ENLCA super-resolution network.
 
-https://github.com/Zj-BinXia/ENLCA. The network around it has no counterpart
-here: what is not of an ENLCA stays outside.
+https://github.com/Zj-BinXia/ENLCA. The network around ENLCA has no
+counterpart here, so its tensors are left out.
 """
 
 import re
@@ -17,18 +17,18 @@ _KEY = re.compile(rf'(.*\.)?({"|".join(map(re.escape, _NAMES))}){_LEAF}')
 
 
 def rename_enlca(state: dict[str, Tensor]) -> Renamed:
-    """The ENLCA of a file, or all of them, each under its place in the file.
+    """Rename the ENLCA modules of a checkpoint; see :func:`.naming.rename`.
 
-    See :func:`.naming.rename`.
+    A single module gets no prefix; several keep theirs.
     """
     found = {key: _KEY.fullmatch(key) for key in state}
     renamed = Renamed(outside=[key for key in state if not found[key]])
     parts = {key: match.groups('') for key, match in found.items() if match}
-    places = {place for place, _, _ in parts.values()}
-    for key, (place, name, leaf) in parts.items():
-        if len(places) == 1:
-            place = ''
-        new = f'{place}{_NAMES[name]}' + (f'.{leaf}' if leaf else '')
+    prefixes = {prefix for prefix, _, _ in parts.values()}
+    for key, (prefix, name, leaf) in parts.items():
+        if len(prefixes) == 1:
+            prefix = ''
+        new = f'{prefix}{_NAMES[name]}' + (f'.{leaf}' if leaf else '')
         value = state[key]
         # A 1x1 convolution is a linear layer.
         renamed.backbone[new] = value.flatten(1) if value.ndim > 1 else value

@@ -1,4 +1,4 @@
-"""``init_cfg=dict(type='Pretrained', ...)`` of our backbones."""
+"""``init_cfg=dict(type='Pretrained', ...)`` of mmattn's backbones."""
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -16,27 +16,26 @@ _TABLE = 'relative_position_bias_table'
 
 @WEIGHT_INITIALIZERS.register_module()
 class BackbonePretrained:
-    """Load a backbone from any file that ``convert`` understands.
+    """Load a backbone from any checkpoint that ``convert`` understands.
 
-    That is our own files, bare or of a whole model, and the published ones.
-    A load that fails leaves the module as it was.
+    These are mmattn's own checkpoints, of a bare backbone or a whole model,
+    and the published ones. A failed load leaves the module unchanged.
 
     Args:
-        checkpoint (str): File, or http(s) address.
-        prefix (str, optional): What the names of the backbone begin with in
-            the file, for models that keep it elsewhere than under
-            ``backbone.``, such as ``'teacher.backbone.'``. Defaults to None.
-        strict (bool): Whether a parameter that the file does not have, or a
-            tensor that the module has no place for, is an error. If not,
-            they are logged; a file that gives less than ``min_loaded``, or
-            another shape, is an error all the same. Defaults to True.
-        min_loaded (float): The share of the module's tensors that the file
-            has to give, those that no classification file has (the fresh
-            norms of outputs) left aside. Matters where ``strict`` is False.
+        checkpoint (str): File, http(s) address or ``mmattn://NAME``.
+        prefix (str, optional): Prefix of the backbone's keys in checkpoints
+            that keep it elsewhere than under ``backbone.``, such as
+            ``'teacher.backbone.'``. Defaults to None.
+        strict (bool): Whether missing parameters and unexpected tensors are
+            errors. If False they are logged; wrong shapes, and fewer tensors
+            than ``min_loaded`` requires, are still errors. Defaults to True.
+        min_loaded (float): Fraction of the module's tensors that the
+            checkpoint has to provide. Output norms that no classification
+            checkpoint has are not counted. Matters with ``strict=False``.
             Defaults to 0.95.
-        map_location (str, optional): Accepted as mmengine's ``Pretrained``
-            does; tensors are always read on the CPU and copied from there.
-            Defaults to None.
+        map_location (str, optional): Accepted for compatibility with
+            mmengine's ``Pretrained`` and ignored: tensors are read on the CPU
+            and copied from there. Defaults to None.
     """
 
     def __init__(
@@ -53,19 +52,19 @@ class BackbonePretrained:
         self.min_loaded = min_loaded
 
     def __call__(self, module: nn.Module) -> None:
-        """Load the file into a backbone.
+        """Load the checkpoint into a backbone.
 
         Args:
-            module (nn.Module): One of our backbones.
+            module (nn.Module): One of mmattn's backbones.
 
         Raises:
-            FileNotFoundError: If there is no such file.
+            FileNotFoundError: If the file does not exist.
             ValueError: If the file cannot be read, is of no known format, or
                 does not fit the module; see ``strict``.
         """
         state = load_file(self.checkpoint)
         if self.prefix:
-            state = self._inside(state, self.prefix)
+            state = self._select(state, self.prefix)
         converted = convert(state, strict=self.strict)
         before = {
             name: value.clone() for name, value in module.state_dict().items()
@@ -78,32 +77,31 @@ class BackbonePretrained:
             and before[name].shape != value.shape
         ]
         try:
-            missing, extra = module.load_state_dict(
+            missing, unexpected = module.load_state_dict(
                 converted.backbone, strict=False
             )
-            fresh = [name for name in converted.added if name in before]
-            loaded = len(before) - len(missing) - len(fresh)
+            added = [name for name in converted.added if name in before]
+            loaded = len(before) - len(missing) - len(added)
             self._check(
-                module, loaded, len(before) - len(fresh), missing, extra
+                module, loaded, len(before) - len(added), missing, unexpected
             )
         except ValueError:
             module.load_state_dict(before)
             raise
-        except RuntimeError as error:  # other shapes
+        except RuntimeError as error:  # wrong shapes
             module.load_state_dict(before)
             raise ValueError(
-                f'{type(self).__name__} expects {self.checkpoint} to fit '
-                f'{type(module).__name__}, got other shapes: '
+                f'{self.checkpoint} does not fit {type(module).__name__}: '
                 f'{count_names(str(error).splitlines()[1:])}; check that arch '
-                'and in_channels are those of the file'
+                'and in_channels are those of the checkpoint'
             ) from error
-        rest = extra + converted.unused
-        rest += [f'{converted.head_name}.{name}' for name in converted.head]
+        unused = unexpected + converted.unused
+        unused += [f'{converted.head_name}.{name}' for name in converted.head]
         print_log(
             f'{type(module).__name__} loaded {loaded} of {len(before)} '
             f'tensors from {self.checkpoint} (format {converted.source}), '
-            f'resized {len(resized)}, fresh {count_names(fresh)}, missing '
-            f'{count_names(missing)}, left over {count_names(rest)}',
+            f'resized {len(resized)}, newly initialized {count_names(added)}, '
+            f'missing {count_names(missing)}, unused {count_names(unused)}',
             logger='current',
         )
         if hasattr(module, '_params_init_info'):
@@ -117,43 +115,42 @@ class BackbonePretrained:
         loaded: int,
         wanted: int,
         missing: list[str],
-        extra: list[str],
+        unexpected: list[str],
     ) -> None:
         enough = loaded >= max(self.min_loaded * wanted, 1)
-        if enough and not (self.strict and missing + extra):
+        if enough and not (self.strict and missing + unexpected):
             return
-        advice = (
-            'check that arch is the one of the file, or pass '
-            'strict=False in init_cfg to load what fits'
-        )
         if not loaded:
-            advice = 'check that the file is of this family'
-        elif not self.strict:
+            advice = 'check that the checkpoint is of this family'
+        elif self.strict:
             advice = (
-                f'that is less than min_loaded={self.min_loaded}: check that '
-                'arch is the one of the file, or lower it in init_cfg to '
-                'start with less'
+                'check that arch is that of the checkpoint, or set '
+                'strict=False in init_cfg to load what fits'
+            )
+        else:
+            advice = (
+                f'this is less than min_loaded={self.min_loaded}: check that '
+                'arch is that of the checkpoint, or lower min_loaded in '
+                'init_cfg'
             )
         raise ValueError(
-            f'{type(self).__name__} expects {self.checkpoint} to fit '
-            f'{type(module).__name__}, got {loaded} of {wanted} tensors '
-            f'that do, missing {count_names(missing)}, without a place '
-            f'{count_names(extra)}; {advice}'
+            f'{self.checkpoint} does not fit {type(module).__name__}: loaded '
+            f'{loaded} of {wanted} tensors, missing {count_names(missing)}, '
+            f'unexpected {count_names(unexpected)}; {advice}'
         )
 
-    def _inside(
+    def _select(
         self, state: dict[str, Tensor], prefix: str
     ) -> dict[str, Tensor]:
-        inside = {
+        selected = {
             name.removeprefix(prefix): value
             for name, value in state.items()
             if name.startswith(prefix)
         }
-        if not inside:
+        if not selected:
             raise ValueError(
-                f'{type(self).__name__} expects names that begin with '
-                f'{prefix!r} in {self.checkpoint}, got others: '
-                f'{count_names(state)}; '
-                'leave prefix out for a bare backbone and for backbone.*'
+                f'{self.checkpoint} has no key that starts with {prefix!r}; '
+                f'its keys are {count_names(state)}. A bare backbone and '
+                'backbone.* need no prefix'
             )
-        return inside
+        return selected

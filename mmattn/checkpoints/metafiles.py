@@ -1,4 +1,4 @@
-"""The metafile of a zoo: entries that publishing adds or updates."""
+"""Add models to the metafile of a zoo."""
 
 import fcntl
 import os
@@ -9,68 +9,67 @@ from pathlib import Path
 
 import yaml
 
-from mmattn.zoo import host_names, index_files, read_index, read_yaml
+from mmattn.zoo import codebase_models, index_files, read_index, read_yaml
 
 
 def add_entry(folder: Path, entry: dict) -> None:
-    """Add a model to the metafile of a zoo, or update it there.
+    """Add a model to the metafile of a zoo, or update it.
 
     Args:
-        folder: The zoo; its ``model-index.yml`` is made where it is missing.
-        entry: As in ``Models`` of a metafile.
+        folder: The zoo; its ``model-index.yml`` is created if missing.
+        entry: A model as in ``Models`` of a metafile.
     """
-    with _alone_in(folder):
+    with _locked(folder):
         _add_entry(folder, entry)
 
 
 def check_replaceable(name: str, folder: Path) -> None:
-    """Refuse to replace what is no model of a zoo.
+    """Check that a folder to replace is a model of the zoo.
 
     Args:
-        name: Of the folder to replace.
+        name: Name of the folder.
         folder: The zoo.
 
     Raises:
-        FileExistsError: If the zoo's index does not list it as a model.
+        FileExistsError: If the zoo's index does not list the name.
     """
     index = folder / 'model-index.yml'
     models = read_index(index) if index.is_file() else []
     if name not in [model.name for model in models]:
         raise FileExistsError(
-            f'publishing expects to replace a model, got {folder / name}, '
-            f'which is no model that {index} lists; nothing was touched, '
-            'choose another name or zoo, or remove it yourself'
+            f'{folder / name} is not a model listed in {index}, so it was '
+            'not replaced; choose another name or zoo, or remove it yourself'
         )
 
 
-def check_new_name(name: str, folder: Path, hosts: list[Path]) -> None:
-    """Refuse the name of a model to publish that means something already.
+def check_new_name(name: str, folder: Path, codebases: list[Path]) -> None:
+    """Check that no other zoo or codebase has a model of this name.
 
     Args:
-        name: Of the model.
-        folder: The zoo that it goes to, where it may be updated.
-        hosts: Folders of the installed codebases.
+        name: Name of the model to publish.
+        folder: The zoo to publish into; it may have the name already.
+        codebases: Folders of the installed codebases.
 
     Raises:
-        ValueError: If it is not made of small letters, digits and ``._-``,
-            or is that of another model.
+        ValueError: If the name is taken, or has other characters than
+            lower-case letters, digits and ``._-``.
     """
     if not re.fullmatch(r'[a-z0-9][a-z0-9._-]*', name):
         raise ValueError(
-            'mmattn expects a name of small letters, digits and ._- for a '
-            f'model, got {name!r}'
+            'the name of a model may contain lower-case letters, digits and '
+            f'._-, got {name!r}'
         )
     taken = {}
     for index in index_files():
         if index.parent.resolve() != folder.resolve():
             models = read_index(index)
             taken |= {model.name.lower(): index for model in models}
-    for host in hosts:
-        taken |= dict.fromkeys(host_names(host), host)
+    for package in codebases:
+        taken |= dict.fromkeys(codebase_models(package), package)
     if name in taken:
         raise ValueError(
-            f'mmattn expects a new name for a model, got {name!r}, which is '
-            f'one of {taken[name]}; choose another'
+            f'the name {name!r} is already used in {taken[name]}; choose '
+            'another'
         )
 
 
@@ -90,24 +89,24 @@ def _add_entry(folder: Path, entry: dict) -> None:
     index = folder / 'model-index.yml'
     content = read_yaml(index) if index.exists() else {}
     imported = content.setdefault('Import', [])
-    if metafile.name not in imported:  # an index that somebody wrote
+    if metafile.name not in imported:  # an index written by hand
         imported.append(metafile.name)
         _write_yaml(index, content)
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process changes what lies in a folder."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder against other processes."""
     number = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(number, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(number)  # gives the lock back
+        os.close(number)  # releases the lock
 
 
 def _write_yaml(path: Path, content: dict) -> None:
-    """Write a metafile or an index of metafiles, at once and whole."""
+    """Replace a metafile or an index of metafiles atomically."""
     partial = path.with_name(f'.{path.name}.{os.getpid()}.part')
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     partial.write_text(text, encoding='utf-8')

@@ -1,10 +1,10 @@
-"""What is said about a published model: its metafile entry and its page."""
+"""The metafile entry and the model card of a published model."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Metric of a host -> task and name in metafiles, and what is multiplied.
+# Metric of a codebase -> task, name in metafiles and scale.
 _RESULTS = {
     'accuracy/top1': ('Image Classification', 'Top 1 Accuracy', 1),
     'accuracy/top5': ('Image Classification', 'Top 5 Accuracy', 1),
@@ -34,27 +34,26 @@ _TASKS = dict(
 
 
 class Published(NamedTuple):
-    """All that is known of a published model.
+    """Facts about a published model.
 
     Args:
-        name: Of the model.
-        host: Codebase of its config: ``'mmdet'``, ``'mmseg'`` or
-            ``'mmpretrain'``.
+        name: Name of the model.
+        codebase: ``'mmdet'``, ``'mmseg'`` or ``'mmpretrain'``.
         backbone: Registered name without the scope.
-        data: What it was trained and measured on.
-        files: Names of the weights: .pth, then .safetensors.
-        parameters: Of the whole model.
+        data: Data set of training and evaluation.
+        files: File names of the weights: .pth, then .safetensors.
+        parameters: Number of parameters of the whole model.
         flops: Multiply-adds of one image.
-        shape: Height and width of that image, in pixels.
-        metrics: What was measured, by the host's names.
-        environment: What it was measured with, name to version.
-        seed: Of the training, or None.
-        seconds: Of the training, or None.
-        schedule: Such as ``{'Epochs': 25}``.
+        shape: Height and width of that image in pixels.
+        metrics: Measured metrics, with the codebase's names.
+        environment: Versions of the packages used, and the device.
+        seed: Seed of the training, or None.
+        seconds: Duration of the training, or None.
+        schedule: Length of the training, such as ``{'Epochs': 25}``.
     """
 
     name: str
-    host: str
+    codebase: str
     backbone: str
     data: str
     files: tuple[str, str]
@@ -69,7 +68,7 @@ class Published(NamedTuple):
 
 
 def metafile_entry(model: Published) -> dict[str, Any]:
-    """Return the entry of ``Models`` in a metafile, as MIM knows it."""
+    """Return the model's entry in a metafile, in MIM's format."""
     metadata: dict[str, Any] = {'Training Data': model.data}
     metadata |= model.schedule
     metadata |= {
@@ -82,10 +81,12 @@ def metafile_entry(model: Published) -> dict[str, Any]:
             f'{name} {version}' for name, version in model.environment.items()
         ),
     }
-    results: dict[str, dict[str, float]] = {_TASKS[model.host]: {}}
+    results: dict[str, dict[str, float]] = {_TASKS[model.codebase]: {}}
     for key, value in model.metrics.items():
-        task, name, factor = _RESULTS.get(key, (_TASKS[model.host], key, 1))
-        # More digits than these are noise of the arithmetic.
+        task, name, factor = _RESULTS.get(
+            key, (_TASKS[model.codebase], key, 1)
+        )
+        # Further digits are rounding noise.
         value = float(f'{factor * value:.6g}')
         results.setdefault(task, {})[name] = value
     return {
@@ -102,42 +103,42 @@ def metafile_entry(model: Published) -> dict[str, Any]:
 
 
 def write_card(model: Published, path: Path) -> None:
-    """Write the page of a model: what it is, reaches and needs."""
+    """Write the README of a model."""
     entry = metafile_entry(model)
     facts = {k: v for k, v in entry['Metadata'].items() if k != 'Environment'}
     path.write_text(
         f"""# {model.name}
 
-A model of {model.host} on the backbone `mmattn.{model.backbone}`, trained and
-measured on {model.data}.
+An {model.codebase} model with the backbone `mmattn.{model.backbone}`, trained
+and evaluated on {model.data}.
 
-## Measured
+## Results
 
 {_table({k: f'{v:.6g}' for k, v in model.metrics.items()}, 'metric')}
 
-Measured again from the published file, loaded by name in a process of its
-own, with the same result. Environment: {entry['Metadata']['Environment']}.
+The published file, loaded by name in a separate process, reaches the same
+results. Environment: {entry['Metadata']['Environment']}.
 
 ## Facts
 
-FLOPs are multiply-adds of one image of the size below.
+FLOPs are multiply-adds of one image of the input size.
 
-{_table(facts, 'what')}
+{_table(facts, 'fact')}
 
 ## Files
 
-{_table(dict(zip(model.files, ('weights and meta', 'tensors alone'))), 'file')}
+{_table(dict(zip(model.files, ('weights and meta', 'weights'))), 'file')}
 
-The last 8 digits of a name are the first of the file's sha256: mmattn refuses
-a file that was altered.
+The last 8 digits of a file name are the first of its sha256; mmattn rejects
+modified files.
 
 ## Use
 
-With this zoo in the environment variable `MMATTN_ZOO`:
+Set the environment variable `MMATTN_ZOO` to this zoo, then:
 
 ```python
 import mmattn
-{_LOADING[model.host].format(name=model.name)}
+{_LOADING[model.codebase].format(name=model.name)}
 ```
 
 ```bash

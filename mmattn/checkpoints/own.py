@@ -1,4 +1,4 @@
-"""Our own files, a bare backbone or the backbone of a whole model."""
+"""Checkpoints of mmattn: a bare backbone or that of a whole model."""
 
 import re
 
@@ -13,7 +13,7 @@ _OLD_SCALES = re.compile(r'\.local_convs\.(\d+)\.(weight|bias)$')
 
 
 def rename_own(state: dict[str, Tensor]) -> Renamed:
-    """Keep the names, update old ones, see :func:`.naming.rename`."""
+    """Keep the names and update old ones; see :func:`.naming.rename`."""
     is_smt = any('stem.batch_norm.' in key for key in state)
 
     def update(key: str) -> str | None:

@@ -1,8 +1,8 @@
-"""Names of the published Perspective+ U-Net, its encoder and its decoder.
+"""Convert the names of published Perspective+ U-Net checkpoints.
 
-https://github.com/tljxyys/Perspective-Unet. Of its ablations, those without
-ENLTBs or without the integrator have no counterpart here; the one that reads
-its plain path twice has the same names and cannot be told from the whole.
+https://github.com/tljxyys/Perspective-Unet. Its ablations without ENLTBs or
+without the integrator are not supported. The ablation that reads the plain
+path twice has the same names as the full model and cannot be detected.
 """
 
 import re
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .naming import Renamed, rename
 
-# ENLTB, shared with other files that hold one.
+# ENLTB; also used for the ENLCA format.
 ENL_NAMES = {
     'conv_match1.0': 'attn.q',
     'conv_match2.0': 'attn.k',
@@ -46,17 +46,16 @@ _IN_PROJ = re.compile(r'(.*\.attn\.)in_proj_(weight|bias)')
 
 
 def rename_perspective(state: dict[str, Tensor]) -> Renamed:
-    """The published encoder, see :func:`.naming.rename`.
+    """Rename the published encoder; see :func:`.naming.rename`.
 
     Raises:
-        ValueError: If a part is not there, as in the published ablations.
+        ValueError: If a part is missing, as in the published ablations.
     """
     for part in _PARTS:
         if not any(key.startswith(f'{part}.') for key in state):
             raise ValueError(
-                f'convert expects an encoder with {" and ".join(_PARTS)}, got '
-                f'one without {part}; a network trained without it has no '
-                'counterpart here'
+                f'{part} is missing from the Perspective+ U-Net checkpoint; '
+                'models trained without it are not supported'
             )
     renamed = rename(state, _new_name)
     for key, value in list(renamed.backbone.items()):
@@ -73,13 +72,13 @@ def rename_perspective(state: dict[str, Tensor]) -> Renamed:
 
 
 def name_in_perspective_head(key: str) -> str | None:
-    """Our name of a tensor of the published decoder or its classifier.
+    """Rename a tensor of the published decoder or its classifier.
 
     Args:
-        key: Its name in the whole published network.
+        key: Its name in the published network.
 
     Returns:
-        The name in PerspectiveHead, None if it is of neither.
+        The name in PerspectiveHead, or None if it belongs to neither.
     """
     place, _, leaf = key.rpartition('.')
     if place == 'segmentation_head.0':

@@ -1,4 +1,4 @@
-"""From a training file to files that anyone can load by name, safely."""
+"""Turn a training checkpoint into files that are safe to share."""
 
 import os
 from collections.abc import Mapping
@@ -19,16 +19,15 @@ _TIME = '%Y%m%d_%H%M%S'
 
 
 class Trained(NamedTuple):
-    """What a training file says.
+    """Content of a training checkpoint.
 
     Args:
         state_dict: The weights to publish.
-        meta: Plain values that go with them: the classes
-            (``dataset_meta``), ``epoch``, ``iter``.
-        seed: Of the training; None where it is not told.
-        seconds: Wall clock from the start of the training (of its last part,
-            where it was resumed) to the file; None where it is not told.
-        as_tested: Whether testing the training file tests these weights.
+        meta: Plain values to publish: ``dataset_meta``, ``epoch``, ``iter``.
+        seed: Seed of the training, or None.
+        seconds: Wall-clock time from the start of the training (or of the
+            last resume) to the checkpoint, or None.
+        as_tested: Whether testing the checkpoint tests these weights.
     """
 
     state_dict: dict[str, Tensor]
@@ -39,30 +38,29 @@ class Trained(NamedTuple):
 
 
 class Files(NamedTuple):
-    """Published weights."""
+    """Files of published weights."""
 
     pth: Path
     safetensors: Path
 
 
 def read_training(path: str | os.PathLike, averaged: bool = False) -> Trained:
-    """Read what is worth publishing from a file of mmengine's Runner.
+    """Read a checkpoint of mmengine's Runner for publishing.
 
     Args:
-        path: The file.
-        averaged: Take the averaged weights (EMA), not those that the
-            optimizer left. Defaults to False.
+        path: The checkpoint.
+        averaged: Take the averaged (EMA) weights. Defaults to False.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read safely, is of something else, or has
-            no averaged weights.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it cannot be read safely, was not written by a Runner,
+            or has no averaged weights.
     """
     checkpoint = read_whole(path)
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
         raise ValueError(
-            f'read_training expects a checkpoint of a Runner, got {path}, '
-            'which has no state_dict; give a file that training wrote'
+            f'checkpoint {path} has no state_dict; give a checkpoint '
+            'that training wrote'
         )
     meta = checkpoint.get('meta') or {}
     kept = ('dataset_meta', 'epoch', 'iter')
@@ -78,22 +76,22 @@ def read_training(path: str | os.PathLike, averaged: bool = False) -> Trained:
 def write_published(
     trained: Trained, folder: Path, name: str, config: str
 ) -> Files:
-    """Write the weights, each file named with the digest of its content.
+    """Write the weights, with the digest of the content in the file name.
 
-    The .pth holds ``state_dict`` and ``meta``, as the inferencers of the
-    hosts want it; the .safetensors the tensors alone.
+    The .pth holds ``state_dict`` and ``meta``, as the codebases' inferencers
+    expect, the .safetensors only the tensors.
 
     Args:
-        trained: What to write.
-        folder: Where, without files of this name.
-        name: Of the model.
-        config: Text of the config, which makes the .pth complete.
+        trained: Result of :func:`read_training`.
+        folder: An existing folder.
+        name: Name of the model.
+        config: Text of the config, stored in the .pth.
     """
     plain = folder / f'{name}.safetensors'
     save_file(trained.state_dict, plain)
     whole = folder / f'{name}.pth'
     state = {
-        key: value.detach().cpu().clone()  # a view drags its storage along
+        key: value.detach().cpu().clone()  # saving a view saves its storage
         for key, value in trained.state_dict.items()
     }
     torch.save(
@@ -105,13 +103,13 @@ def write_published(
 def _pick(
     checkpoint: dict, path: str | os.PathLike, averaged: bool
 ) -> dict[str, Tensor]:
-    # mmengine's EMAHook swaps the two when it saves: `state_dict` is the
-    # averaged copy, and the plain weights are where the copy would be.
+    # mmengine's EMAHook swaps the two when saving: `state_dict` holds the
+    # averaged weights and `ema_state_dict` those of the optimizer.
     plain = checkpoint.get('ema_state_dict')
     if averaged and plain is None:
         raise ValueError(
-            f'read_training expects averaged weights (EMA), got {path}, '
-            'which has none; leave --ema away, or train with an EMAHook'
+            f'checkpoint {path} has no averaged weights (EMA); omit --ema, '
+            'or train with an EMAHook'
         )
     state = dict(checkpoint['state_dict'])
     if plain is not None and not averaged:
@@ -124,7 +122,7 @@ def _pick(
 
 
 def _is_plain(value: object) -> bool:
-    """Whether any reader takes it without running code."""
+    """Whether a value can be unpickled without running code."""
     if isinstance(value, Mapping):
         return all(map(_is_plain, value)) and all(
             map(_is_plain, value.values())
@@ -135,7 +133,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _seconds(meta: dict) -> float | None:
-    # The name of a run ends with the time of its start.
+    # The name of a run ends with its start time.
     start = '_'.join(str(meta.get('experiment_name')).split('_')[-2:])
     try:
         started, saved = (

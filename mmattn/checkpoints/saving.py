@@ -1,4 +1,4 @@
-"""Write files that hold tensors and nothing else."""
+"""Write checkpoints that hold tensors and nothing else."""
 
 import os
 from collections.abc import Mapping
@@ -13,26 +13,26 @@ def save_file(
     path: str | os.PathLike,
     force: bool = False,
 ) -> None:
-    """Write tensors by name, as .safetensors or with ``torch.save``.
+    """Write tensors as .safetensors or with ``torch.save``.
 
-    The file appears at once, whole. Any reader takes it without running
-    code (``torch.load(path, weights_only=True)``).
+    The file is written under a temporary name and renamed, so it is never
+    seen half written. ``torch.load(path, weights_only=True)`` reads it.
 
     Args:
         state_dict: Tensors by name.
-        path: Where to write; ``.safetensors`` chooses that format, every
-            other ending ``torch.save``.
-        force: Whether a file that is there is replaced.
+        path: Where to write; a name that ends in ``.safetensors`` chooses
+            that format, any other name ``torch.save``.
+        force: Whether to replace an existing file.
 
     Raises:
-        FileExistsError: If the file is there and ``force`` is not given.
-        TypeError: If something is no tensor.
+        FileExistsError: If the file exists and ``force`` is not set.
+        TypeError: If a value is not a tensor.
     """
     path = Path(path).expanduser()
     if path.exists() and not force:
         raise FileExistsError(
-            f'save_file expects a path to a new file, got {path}, which is '
-            'there; choose another name, or replace it with force (--force)'
+            f'{path} already exists; choose another name, or replace it '
+            'with force=True (--force)'
         )
     others = {
         name: type(value).__name__
@@ -40,8 +40,8 @@ def save_file(
         if not isinstance(value, Tensor)
     }
     if others:
-        raise TypeError(f'save_file expects tensors only, got {others}')
-    # A view would drag the whole storage behind it into the file.
+        raise TypeError(f'save_file writes tensors only, got {others}')
+    # Saving a view would save its whole storage.
     state = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in state_dict.items()

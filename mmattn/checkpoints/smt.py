@@ -1,7 +1,7 @@
-"""Names of the official SMT files.
+"""Convert the names of official SMT checkpoints.
 
-https://github.com/AFeng-x/SMT: classification and segmentation, and the first
-published code for detection, which calls the local convolution of the
+https://github.com/AFeng-x/SMT: classification, segmentation and detection.
+The first published detection code calls the local convolution of the
 attention ``dw_conv``.
 """
 
@@ -33,12 +33,12 @@ _GAMMA = {'gamma_1': 'gamma1.weight', 'gamma_2': 'gamma2.weight'}
 
 
 def rename_smt(state: dict[str, Tensor]) -> Renamed:
-    """Official SMT, see :func:`.naming.rename`."""
+    """Rename an official SMT checkpoint; see :func:`.naming.rename`."""
     return rename(_join_projections(state), _official)
 
 
 def _join_projections(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put ``q`` and ``kv`` of an attention into one projection ``qkv``."""
+    """Concatenate the projections ``q`` and ``kv`` to ``qkv``."""
     joined = dict(state)
     for key in state:
         keys = key.replace('.attn.q.', '.attn.kv.')
@@ -52,7 +52,7 @@ def _official(key: str) -> str | None:
     name, _, leaf = key.rpartition('.')
     if name == 'head':
         return f'head.fc.{leaf}'
-    # Stages and output norms are counted from 1.
+    # Stages and output norms are numbered from 1.
     parts = re.fullmatch(r'norm([1-9])', name)
     if parts:
         return f'norm{int(parts[1]) - 1}.{leaf}'
@@ -82,7 +82,7 @@ def _in_block(rest: str) -> str | None:
     if rest in _GAMMA:
         return _GAMMA[rest]
     name, _, leaf = rest.rpartition('.')
-    # Heads are counted from 1.
+    # Heads are numbered from 1.
     parts = re.fullmatch(r'attn\.local_conv_([1-9]\d*)', name)
     if parts:
         return f'attn.local_convs.{leaf}{int(parts[1]) - 1}'

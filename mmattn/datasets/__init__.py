@@ -1,4 +1,4 @@
-"""Data for machines without data sets: scenes of real handwritten digits."""
+"""A small data set that needs no download: digit scenes."""
 
 from mmattn.datasets.digit_folder import (
     DigitFolder,

@@ -8,14 +8,14 @@ from mmattn.datasets.digit_scenes import DIGIT_CLASSES, PlacedDigit
 
 
 def encode_rle(mask: np.ndarray) -> dict:
-    """Run-length encode a mask as COCO does, uncompressed.
+    """Encode a mask as uncompressed COCO RLE.
 
     Args:
         mask: ``(H, W)`` bool.
 
     Returns:
         ``size`` (H, W) and ``counts``: lengths of the runs in column-major
-        order, the first of them background (0 if there is none).
+        order, starting with background (0 if the first pixel is set).
     """
     flat = mask.ravel(order='F')
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -26,7 +26,7 @@ def encode_rle(mask: np.ndarray) -> dict:
 
 
 def tight_box(mask: np.ndarray) -> list[int]:
-    """Return the bounding box of a mask as COCO writes it.
+    """Return the bounding box of a mask in COCO format.
 
     Args:
         mask: ``(H, W)`` bool with at least one pixel set.
@@ -47,16 +47,16 @@ def tight_box(mask: np.ndarray) -> list[int]:
 def coco_annotations(
     scenes: Sequence[tuple[str, Sequence[PlacedDigit]]], size: int
 ) -> dict:
-    """Return the content of a COCO instance file.
+    """Return the content of a COCO instances file.
 
     Args:
         scenes: File name and digits of each image.
         size: Side of the images in pixels.
 
     Returns:
-        ``images``, ``annotations`` and ``categories``. Category d + 1 is the
-        digit d; ``digit_index`` of an annotation tells which of
-        scikit-learn's digits it is.
+        ``images``, ``annotations`` and ``categories``. Category d + 1 is digit
+        d; ``digit_index`` of an annotation is its index in scikit-learn's
+        ``load_digits``.
     """
     images, annotations = [], []
     for image_id, (name, digits) in enumerate(scenes, start=1):
@@ -86,7 +86,7 @@ def coco_annotations(
 def semantic_map(digits: Sequence[PlacedDigit], size: int) -> np.ndarray:
     """Return the class of each pixel, ``(size, size)`` uint8.
 
-    0 is background, d + 1 the digit d.
+    0 is background, d + 1 is digit d.
     """
     classes = np.zeros((size, size), dtype=np.uint8)
     for digit in digits:

@@ -1,4 +1,4 @@
-"""Writes digit scenes to a folder that the three codebases read as it is.
+"""Write digit scenes to a folder that mmdet, mmseg and mmpretrain can read.
 
 ::
 
@@ -8,7 +8,8 @@
     annotations/instances_{training,validation}.json      COCO, RLE masks
     crops/{train,val}/<digit>/*.png           single digits, RGB
 
-A folder is complete or absent: it is written beside its place and renamed.
+The folder is written under a temporary name and renamed, so it is always
+complete.
 """
 
 import fcntl
@@ -38,7 +39,7 @@ from mmattn.datasets.digit_scenes import (
 )
 
 MANIFEST = 'manifest.json'
-# Raised whenever the same parameters give other bytes than before.
+# Increased whenever the same parameters give different files.
 _GENERATOR = 'mmattn digit scenes 1'
 _OWN_ENTRIES = {MANIFEST, 'images', 'annotations', 'crops'}
 _SCENE_FOLDERS = ('training', 'validation')
@@ -46,12 +47,12 @@ _CROP_FOLDERS = ('train', 'val')
 
 
 class DigitFolder(NamedTuple):
-    """What :func:`make_digit_folder` found or made.
+    """Result of :func:`make_digit_folder`.
 
     Attributes:
-        root: The data set.
-        is_new: False if the same data set was there already.
-        moved: Where an unrelated folder at the same place went, if any.
+        root: Folder of the data set.
+        is_new: False if the same data set already existed.
+        moved: New path of an unrelated folder that was moved, or None.
     """
 
     root: Path
@@ -65,55 +66,53 @@ def make_digit_folder(
     force: bool = False,
     report: Callable[[str], None] = print,
 ) -> DigitFolder:
-    """Make sure that the digit scenes of ``spec`` are at ``root``.
+    """Create the digit scenes of ``spec`` at ``root``.
 
-    A complete equal data set is kept. What an interrupted run left is
-    removed. Two processes may call this at once; one waits for the other.
+    An identical data set is kept, remains of an interrupted call are removed.
+    Several processes may call this at once; they wait for each other.
 
     Args:
         root: Folder of the data set.
-        spec: What to make. Defaults to ``DigitSceneSpec()``.
-        force: Replace other content at ``root``: another or a damaged digit
+        spec: Parameters. Defaults to ``DigitSceneSpec()``.
+        force: Replace other content at ``root``: a different or damaged digit
             data set is deleted, anything else is moved aside.
-        report: Receives one line for each thing worth telling.
+        report: Called with each message.
 
     Raises:
-        FileExistsError: If ``root`` has other content and ``force`` is not
-            set, or is not a folder.
+        FileExistsError: If ``root`` is a file, or has other content and
+            ``force`` is not set.
         ImportError: If scikit-learn is not installed.
     """
     root = Path(root).absolute()
     spec = spec or DigitSceneSpec()
     if root.exists() and not root.is_dir():
         raise FileExistsError(
-            f'make_digit_folder expects a folder at {root}, got a file; '
-            'choose another place'
+            f'{root} is a file, not a folder; choose another path'
         )
     root.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one_at(root.parent / f'.{root.name}.lock'):
+    with _locked(root.parent / f'.{root.name}.lock'):
         difference = _find_difference(root, spec)
         if difference is None:
             return DigitFolder(root, False, None)
         is_blank = not root.exists() or not any(root.iterdir())
         if not is_blank and not force:
             raise FileExistsError(
-                'make_digit_folder expects an empty folder or the same data '
-                f'set at {root}, got {difference}; choose another place, or '
+                f'{root} contains {difference}; choose another path, or '
                 'replace it with --force'
             )
         partial = root.parent / f'.{root.name}.partial'
         if partial.exists():
-            report(f'An interrupted run left {partial}: starting over.')
+            report(f'Removing {partial} of an interrupted run.')
             shutil.rmtree(partial)
         partial.mkdir()
         _write_all(partial, spec)
-        moved = None if is_blank else _clear_place(root)
+        moved = None if is_blank else _make_room(root)
         os.rename(partial, root)
         return DigitFolder(root, True, moved)
 
 
 def read_parameters(root: str | Path) -> DigitSceneSpec | None:
-    """Return the spec of the digit scenes at ``root``, None without any."""
+    """Read the spec of the digit scenes at ``root``, or None."""
     manifest = _read_manifest(Path(root))
     if manifest is None or manifest.get('generator') != _GENERATOR:
         return None
@@ -132,28 +131,28 @@ def _read_manifest(root: Path) -> dict | None:
 
 
 def _find_difference(root: Path, spec: DigitSceneSpec) -> str | None:
-    """Say in what ``root`` differs from the data of ``spec``, if at all."""
+    """Describe how ``root`` differs from ``spec``; None if it does not."""
     manifest = _read_manifest(root) or {}
     generator = manifest.get('generator')
-    wanted, there = asdict(spec), manifest.get('parameters')
-    if generator is None or not isinstance(there, dict):
-        return 'a folder that holds no digit scenes'
+    wanted, found = asdict(spec), manifest.get('parameters')
+    if generator is None or not isinstance(found, dict):
+        return 'something other than digit scenes'
     if generator != _GENERATOR:
         return f'digit scenes of another version ({generator})'
-    if there != wanted:
+    if found != wanted:
         other = ', '.join(
-            f'{name}={there.get(name)} instead of {wanted.get(name)}'
-            for name in wanted | there
-            if there.get(name) != wanted.get(name)
+            f'{name}={found.get(name)} instead of {wanted.get(name)}'
+            for name in wanted | found
+            if found.get(name) != wanted.get(name)
         )
         return f'digit scenes made with {other}'
     if manifest.get('sha256') != _hash_folder(root):
-        return 'digit scenes with files changed, missing or added since'
+        return 'digit scenes with changed, missing or extra files'
     return None
 
 
-def _clear_place(root: Path) -> Path | None:
-    """Delete a digit data set at ``root``; move anything else aside."""
+def _make_room(root: Path) -> Path | None:
+    """Delete digit scenes at ``root``; move anything else aside."""
     generator = (_read_manifest(root) or {}).get('generator')
     is_own = str(generator).startswith(_GENERATOR.rsplit(' ', 1)[0])
     if is_own and {entry.name for entry in root.iterdir()} <= _OWN_ENTRIES:
@@ -227,13 +226,13 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
 
 
 def _write_json(path: Path, content: dict) -> None:
-    # Sorted keys and '\n' on every system: the same bytes everywhere.
+    # Sorted keys and '\n' give the same bytes on every system.
     text = json.dumps(content, sort_keys=True, separators=(',', ':'))
     path.write_bytes(text.encode() + b'\n')
 
 
 def _hash_folder(root: Path) -> str:
-    """Hash the names and bytes of all files but the manifest."""
+    """Hash the names and contents of all files except the manifest."""
     total = hashlib.sha256()
     names = sorted(
         path.relative_to(root).as_posix()
@@ -247,8 +246,8 @@ def _hash_folder(root: Path) -> str:
 
 
 @contextmanager
-def _only_one_at(lock: Path) -> Iterator[None]:
-    """Hold ``lock`` against other processes; it is free when one dies."""
+def _locked(lock: Path) -> Iterator[None]:
+    """Lock a file; the lock is released even if the process is killed."""
     with open(lock, 'w') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,6 +1,6 @@
-"""Real handwritten digits and photographs: the raw material of the scenes.
+"""Handwritten digits and photographs from scikit-learn.
 
-Both come with scikit-learn, so nothing is downloaded: the 1,797 digits of
+Nothing is downloaded: scikit-learn includes the 1,797 digits of
 ``load_digits`` (8 x 8 pixels, 43 writers) and the two photographs of
 ``load_sample_images`` (427 x 640).
 """
@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-# Lower than half of the full grey, so that thin strokes stay in one piece.
+# Below one half, so that thin strokes stay connected.
 _MAX_GREY = 16.0
 _FOREGROUND = 0.4
-# Strokes fade from opaque to clear over this range of grey, for soft edges.
+# Strokes fade from opaque to transparent over this range, for soft edges.
 _EDGE_WIDTH = 0.4
 _VAL_FRACTION = 0.2
 
@@ -22,8 +22,8 @@ class DigitPool(NamedTuple):
     """Digits of one split.
 
     Attributes:
-        indices: Position of each digit in ``load_digits``, ``(n,)``.
-        labels: Digit shown, 0 to 9, ``(n,)``.
+        indices: Index of each digit in ``load_digits``, ``(n,)``.
+        labels: Labels 0 to 9, ``(n,)``.
         images: Ink, ``(n, 8, 8)`` float64 in [0, 1].
     """
 
@@ -37,8 +37,8 @@ class Glyph(NamedTuple):
 
     Attributes:
         alpha: Opacity of the ink, ``(h, w)`` float64 in [0, 1].
-        mask: Pixels counted as foreground, ``(h, w)`` bool. It touches all
-            four sides of the array, or is one pixel away from them.
+        mask: Foreground, ``(h, w)`` bool, at most one pixel away from all
+            four sides.
     """
 
     alpha: np.ndarray
@@ -46,14 +46,13 @@ class Glyph(NamedTuple):
 
 
 def load_digit_pools(seed: int) -> tuple[DigitPool, DigitPool]:
-    """Split the digits into training and validation, class by class.
+    """Split the digits of each class into training and validation.
 
     Args:
         seed: Seed of the split, >= 0.
 
     Returns:
-        The training pool (about 80 %) and the validation pool. No digit is
-        in both.
+        The training pool (about 80 %) and the disjoint validation pool.
 
     Raises:
         ImportError: If scikit-learn is not installed.
@@ -82,21 +81,20 @@ def load_photos() -> list[np.ndarray]:
 
 
 def upscale_digit(image: np.ndarray, height: int, aspect: float) -> Glyph:
-    """Enlarge an 8 x 8 digit smoothly and find its foreground.
+    """Upscale an 8 x 8 digit and find its foreground.
 
     Args:
         image: Ink, ``(8, 8)`` in [0, 1].
-        height: Height of the whole 8 x 8 box after scaling, in pixels. The
-            digit inside may be smaller.
+        height: Height of the upscaled 8 x 8 box in pixels.
         aspect: Width of the box divided by its height.
 
     Returns:
-        The glyph, cut to its foreground plus a rim of at most one pixel.
+        The glyph, cropped to its foreground plus at most one pixel.
 
     Raises:
         ValueError: If the digit has no foreground at this height.
     """
-    # An empty rim lets strokes at the border of the 8 x 8 box end smoothly.
+    # Padding lets strokes at the border of the 8 x 8 box end smoothly.
     padded = np.pad(image, 1).astype(np.float32)
     cells = 10 / 8
     size = (max(1, round(height * aspect * cells)), round(height * cells))
@@ -108,8 +106,7 @@ def upscale_digit(image: np.ndarray, height: int, aspect: float) -> Glyph:
     mask = ink >= _FOREGROUND
     if not mask.any():
         raise ValueError(
-            'upscale_digit expects a digit with foreground, got '
-            f'none at {height=}, {aspect=}'
+            f'the digit has no foreground at {height=}, {aspect=}'
         )
     rows = np.flatnonzero(mask.any(axis=1))
     cols = np.flatnonzero(mask.any(axis=0))
@@ -125,7 +122,7 @@ def _sklearn_datasets():
         from sklearn import datasets
     except ImportError as error:
         raise ImportError(
-            'digit scenes expect scikit-learn, which carries the digits and '
-            'the photographs, got none; run `pip install scikit-learn`'
+            'digit scenes are made from data in scikit-learn; run '
+            '`pip install scikit-learn`'
         ) from error
     return datasets

@@ -1,7 +1,7 @@
-"""Composes digits on photographs: pure functions from numbers to arrays.
+"""Compose digits on photographs.
 
-Every scene and crop draws from a generator seeded by (seed, split, kind,
-index), so it depends neither on the others nor on how many there are.
+Every scene and crop has its own generator, seeded by (seed, split, kind,
+index), so it does not depend on the others or on their number.
 """
 
 import colorsys
@@ -16,15 +16,15 @@ from mmattn.datasets.digit_glyphs import DigitPool, Glyph, upscale_digit
 
 DIGIT_CLASSES = tuple('0123456789')
 
-# Sides of the 8 x 8 box that a digit fills, as fractions of the image side.
+# Height of a digit's 8 x 8 box and its aspect, as fractions.
 _SCENE_HEIGHTS = (0.2, 0.45)
 _CROP_HEIGHTS = (0.6, 0.8)
 _ASPECTS = (0.8, 1.25)
 _DIGITS_PER_SCENE = (3, 8)
-# Side of the piece of photograph behind an image, in image sides.
+# Side of the photograph crop in the background, in image sides.
 _BACKGROUND_SCALES = (0.5, 1.25)
-# Light ink of any hue on darkened photographs: legible everywhere, and a small
-# network learns the shapes within minutes.
+# Light ink of any hue on darkened photographs: a small network learns the
+# shapes within minutes.
 _BACKGROUND_BRIGHTNESS = (0.35, 0.65)
 _INK_SATURATION = (0.1, 0.7)
 _INK_VALUE = (0.85, 1.0)
@@ -35,17 +35,17 @@ _SCENE, _CROP = 1, 2
 
 @dataclass(frozen=True)
 class DigitSceneSpec:
-    """What a digit-scenes data set is made from; equal specs, equal bytes.
+    """Parameters of a digit-scenes data set; equal specs give equal files.
 
     Args:
-        seed: Seed of everything random, >= 0.
+        seed: Random seed, >= 0.
         num_train: Number of training scenes, >= 1.
         num_val: Number of validation scenes, >= 1.
-        size: Side of a scene in pixels, 64 to 1024, a multiple of 8. A
-            single-digit crop has three eighths of it.
+        size: Side of a scene in pixels, 64 to 1024, a multiple of 8.
+            Crops of single digits have three eighths of it.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a parameter is out of range.
     """
 
     seed: int = 0
@@ -55,19 +55,16 @@ class DigitSceneSpec:
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise ValueError(
-                f'DigitSceneSpec expects seed >= 0, got {self.seed}'
-            )
+            raise ValueError(f'seed must be at least 0, got {self.seed}')
         if self.num_train < 1 or self.num_val < 1:
             raise ValueError(
-                'DigitSceneSpec expects at least one training and one '
-                f'validation scene, got num_train={self.num_train}, '
-                f'num_val={self.num_val}'
+                'num_train and num_val must be at least 1, got '
+                f'num_train={self.num_train}, num_val={self.num_val}'
             )
         if not 64 <= self.size <= 1024 or self.size % 8:
             raise ValueError(
-                'DigitSceneSpec expects a size from 64 to 1024 '
-                f'that is a multiple of 8, got {self.size}'
+                'size must be a multiple of 8 between 64 and 1024, got '
+                f'{self.size}'
             )
 
     @property
@@ -80,8 +77,8 @@ class PlacedDigit(NamedTuple):
     """One digit of a scene.
 
     Attributes:
-        digit_index: Position in scikit-learn's ``load_digits``.
-        label: Digit shown, 0 to 9.
+        digit_index: Index in scikit-learn's ``load_digits``.
+        label: 0 to 9.
         mask: Its foreground, ``(size, size)`` bool.
     """
 
@@ -104,16 +101,16 @@ def compose_scene(
     split: int,
     index: int,
 ) -> Scene:
-    """Paste a few digits of ``pool`` on a piece of photograph.
+    """Paste a few digits on a crop of a photograph.
 
-    The foregrounds' bounding boxes never overlap.
+    The bounding boxes do not overlap.
 
     Args:
         spec: Seed and size.
         pool: Digits to draw from.
         photos: Photographs, ``(H, W, 3)`` uint8 RGB.
-        split: Number of the split; other splits get other draws.
-        index: Number of the scene in its split.
+        split: Index of the split.
+        index: Index of the scene in its split.
     """
     rng = np.random.default_rng([spec.seed, split, _SCENE, index])
     canvas = _cut_background(rng, photos, spec.size)
@@ -148,14 +145,14 @@ def compose_crop(
     split: int,
     index: int,
 ) -> np.ndarray:
-    """Paste one digit on a piece of photograph.
+    """Paste one digit on a crop of a photograph.
 
     Args:
         spec: Seed and size.
         image: Ink, ``(8, 8)`` in [0, 1].
         photos: Photographs, ``(H, W, 3)`` uint8 RGB.
-        split: Number of the split; other splits get other draws.
-        index: Number of the crop in its split.
+        split: Index of the split.
+        index: Index of the crop in its split.
 
     Returns:
         ``(crop_size, crop_size, 3)`` uint8 RGB.
@@ -177,7 +174,7 @@ def compose_crop(
 def _cut_background(
     rng: np.random.Generator, photos: Sequence[np.ndarray], size: int
 ) -> np.ndarray:
-    """Return a piece of photograph, ``(size, size, 3)`` float in 0..255."""
+    """Return a crop of a photograph, ``(size, size, 3)`` float in 0..255."""
     photo = photos[rng.integers(len(photos))]
     side = round(size * rng.uniform(*_BACKGROUND_SCALES))
     side = min(side, *photo.shape[:2])
@@ -192,7 +189,7 @@ def _cut_background(
 def _find_free_corner(
     rng: np.random.Generator, shape: tuple[int, int], occupied: np.ndarray
 ) -> tuple[int, int] | None:
-    """Return a random (row, column) where a box of ``shape`` is free."""
+    """Find a random (row, column) where a box of ``shape`` is free."""
     free = np.subtract(occupied.shape, shape)
     if free.min() < 0:
         return None
@@ -218,8 +215,8 @@ def _window(
 def _ink(
     rng: np.random.Generator, behind: np.ndarray, glyph: Glyph
 ) -> np.ndarray:
-    """Blend a glyph of random colour over ``behind``, ``(h, w, 3)``."""
-    colour = 255 * np.array(
+    """Blend a glyph of random color over ``behind``, ``(h, w, 3)``."""
+    color = 255 * np.array(
         colorsys.hsv_to_rgb(
             rng.random(),
             rng.uniform(*_INK_SATURATION),
@@ -227,4 +224,4 @@ def _ink(
         )
     )
     alpha = glyph.alpha[..., None] * rng.uniform(*_INK_OPACITY)
-    return behind * (1 - alpha) + colour * alpha
+    return behind * (1 - alpha) + color * alpha

@@ -1,4 +1,4 @@
-"""Which implementation of each operation a run takes, by config."""
+"""Choose the implementation of each operation from a config."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,53 +17,67 @@ from mmattn.ops import (
 )
 from mmattn.registry import HOOKS
 
+# Operations of earlier versions that are now PyTorch modules.
+_REMOVED_OPERATIONS = (
+    'linear',
+    'perceptron',
+    'layer_norm',
+    'depthwise_convolution',
+    'strided_convolution',
+    'grouped_linear',
+    'mixed_expansion',
+)
+_REMOVED_NAMES = ('parts', 'onednn')
+_RENAMED_OPERATIONS = {'kernel_attention': 'random_feature_attention'}
+
 
 @HOOKS.register_module()
 class AttentionBackendHook(Hook):
-    """Choose the implementations of operations, and log what layers take.
+    """Choose the implementations of operations and log which layers use them.
 
-    By default each takes the fastest that is safe where it runs; the hook is
-    then there for the log. What is named and cannot run ends the run with
-    what it lacks. After the run, failed or not, the choice is what it was
-    before. Layers that name one themselves (``impl``) keep it.
+    By default each operation uses the fastest implementation that can run,
+    and the hook only logs it. A named implementation that cannot run ends the
+    run with the reason. After the run, also a failed one, the previous choice
+    is restored. Layers whose ``impl`` is not ``'auto'`` keep theirs.
 
     Args:
-        impl (str | dict[str, str]): A name for all operations that have an
-            implementation of that name, or one for each operation, such as
-            ``dict(window_attention='sdpa')``; see
+        impl (str | dict[str, str]): One name for all operations that have an
+            implementation of that name, or a name for each operation, such
+            as ``dict(window_attention='sdpa')``; see
             ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
     """
 
     priority = 'NORMAL'
 
     def __init__(self, impl: str | dict[str, str] = 'auto') -> None:
-        table: dict[str, list[str]] = {}
+        available: dict[str, list[str]] = {}
         for row in list_implementations():
-            table.setdefault(row.operation, ['auto']).append(row.name)
-        chosen = impl
-        if isinstance(impl, str):
-            chosen = {key: impl for key in table if impl in table[key]}
-        is_dict = isinstance(chosen, dict) and bool(chosen)
-        wrong = is_dict and {
-            key: name
-            for key, name in chosen.items()
-            if name not in table.get(key, [])
+            available.setdefault(row.operation, ['auto']).append(row.name)
+        if isinstance(impl, dict):
+            chosen = {
+                _RENAMED_OPERATIONS.get(operation, operation): name
+                for operation, name in impl.items()
+            }
+        else:
+            chosen = {op: impl for op in available if impl in available[op]}
+        unknown = {
+            operation: name
+            for operation, name in chosen.items()
+            if name not in available.get(operation, [])
         }
-        if not is_dict or wrong:
+        if not chosen or unknown:
             raise ValueError(
-                'AttentionBackendHook expects impl to be the name of an '
-                'implementation, or of one for each operation, got '
-                f'{wrong or impl!r}; there are {table}'
+                f'impl={unknown or impl!r} of AttentionBackendHook is unknown'
+                f'{_advice(unknown, impl)}; available are {available}'
             )
         self.impl = chosen
         self._seen: WeakSet[BaseLoop] = WeakSet()
 
     def before_run(self, runner: Runner) -> None:
-        """Have the loops run with the choice; log what layers take first.
+        """Run the loops with the chosen implementations and log them.
 
         Raises:
-            ValueError: If the model has no layer of this package to choose
-                for.
+            ValueError: If the model has no layers of mmattn.
         """
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
@@ -74,52 +88,64 @@ class AttentionBackendHook(Hook):
         }
         if not layers:
             raise ValueError(
-                'AttentionBackendHook expects a model with attentions of '
-                f'mmattn, got {type(model).__name__} without any; leave the '
-                'hook out'
+                f'{type(model).__name__} has no attention of mmattn, so '
+                'AttentionBackendHook has no effect; remove the hook'
             )
-        # Of each operation: what was forced before is not this run's choice.
+        # Set every operation: earlier choices do not apply to this run.
         choices = {
             row.operation: self.impl.get(row.operation, 'auto')
             for row in list_implementations()
         }
-        # A runner tells nobody that a run has failed: its loops do the
-        # undoing. Those of another kind of run are not built yet.
+        # Runners have no hook point for a failed run, so the loops restore
+        # the choice. Loops that are not built yet belong to another run.
         for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
             if isinstance(loop, BaseLoop) and loop not in self._seen:
                 self._seen.add(loop)
-                loop.run = _forcing(choices, loop.run)
+                loop.run = _with_choices(choices, loop.run)
         for name, layer in layers.items():
             _log_first_use(name, layer, runner.logger)
 
 
-def _forcing(
+def _advice(unknown: dict[str, str], impl: Any) -> str:
+    if any(name in _REMOVED_OPERATIONS for name in unknown):
+        return (
+            ': linear layers, norms, MLPs and convolutions are PyTorch '
+            'modules now. Remove the entry; for fast inference on a CPU use '
+            'mmattn.optimize_for_inference(model)'
+        )
+    names = [impl, *unknown.values()]
+    if any(name in names for name in _REMOVED_NAMES):
+        return (
+            ": the implementations 'parts' and 'onednn' were removed. Use "
+            "'auto'; for fast inference on a CPU use "
+            'mmattn.optimize_for_inference(model)'
+        )
+    return ''
+
+
+def _with_choices(
     choices: dict[str, str], run: Callable[[], Any]
 ) -> Callable[[], Any]:
-    """A function that runs with these choices, and then with those before."""
-
-    def run_forced() -> Any:
+    def run_with_choices() -> Any:
         with forced_implementations(choices):
             return run()
 
-    return run_forced
+    return run_with_choices
 
 
 def _log_first_use(name: str, layer: nn.Module, logger: MMLogger) -> None:
-    taken: dict[str, str] = {}
-    watch = watch_choices(
-        lambda row: taken.setdefault(row.operation, row.name)
-    )
+    used: dict[str, str] = {}
+    watch = watch_choices(lambda row: used.setdefault(row.operation, row.name))
 
-    def enter(*args) -> None:
+    def start(*args) -> None:
         before.remove()
         watch.__enter__()
 
-    def leave(*args) -> None:
+    def stop(*args) -> None:
         after.remove()
         watch.__exit__(None, None, None)
-        names = ', '.join(f'{key}: {value}' for key, value in taken.items())
-        logger.info(f'{name} ({type(layer).__name__}) takes {names}')
+        names = ', '.join(f'{key}: {value}' for key, value in used.items())
+        logger.info(f'{name} ({type(layer).__name__}) uses {names}')
 
-    before = layer.register_forward_pre_hook(enter)
-    after = layer.register_forward_hook(leave, always_call=True)
+    before = layer.register_forward_pre_hook(start)
+    after = layer.register_forward_hook(stop, always_call=True)

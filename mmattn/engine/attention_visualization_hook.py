@@ -1,4 +1,4 @@
-"""Pictures of the attention during validation and testing."""
+"""Draw the attention of evaluated images during validation and testing."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -15,34 +15,32 @@ from mmattn.registry import HOOKS
 from mmattn.visualization.attention import (
     CallRecorder,
     NetworkImage,
+    inputs_to_picture,
     select_layers,
-    show_inputs,
     write_page,
 )
 
 
 @HOOKS.register_module()
 class AttentionVisualizationHook(Hook):
-    """Draw what the attention does with every n-th image that is evaluated.
+    """Draw the attention of every n-th evaluated image.
 
-    The pictures of an image, and a page that shows them, go to
-    ``attention/val_STEP/IMAGE`` (in a test ``attention/test/IMAGE``) in the
-    folder of the run's logs; the visualizer's other backends, such as
-    TensorBoard, get the pictures too. In a distributed run the first process
-    draws, and counts its own images.
+    Pictures and an HTML page go to ``attention/val_ITERATION/IMAGE`` (in a
+    test to ``attention/test/IMAGE``) in the run's log folder. The
+    visualizer's other backends, such as TensorBoard, get the pictures too. In
+    a distributed run only the first process draws, from its own images.
 
     Args:
-        interval (int): Images from one that is drawn to the next. The first
-            of each evaluation is drawn. Defaults to 500.
+        interval (int): Draw one of this many images, starting with the first
+            of each evaluation. Defaults to 500.
         stages (Sequence[int], optional): Stages of the backbone to show, -1
-            for the last. Defaults to None, all, and layers outside of them.
-        blocks (Sequence[int], optional): Blocks of each stage to show, -1
-            for the last. Defaults to None, all.
-        places (Sequence[tuple]): Where the shown tokens lie, as parts of the
-            height and of the width of the image. Defaults to two on the
-            diagonal.
-        max_heads (int): Heads of a layer to show. Defaults to 4, spread
-            evenly.
+            is the last. Defaults to None: all, and layers outside of stages.
+        blocks (Sequence[int], optional): Blocks of each stage to show, -1 is
+            the last. Defaults to None: all.
+        places (Sequence[tuple]): Pixels whose attention is shown, as
+            fractions of height and width. Defaults to two on the diagonal.
+        max_heads (int): Heads to show per layer, spread evenly. Defaults to
+            4.
     """
 
     priority = 'NORMAL'
@@ -65,9 +63,8 @@ class AttentionVisualizationHook(Hook):
             for place in places
         ):
             raise ValueError(
-                'AttentionVisualizationHook expects places as parts of the '
-                'height and of the width, from 0 to below 1, got '
-                f'{places}'
+                'AttentionVisualizationHook expects places as fractions '
+                f'(height, width) in [0, 1), got {places}'
             )
         self.interval = interval
         self.stages = stages
@@ -79,27 +76,26 @@ class AttentionVisualizationHook(Hook):
         self._recorder: CallRecorder | None = None
 
     def before_run(self, runner: Runner) -> None:
-        """Find the layers, before any time is spent.
+        """Find the layers to draw.
 
         Raises:
-            ValueError: If the model has none that can be drawn, or not in
-                these stages and blocks.
+            ValueError: If the model has none in these stages and blocks.
         """
         self._layers = select_layers(runner.model, self.stages, self.blocks)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Count the images from the start."""
+        """Restart counting images."""
         self._count = 0
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Count the images from the start."""
+        """Restart counting images."""
         self._count = 0
 
     def before_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Listen to the layers, where an image of the batch is drawn."""
-        if self._due(data_batch) and is_main_process():
+        """Record the layers if an image of the batch is to be drawn."""
+        if self._indices(data_batch) and is_main_process():
             self._recorder = CallRecorder(runner.model, self._layers)
             self._recorder.__enter__()
 
@@ -110,13 +106,13 @@ class AttentionVisualizationHook(Hook):
         data_batch: dict | None = None,
         outputs: Sequence | None = None,
     ) -> None:
-        """Draw the images of the batch whose turn it is."""
+        """Draw the selected images of the batch."""
         self._draw(runner, data_batch, f'val_{runner.iter}')
 
     def before_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """As in validation."""
+        """Record the layers if an image of the batch is to be drawn."""
         self.before_val_iter(runner, batch_idx, data_batch)
 
     def after_test_iter(
@@ -126,33 +122,33 @@ class AttentionVisualizationHook(Hook):
         data_batch: dict | None = None,
         outputs: Sequence | None = None,
     ) -> None:
-        """As in validation."""
+        """Draw the selected images of the batch."""
         self._draw(runner, data_batch, 'test')
 
-    def _due(self, batch: dict) -> list[int]:
-        """Which images of a batch are drawn."""
+    def _indices(self, batch: dict) -> list[int]:
+        """Indices of the images to draw in a batch."""
         count = len(_images(batch))
         return list(range(-self._count % self.interval, count, self.interval))
 
     def _draw(self, runner: Runner, batch: dict, step: str) -> None:
-        due, start = self._due(batch), self._count
+        indices, start = self._indices(batch), self._count
         self._count += len(_images(batch))
         if self._recorder is None:
             return
         recorder, self._recorder = self._recorder, None
         recorder.__exit__()
-        for index in due:
+        for index in indices:
             name = str(start + index)
             path = batch['data_samples'][index].get('img_path')
             if path:
                 name += f'_{Path(path).stem}'
-            folder = Path(runner.log_dir, 'attention', step, name)
             inputs = _images(batch)[index]
             size = recorder.image_size
-            filled = tuple(map(min, size, inputs.shape[-2:]))
-            image = NetworkImage(show_inputs(inputs, size), filled, filled)
+            content = tuple(map(min, size, inputs.shape[-2:]))
+            picture = inputs_to_picture(inputs, size)
+            image = NetworkImage(picture, content, content)
             pictures = write_page(
-                folder,
+                Path(runner.log_dir, 'attention', step, name),
                 image,
                 image.pixels_at(self.places),
                 self._layers,
@@ -161,19 +157,21 @@ class AttentionVisualizationHook(Hook):
                 index,
                 self.max_heads,
             )
-            _publish(runner, pictures, name)
+            _add_to_visualizer(runner, pictures, name)
 
 
 def _images(batch: dict) -> Sequence[torch.Tensor]:
-    """The images of a batch; with augmentations, those of the first."""
+    """Images of a batch; with test-time augmentation the first variant."""
     inputs = batch['inputs']
     while isinstance(inputs[0], (list, tuple)):
         inputs = inputs[0]
     return inputs
 
 
-def _publish(runner: Runner, pictures: list[Path], name: str) -> None:
-    """Give the pictures to the backends that do not write to the folder."""
+def _add_to_visualizer(
+    runner: Runner, pictures: list[Path], name: str
+) -> None:
+    """Send the pictures to all backends other than the log folder."""
     for backend in runner.visualizer._vis_backends.values():
         if isinstance(backend, LocalVisBackend):
             continue

@@ -1,4 +1,4 @@
-"""One set of buffers for all processes when a model is validated."""
+"""Use the same buffers in all processes when a model is validated."""
 
 from mmengine.dist import broadcast
 from mmengine.hooks import Hook
@@ -7,12 +7,11 @@ from mmengine.runner import Runner
 
 
 class BroadcastBuffers(Hook):
-    """Give every process the buffers of the first before a validation.
+    """Copy the buffers of the first process to the others before validation.
 
-    Running statistics of BN differ between processes, since nothing
-    synchronises buffers in training. A checkpoint holds those of the first
-    process: validating with the same ones gives the score that the
-    checkpoint has when it is tested.
+    Running statistics of BN differ between processes, because nothing
+    synchronizes buffers during training. A checkpoint holds those of the
+    first process, so validating with them gives the score of the checkpoint.
     """
 
     def before_val_epoch(self, runner: Runner) -> None:

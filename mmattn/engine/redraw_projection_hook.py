@@ -1,9 +1,10 @@
-"""New random features for the linear attentions, now and then."""
+"""Redraw the random features of linear attention during training."""
 
 import zlib
 
+import torch.nn as nn
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseAveragedModel, is_model_wrapper
 from mmengine.runner import Runner
 
 from mmattn.attentions import EfficientNonLocalAttention
@@ -15,13 +16,15 @@ class RedrawProjectionHook(Hook):
     """Redraw the random features of the model's linear attentions.
 
     Source: https://arxiv.org/abs/2009.14794, section 4.2. Weights that see
-    several draws do not fit themselves to the errors of one. The draw follows
-    from the layer's name and the iteration: it is the same in all processes
-    and after a resumed training.
+    several draws do not adapt to the errors of one. The seed of a draw
+    follows from the layer's name and the iteration, so all processes and
+    resumed trainings draw the same features.
+
+    Averaged models (``EMAHook``) get copies of the features: an average of
+    two draws would not be orthogonal.
 
     Args:
-        interval (int): Training iterations from one draw to the next.
-            Defaults to 1000.
+        interval (int): Training iterations between draws. Defaults to 1000.
     """
 
     priority = 'NORMAL'
@@ -34,35 +37,50 @@ class RedrawProjectionHook(Hook):
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
-        """Check that the model has something to redraw.
+        """Exclude the features from averaging.
 
         Raises:
-            ValueError: If it has no ``EfficientNonLocalAttention``.
+            ValueError: If the model has no ``EfficientNonLocalAttention``.
         """
-        if not _linear_attentions(runner):
+        layers = _linear_attentions(runner.model)
+        if not layers:
             raise ValueError(
-                'RedrawProjectionHook expects a model with '
-                'EfficientNonLocalAttention layers, got '
-                f'{type(runner.model).__name__} without any; leave the hook '
-                'out'
+                f'{type(runner.model).__name__} has no '
+                'EfficientNonLocalAttention, so RedrawProjectionHook has no '
+                'effect; remove the hook'
             )
+        for averaged in _averaged_models(runner):
+            for name in layers:
+                averaged.avg_parameters.pop(f'{name}.projection', None)
+        self._copy_to_averaged(runner)
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
-        """Redraw where the interval ends."""
+        """Redraw at the end of each interval."""
         if not self.every_n_train_iters(runner, self.interval):
             return
-        for name, layer in _linear_attentions(runner).items():
+        for name, layer in _linear_attentions(runner.model).items():
             seed = zlib.crc32(f'{name}:{runner.iter + 1}'.encode())
             layer.redraw_projection(seed)
+        self._copy_to_averaged(runner)
+
+    def _copy_to_averaged(self, runner: Runner) -> None:
+        layers = _linear_attentions(runner.model)
+        for averaged in _averaged_models(runner):
+            for name, layer in _linear_attentions(averaged.module).items():
+                layer.projection.copy_(layers[name].projection)
 
 
 def _linear_attentions(
-    runner: Runner,
+    model: nn.Module,
 ) -> dict[str, EfficientNonLocalAttention]:
-    model = runner.model
     model = model.module if is_model_wrapper(model) else model
     return {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, EfficientNonLocalAttention)
     }
+
+
+def _averaged_models(runner: Runner) -> list[BaseAveragedModel]:
+    models = (getattr(hook, 'ema_model', None) for hook in runner.hooks)
+    return [model for model in models if isinstance(model, BaseAveragedModel)]

@@ -1,7 +1,7 @@
-"""Pictures of what a model predicts and of how it was trained."""
+"""Plot predictions and training curves."""
 
 from mmattn.visualization.curves import plot_curves, read_scalars
-from mmattn.visualization.host_samples import (
+from mmattn.visualization.data_samples import (
     predict_samples,
     read_classification,
     read_detection,

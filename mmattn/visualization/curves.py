@@ -1,4 +1,4 @@
-"""Curves of loss and metrics from the scalars that mmengine writes."""
+"""Plot loss and metrics from the scalars that mmengine logs."""
 
 import json
 from collections.abc import Sequence
@@ -9,24 +9,24 @@ from matplotlib.figure import Figure
 
 
 class Curve(NamedTuple):
-    """A value over training: ``epochs`` and ``values`` of equal length."""
+    """A value during training: ``epochs`` and ``values`` of equal length."""
 
     epochs: list[float]
     values: list[float]
 
 
 def read_scalars(path: str | Path) -> list[dict]:
-    """Read ``vis_data/scalars.json``: one record a line.
+    """Read ``vis_data/scalars.json``: one record per line.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds something else.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If a line is not a JSON object.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f'read_scalars expects the scalars of a run at {path}, got no '
-            'file; train with an mmengine Runner and LocalVisBackend first'
+            f'{path} does not exist; training with a Runner and '
+            'LocalVisBackend writes it'
         )
     records = []
     for number, line in enumerate(path.read_text().splitlines(), start=1):
@@ -36,8 +36,7 @@ def read_scalars(path: str | Path) -> list[dict]:
             record = None
         if not isinstance(record, dict):
             raise ValueError(
-                'read_scalars expects one JSON object a line, got '
-                f'{line[:40]!r} in line {number} of {path}'
+                f'line {number} of {path} is not a JSON object: {line[:40]!r}'
             )
         records.append(record)
     return records
@@ -46,15 +45,15 @@ def read_scalars(path: str | Path) -> list[dict]:
 def extract_curve(
     records: Sequence[dict], name: str, iters_per_epoch: int
 ) -> Curve:
-    """Return how ``name`` developed, over epochs.
+    """Extract the curve of ``name`` over epochs.
 
-    mmengine counts training records in iterations (they have an ``epoch``)
-    and validation records of epoch-based runs in epochs.
+    In epoch-based runs mmengine counts training records (which have an
+    ``epoch``) in iterations and validation records in epochs.
 
     Args:
-        records: What :func:`read_scalars` returned.
+        records: Result of :func:`read_scalars`.
         name: Key of a value, such as ``loss`` or ``coco/bbox_mAP``.
-        iters_per_epoch: Iterations of one epoch.
+        iters_per_epoch: Iterations per epoch.
     """
     epochs, values = [], []
     for record in records:
@@ -73,19 +72,18 @@ def plot_curves(
     path: str | Path,
     title: str = '',
 ) -> None:
-    """Draw the losses on the left and the metrics on the right, as PNG.
+    """Plot the losses on the left and the metrics on the right.
 
     Args:
-        records: What :func:`read_scalars` returned.
-        metrics: Key of each metric, and the label to show for it.
-        iters_per_epoch: Iterations of one epoch.
+        records: Result of :func:`read_scalars`.
+        metrics: Key and label of each metric.
+        iters_per_epoch: Iterations per epoch.
         path: File to write.
-        title: Line above both. Defaults to none.
+        title: Title of the figure. Defaults to none.
 
     Raises:
-        ValueError: If the records hold neither a loss nor a metric.
+        ValueError: If the records have neither a loss nor a metric.
     """
-    # Parts of a loss are drawn when there are several: never `loss` alone.
     names = sorted({n for r in records for n in r if n.startswith('loss')})
     losses = {n: extract_curve(records, n, iters_per_epoch) for n in names}
     scores = {
@@ -95,8 +93,8 @@ def plot_curves(
     scores = {label: c for label, c in scores.items() if c.values}
     if not losses and not scores:
         raise ValueError(
-            'plot_curves expects records with a loss or one of '
-            f'{list(metrics)}, got {len(records)} records without'
+            f'none of the {len(records)} records has a loss or one of the '
+            f'metrics {list(metrics)}'
         )
     figure = Figure(figsize=(10, 4), layout='constrained')
     left, right = figure.subplots(1, 2)

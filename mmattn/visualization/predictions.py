@@ -1,4 +1,4 @@
-"""Grids of predictions beside the truth, as PNG.
+"""Plot predictions next to the ground truth.
 
 Images are ``(H, W, 3)`` uint8 RGB, boxes ``(n, 4)`` as left, top, right,
 bottom in pixels, masks ``(n, H, W)`` bool, labels ``(n,)`` class indices.
@@ -14,8 +14,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-# Distinct on dark and on bright photographs (Sasha Trubetskoy's list).
-_COLOURS = (
+# Distinct on dark and bright images (Sasha Trubetskoy's list).
+_COLORS = (
     '#e6194b',
     '#3cb44b',
     '#ffe119',
@@ -39,7 +39,7 @@ class Instances(NamedTuple):
         boxes: ``(n, 4)``.
         labels: ``(n,)``.
         masks: ``(n, H, W)`` bool.
-        scores: ``(n,)`` in [0, 1], or None for the truth.
+        scores: ``(n,)`` in [0, 1], or None for the ground truth.
     """
 
     boxes: np.ndarray
@@ -49,7 +49,7 @@ class Instances(NamedTuple):
 
 
 class Detection(NamedTuple):
-    """An image, what is on it and what a model found."""
+    """An image with ground truth and predictions."""
 
     image: np.ndarray
     truth: Instances
@@ -63,25 +63,24 @@ def plot_detections(
     score_thr: float = 0.5,
     columns: int = 4,
 ) -> None:
-    """Draw the truth of each image and, below it, what was found.
+    """Draw the ground truth of each image above the predictions.
 
     Args:
         samples: At least one image.
         classes: Name of each label.
         path: File to write.
-        score_thr: Predictions below this score are left out.
-        columns: Images in a row.
+        score_thr: Predictions below this score are not drawn.
+        columns: Images per row.
 
     Raises:
         ValueError: If there are no samples.
     """
-    rows = _panels('plot_detections', samples, columns, panels_per_sample=2)
-    figure, axes = rows
+    figure, axes = _panels(samples, columns, panels_per_sample=2)
     for index, sample in enumerate(samples):
         row, column = divmod(index, columns)
         top, bottom = axes[2 * row, column], axes[2 * row + 1, column]
         _draw_instances(top, sample.image, sample.truth, classes)
-        # The surest last, on top of what it overlaps.
+        # The highest score last, on top of the others.
         order = np.argsort(sample.prediction.scores, kind='stable')
         ranked = _select(sample.prediction, order)
         kept = _select(ranked, ranked.scores >= score_thr)
@@ -98,19 +97,19 @@ def plot_segmentations(
     path: str | Path,
     columns: int = 6,
 ) -> None:
-    """Draw image, true and predicted classes of each sample, one below other.
+    """Draw the image above the true and the predicted map of each sample.
 
     Args:
         samples: Image, true and predicted map, ``(H, W)`` class indices with
             0 for the background.
         classes: Name of each index.
         path: File to write.
-        columns: Samples in a row.
+        columns: Samples per row.
 
     Raises:
         ValueError: If there are no samples.
     """
-    figure, axes = _panels('plot_segmentations', samples, columns, 3)
+    figure, axes = _panels(samples, columns, panels_per_sample=3)
     for index, (image, truth, prediction) in enumerate(samples):
         row, column = divmod(index, columns)
         panels = axes[3 * row : 3 * row + 3, column]
@@ -124,7 +123,7 @@ def plot_segmentations(
         {int(c) for _, *maps in samples for m in maps for c in np.unique(m)}
     )
     handles = [
-        Rectangle((0, 0), 1, 1, color=_colour(index - 1))
+        Rectangle((0, 0), 1, 1, color=_color(index - 1))
         for index in present
         if index > 0
     ]
@@ -146,35 +145,35 @@ def plot_classifications(
     path: str | Path,
     columns: int = 8,
 ) -> None:
-    """Draw images with the predicted class, and the true one if it differs.
+    """Draw images with the predicted class, and the true class if wrong.
 
     Args:
         samples: Image, true label, predicted label and its score in [0, 1].
         classes: Name of each label.
         path: File to write.
-        columns: Images in a row.
+        columns: Images per row.
 
     Raises:
         ValueError: If there are no samples.
     """
-    figure, axes = _panels('plot_classifications', samples, columns, 1)
+    figure, axes = _panels(samples, columns, panels_per_sample=1)
     for index, (image, truth, prediction, score) in enumerate(samples):
         panel = axes[divmod(index, columns)]
         panel.imshow(image)
-        is_right = truth == prediction
         text = f'{classes[prediction]}  {score:.2f}'
-        if not is_right:
+        if truth != prediction:
             text += f'  (is {classes[truth]})'
-        panel.set_title(text, fontsize=9, color=_RIGHT if is_right else _WRONG)
+        color = _RIGHT if truth == prediction else _WRONG
+        panel.set_title(text, fontsize=9, color=color)
     figure.savefig(path, dpi=_DPI)
 
 
 def _panels(
-    who: str, samples: Sequence, columns: int, panels_per_sample: int
+    samples: Sequence, columns: int, panels_per_sample: int
 ) -> tuple[Figure, np.ndarray]:
-    """Return a figure and its blank axes, ``(rows, columns)``."""
+    """Create a figure with blank axes ``(rows, columns)``."""
     if len(samples) == 0:
-        raise ValueError(f'{who} expects at least one sample, got none')
+        raise ValueError('there are no samples to plot')
     rows = -(-len(samples) // columns) * panels_per_sample
     size = (columns * _PANEL_INCHES, rows * _PANEL_INCHES)
     figure = Figure(figsize=size, layout='constrained')
@@ -200,21 +199,21 @@ def _draw_instances(
         zip(instances.boxes, instances.labels)
     ):
         left, top, right, bottom = box
-        colour = _colour(label)
+        color = _color(label)
         panel.add_patch(
             Rectangle(
                 (left, top),
                 right - left,
                 bottom - top,
                 fill=False,
-                edgecolor=colour,
+                edgecolor=color,
                 linewidth=1.2,
             )
         )
         text = classes[label]
         if instances.scores is not None:
             text += f' {instances.scores[index]:.2f}'
-        dark = sum(to_rgb(colour)) < 1.7
+        dark = sum(to_rgb(color)) < 1.7
         panel.text(
             left,
             max(top, 10),
@@ -222,26 +221,26 @@ def _draw_instances(
             fontsize=6.5,
             va='bottom',
             color='white' if dark else 'black',
-            bbox=dict(facecolor=colour, edgecolor='none', pad=0.8),
+            bbox=dict(facecolor=color, edgecolor='none', pad=0.8),
         )
 
 
 def _overlay(
     image: np.ndarray, classes: np.ndarray, strength: float = 0.7
 ) -> np.ndarray:
-    """Tint pixels of class c > 0 with colour c - 1, pale the rest."""
+    """Tint pixels of class c > 0 with color c - 1 and fade the rest."""
     grey = image.mean(axis=2, keepdims=True)
     canvas = np.broadcast_to(0.3 * image + 0.7 * grey, image.shape).copy()
     for index in np.unique(classes):
         if index > 0:
             where = classes == index
-            tint = 255 * np.array(to_rgb(_colour(index - 1)))
+            tint = 255 * np.array(to_rgb(_color(index - 1)))
             canvas[where] = (1 - strength) * image[where] + strength * tint
     return canvas.astype(np.uint8)
 
 
-def _colour(label: int) -> str:
-    return _COLOURS[label % len(_COLOURS)]
+def _color(label: int) -> str:
+    return _COLORS[label % len(_COLORS)]
 
 
 def _select(instances: Instances, kept: np.ndarray) -> Instances:

@@ -1,4 +1,4 @@
-"""A part of a published file is told from the whole."""
+"""Incomplete checkpoints are detected."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ TABLE = 'attn.relative_position_bias_table'
 
 @pytest.fixture(scope='module')
 def published():
-    """Names and shapes of published files."""
+    """Names and shapes of published checkpoints."""
     import golden
 
     def state(case):
@@ -28,12 +28,12 @@ def published():
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_published_files_are_whole(published, case):
+def test_published_checkpoints_are_complete(published, case):
     assert missing_names(convert(published(case))) == []
 
 
 @pytest.mark.parametrize('family', ['BOATSwin', 'SMT', 'PerspectiveEncoder'])
-def test_our_files_are_whole(family):
+def test_our_checkpoints_are_complete(family):
     model = getattr(backbones, family)(arch='nano')
     assert missing_names(convert(model.state_dict())) == []
 
@@ -52,7 +52,7 @@ def test_our_files_are_whole(family):
     ],
 )
 @pytest.mark.parametrize('case', CASES[:2])
-def test_a_part_of_a_swin_lacks_the_rest(published, case, gone, missing):
+def test_parts_of_a_swin(published, case, gone, missing):
     state = published(case)
     part = {k: v for k, v in state.items() if not k.startswith(gone)}
     assert len(part) < len(state)
@@ -66,7 +66,7 @@ def test_a_bias_that_no_block_has_is_not_missing(published):
     assert missing_names(convert(part)) == []
 
 
-def test_what_is_not_told_is_not_missing():
+def test_an_unknown_arch_misses_nothing():
     state = {
         'stem.proj.weight': torch.zeros(8, 3, 4, 4),
         'stages.0.blocks.0.attn.q.weight': torch.zeros(8, 8),

@@ -17,7 +17,9 @@ def official(case):
 
 
 @pytest.mark.parametrize('place', ['', 'body.8.'])
-def test_the_one_of_a_file_loads_and_computes_the_same(place, official, case):
+def test_a_single_module_loads_and_gives_the_same_output(
+    place, official, case
+):
     state = {place + name: value for name, value in official.items()}
     state['head.0.weight'] = torch.zeros(1)
     assert detect_source(state) == 'enlca'
@@ -35,7 +37,7 @@ def test_the_one_of_a_file_loads_and_computes_the_same(place, official, case):
     assert difference(case['captures']['out'], out.numpy()) <= 1e-9
 
 
-def test_several_keep_their_places(official):
+def test_several_modules_keep_their_prefix(official):
     state = {
         f'body.{place}.{name}': value * place
         for place in (1, 2)

@@ -1,4 +1,4 @@
-"""``init_cfg=dict(type='Pretrained', ...)`` with real files and backbones."""
+"""``init_cfg=dict(type='Pretrained', ...)`` of backbones."""
 
 import pytest
 import torch
@@ -97,7 +97,7 @@ def test_our_own_files(tmp_path, weights, prefix, log):
     rest = '1 (head.fc.weight)' if prefix else '0'
     assert log[-1] == (
         f'BOATSwin loaded {count} of {count} tensors from {path} (format '
-        f'mmattn), resized 0, fresh 0, missing 0, left over {rest}'
+        f'mmattn), resized 0, newly initialized 0, missing 0, unused {rest}'
     )
 
 
@@ -124,7 +124,7 @@ def test_pretrained_weights_come_last_and_once(tmp_path, weights):
         check_equal(model, trained)
 
 
-def test_no_parameter_is_told_to_be_as_before(tmp_path, weights, log):
+def test_no_parameter_is_logged_as_unchanged(tmp_path, weights, log):
     loaded(saved(tmp_path / 'a.pth', weights))
     assert not any('before and after' in str(line) for line in log)
 
@@ -143,10 +143,10 @@ def test_an_official_classification_file(tmp_path, weights, log):
     check_equal(model, weights | fresh)
     assert f'loaded {len(weights) - 6} of {len(weights)} tensors' in log[-1]
     assert 'format boat_swin' in log[-1]
-    assert 'fresh 6 (norm0.weight, norm0.bias, norm1.weight, ' in log[-1]
+    assert 'initialized 6 (norm0.weight, norm0.bias, norm1.weight, ' in log[-1]
 
 
-def test_a_whole_pyramid_into_a_part_of_it(tmp_path, weights):
+def test_a_backbone_with_fewer_stages(tmp_path, weights):
     path = saved(tmp_path / 'a.pth', to_official(weights))
     model = loaded(path, out_indices=(1,))
     names = set(model.state_dict())
@@ -172,19 +172,15 @@ def test_inside_a_larger_model(tmp_path, weights):
     check_equal(detector.backbone, weights)
 
 
-def test_a_prefix_of_another_kind(tmp_path, weights):
+def test_another_prefix(tmp_path, weights):
     state = {f'teacher.net.{name}': v for name, v in weights.items()}
     path = saved(tmp_path / 'a.pth', state | {'student': torch.zeros(1)})
     check_equal(loaded(path, more=dict(prefix='teacher.net.')), weights)
-    message = (
-        r"BackbonePretrained expects names that begin with 'teacher.body.' in "
-        r'.*a\.pth, got others: \d+ \(teacher\.net.*; leave prefix out'
-    )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"'teacher\.body\.'.*teacher\.net"):
         loaded(path, more=dict(prefix='teacher.body.'))
 
 
-def test_a_prefix_that_is_found_by_itself_may_be_given(tmp_path, weights):
+def test_the_usual_prefix_may_be_given(tmp_path, weights):
     state = {f'backbone.{name}': v for name, v in weights.items()}
     path = saved(tmp_path / 'a.pth', state)
     check_equal(loaded(path, more=dict(prefix='backbone.')), weights)
@@ -192,7 +188,7 @@ def test_a_prefix_that_is_found_by_itself_may_be_given(tmp_path, weights):
 
 def test_tables_are_resized_to_a_wider_window(tmp_path, weights, log):
     name = 'stages.1.blocks.1.attn.relative_position_bias_table'
-    # Head 0 looks at the rows only, head 1 at the columns only.
+    # Head 0 depends only on rows, head 1 only on columns.
     rows, columns = torch.meshgrid(
         torch.linspace(-1, 1, 13), torch.linspace(-2, 2, 13), indexing='ij'
     )
@@ -226,46 +222,35 @@ def test_a_pyramid_with_another_window(tmp_path, log):
     assert convert(model.state_dict()).arch == arch
 
 
-def test_another_arch_is_refused_and_changes_nothing(tmp_path, weights):
+def test_another_arch_changes_nothing(tmp_path, weights):
     path = saved(tmp_path / 'a.pth', weights)
     model = BOATSwin(
         arch=dict(embed_dims=24, depths=(2, 2, 3, 2), num_heads=(1, 2, 4, 8)),
         init_cfg=dict(type='Pretrained', checkpoint=str(path)),
     )
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    message = (
-        rf'BackbonePretrained expects .*a\.pth to fit BOATSwin, got '
-        rf'{len(weights)} of {len(weights) + 13} tensors that do, missing 13 '
-        r'\(stages\.2\.blocks\.2\.'
-        r'.*\), without a place 0; check that arch is the one of the file, or'
-    )
-    with pytest.raises(ValueError, match=message):
+    counts = f'{len(weights)} of {len(weights) + 13} .*missing 13 '
+    with pytest.raises(ValueError, match=counts):
         model.init_weights()
     check_equal(model, before)
 
 
-def test_other_shapes_are_refused_and_change_nothing(tmp_path, weights):
+def test_other_shapes_change_nothing(tmp_path, weights):
     path = saved(tmp_path / 'a.pth', weights)
     for strict in (True, False):
         model = BOATSwin(arch='nano', in_channels=1)
         before = {k: v.clone() for k, v in model.state_dict().items()}
-        message = (
-            r'expects .*a\.pth to fit BOATSwin, got other shapes: 1 \(.*'
-            r'size mismatch for stem\.proj\.weight.*check that arch and in_ch'
-        )
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=r'stem\.proj\.weight'):
             BackbonePretrained(str(path), strict=strict)(model)
         check_equal(model, before)
 
 
-def test_swin_weights_fill_a_boat_swin_when_asked(tmp_path, log):
+def test_swin_weights_in_a_boat_swin(tmp_path, log):
     swin = randomised(AttentionPyramid(arch='swin-nano'))
     path = saved(tmp_path / 'a.pth', swin)
-    message = r'missing 24 \(stages\.0\.blocks\.1\.feature_norm.*strict=False'
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match='missing 24 .*strict=False'):
         loaded(path)
-    message = r'tensors that do, .*less than min_loaded=0\.95: .* lower it'
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match='min_loaded'):
         loaded(path, more=dict(strict=False))
     model = loaded(path, more=dict(strict=False, min_loaded=0.75))
     state = model.state_dict()
@@ -274,16 +259,15 @@ def test_swin_weights_fill_a_boat_swin_when_asked(tmp_path, log):
     assert 'missing 24 (stages.0.blocks.1.feature_norm.weight, ' in log[-1]
 
 
-def test_boat_weights_into_a_swin(tmp_path, weights, log):
+def test_boat_swin_weights_in_a_swin(tmp_path, weights, log):
     path = saved(tmp_path / 'a.pth', weights)
-    message = r'missing 0, without a place 24 \(stages\.0\.blocks\.1\.feature'
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match='unexpected 24 '):
         loaded(path, AttentionPyramid, 'swin-nano')
     loaded(path, AttentionPyramid, 'swin-nano', dict(strict=False))
-    assert 'left over 24 (stages.0.blocks.1.feature_norm.weight' in log[-1]
+    assert 'unused 24 (stages.0.blocks.1.feature_norm.weight' in log[-1]
 
 
-@pytest.mark.usefixtures('stand_ins_taken')
+@pytest.mark.usefixtures('stubs_supported')
 @pytest.mark.parametrize(
     'name',
     [
@@ -291,7 +275,9 @@ def test_boat_weights_into_a_swin(tmp_path, weights, log):
         'upernet_boat-swin-nano_1xb8-8e_digits',
     ],
 )
-def test_a_classifier_starts_a_model_of_a_host(tmp_path, weights, log, name):
+def test_a_classifier_starts_a_model_of_a_codebase(
+    tmp_path, weights, log, name
+):
     cfg = Config.fromfile(find_model(name).config)
     state = to_official(weights)
     state |= {'head.weight': torch.zeros(9, 192), 'head.bias': torch.zeros(9)}
@@ -311,9 +297,9 @@ def test_a_classifier_starts_a_model_of_a_host(tmp_path, weights, log, name):
     count = len(weights)
     assert line.startswith(f'BOATSwin loaded {count - 6} of {count} tensors')
     assert line.endswith(
-        'resized 0, fresh 6 (norm0.weight, norm0.bias, norm1.weight, '
-        'norm1.bias, norm2.weight, norm2.bias), missing 0, left over 2 '
-        '(head.fc.weight, head.fc.bias)'
+        'resized 0, newly initialized 6 (norm0.weight, norm0.bias, '
+        'norm1.weight, norm1.bias, norm2.weight, norm2.bias), missing 0, '
+        'unused 2 (head.fc.weight, head.fc.bias)'
     )
     # One tensor in twenty may be missing, not more.
     names = [name for name in state if '.mlp.' in name]
@@ -328,25 +314,24 @@ def test_a_classifier_starts_a_model_of_a_host(tmp_path, weights, log, name):
             start()
 
 
-def test_a_file_that_gives_nothing_is_refused_even_so(tmp_path):
+def test_a_checkpoint_without_any_matching_tensor(tmp_path):
     state = {
         'stem.conv.weight': torch.zeros(1),
         'stages.0.blocks.0.mixer.weight': torch.zeros(1),
     }
     path = saved(tmp_path / 'a.pth', state)
-    message = r'got 0 of \d+ tensors that do, .*check that the file is of thi'
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match='loaded 0 of .* family'):
         loaded(path, more=dict(strict=False))
 
 
-def test_a_file_of_something_else(tmp_path):
+def test_another_model(tmp_path):
     path = saved(tmp_path / 'a.pth', {'fc.weight': torch.zeros(1)})
     with pytest.raises(ValueError, match='names of a known format'):
         loaded(path)
 
 
-def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match='download the published wei'):
+def test_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no.pth'):
         loaded(tmp_path / 'no.pth')
 
 
@@ -363,8 +348,8 @@ class Classifier(BaseModel):
         return dict(loss=nn.functional.cross_entropy(scores, labels))
 
 
-@pytest.mark.usefixtures('stand_ins_taken')
-def test_a_file_of_the_runner(tmp_path):
+@pytest.mark.usefixtures('stubs_supported')
+def test_a_checkpoint_of_the_runner(tmp_path):
     data = [dict(inputs=torch.randn(3, 32, 32), labels=i % 2) for i in (0, 1)]
     runner = Runner(
         Classifier(),
@@ -377,11 +362,11 @@ def test_a_file_of_the_runner(tmp_path):
             dict(type='OneCycleLR', eta_max=0.1, total_steps=10),
         ],
         default_scope='mmengine',
-        experiment_name='test_a_file_of_the_runner',
+        experiment_name='test_a_checkpoint_of_the_runner',
     )
     runner.train()
     path = tmp_path / 'epoch_1.pth'
-    # As it is, torch refuses it: its log keeps more than tensors.
+    # torch alone cannot read it: it holds more than tensors.
     with pytest.raises(Exception, match='Weights only load failed'):
         torch.load(path, weights_only=True)
     state = load_file(path)

@@ -1,4 +1,4 @@
-"""Reading files: what loads, what is refused, and that no code runs."""
+"""Reading checkpoints without executing code from them."""
 
 import argparse
 import functools
@@ -40,7 +40,7 @@ def test_a_bare_state_dict(tmp_path, name):
     check_equal(load_file(saved(tmp_path / name, STATE)))
 
 
-def test_the_format_before_zip_archives(tmp_path):
+def test_the_legacy_format(tmp_path):
     path = saved(
         tmp_path / 'a.pth', STATE, _use_new_zipfile_serialization=False
     )
@@ -56,7 +56,7 @@ def test_safetensors(tmp_path):
 @pytest.mark.parametrize(
     'wrapper', ['model', 'state_dict', 'state_dict_ema', 'model_ema']
 )
-def test_training_files_are_unwrapped(tmp_path, wrapper):
+def test_training_checkpoints_are_unwrapped(tmp_path, wrapper):
     path = saved(tmp_path / 'a.pth', {wrapper: STATE, 'epoch': 3})
     check_equal(load_file(path))
 
@@ -65,13 +65,13 @@ def test_training_files_are_unwrapped(tmp_path, wrapper):
     'plain, average',
     [('state_dict', 'state_dict_ema'), ('model', 'model_ema')],
 )
-def test_an_averaged_copy_goes_before_the_plain_one(tmp_path, plain, average):
+def test_averaged_weights_come_first(tmp_path, plain, average):
     other = {name: -value for name, value in STATE.items()}
     path = saved(tmp_path / 'a.pth', {plain: other, average: STATE})
     check_equal(load_file(path))
 
 
-def test_an_entry_of_a_bare_state_dict_may_be_called_model(tmp_path):
+def test_a_tensor_may_be_called_model(tmp_path):
     state = {'model': torch.ones(2), 'b': torch.zeros(1)}
     check_equal(load_file(saved(tmp_path / 'a.pth', state)), state)
 
@@ -79,17 +79,17 @@ def test_an_entry_of_a_bare_state_dict_may_be_called_model(tmp_path):
 @pytest.mark.parametrize(
     'prefix', ['module.', '_orig_mod.', 'module._orig_mod.']
 )
-def test_wrappers_of_the_module_leave_no_prefix(tmp_path, prefix):
+def test_prefixes_of_wrappers_are_stripped(tmp_path, prefix):
     state = {prefix + name: value for name, value in STATE.items()}
     check_equal(load_file(saved(tmp_path / 'a.pth', state)))
 
 
-def test_a_prefix_that_only_some_names_have_stays(tmp_path):
+def test_a_prefix_of_some_names_stays(tmp_path):
     state = {'module.a': torch.ones(1), 'b': torch.ones(1)}
     check_equal(load_file(saved(tmp_path / 'a.pth', state)), state)
 
 
-def test_parameters_become_plain_tensors_and_numbers_are_left_out(tmp_path):
+def test_parameters_become_tensors_and_numbers_are_dropped(tmp_path):
     layer = torch.nn.Linear(3, 2)
     content = dict(layer.named_parameters(), epoch=3)
     state = load_file(saved(tmp_path / 'a.pth', content))
@@ -98,8 +98,8 @@ def test_parameters_become_plain_tensors_and_numbers_are_left_out(tmp_path):
     assert not state['weight'].requires_grad
 
 
-@pytest.mark.usefixtures('stand_ins_taken')
-def test_what_trainers_write_beside_the_weights(tmp_path):
+@pytest.mark.usefixtures('stubs_supported')
+def test_other_content_of_training_checkpoints(tmp_path):
     log = HistoryBuffer([1.0, 0.5], [1, 1])
     content = dict(
         state_dict=STATE,
@@ -112,17 +112,16 @@ def test_what_trainers_write_beside_the_weights(tmp_path):
     check_equal(load_file(saved(tmp_path / 'a.pth', content)))
 
 
-def test_a_torch_that_has_no_stand_ins(tmp_path, monkeypatch):
+def test_a_torch_without_safe_globals(tmp_path, monkeypatch):
     monkeypatch.delattr(torch.serialization, 'safe_globals', raising=False)
     path = saved(tmp_path / 'a.pth', dict(args=argparse.Namespace(), **STATE))
-    message = 'holds argparse.Namespace too, .* use torch 2.5 or newer'
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match='Namespace.* torch 2.5'):
         load_file(path)
 
 
-@pytest.mark.usefixtures('stand_ins_taken')
+@pytest.mark.usefixtures('stubs_supported')
 def test_names_of_numpy_1(tmp_path):
-    # What numpy 1 wrote: the same pickle with another module's name.
+    # numpy 1 wrote the same pickle with another module name.
     content = dict(model=STATE, best=np.float64(81.3))
     path = saved(
         tmp_path / 'a.pth', content, _use_new_zipfile_serialization=False
@@ -151,15 +150,15 @@ torch.save(dict(model=dict(a=torch.ones(2)), config=config), sys.argv[1])
 """
 
 
-@pytest.mark.usefixtures('stand_ins_taken')
-def test_the_config_node_of_the_published_trainers(tmp_path):
+@pytest.mark.usefixtures('stubs_supported')
+def test_the_config_node_of_published_trainers(tmp_path):
     path = tmp_path / 'a.pth'
     subprocess.run([sys.executable, '-c', CFG_NODE, path], check=True)
     check_equal(load_file(path), dict(a=torch.ones(2)))
 
 
 class Call:
-    """Pickled as a call."""
+    """Pickles as a function call."""
 
     def __init__(self, function, *args):
         self.call = function, args
@@ -188,19 +187,14 @@ def test_a_file_that_runs_code_is_refused(
     path = saved(
         tmp_path / 'a.pth', content, _use_new_zipfile_serialization=zipped
     )
-    message = (
-        rf'load_file expects .* got .*a\.pth, which asks to use {name} while '
-        r'it is read: such a file can run any code, so nothing of it was '
-        r'loaded; .* torch\.save\(model\.state_dict\(\)'
-    )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=name):
         load_file(path)
     assert not trace.exists()
 
 
-@pytest.mark.usefixtures('stand_ins_taken')
+@pytest.mark.usefixtures('stubs_supported')
 def test_getattr_reaches_nothing(tmp_path):
-    # mmengine's files name getattr; what it gives must not be callable.
+    # mmengine's checkpoints use getattr; its stub must not be callable.
     method = Call(getattr, HistoryBuffer, 'register_statistics')
     content = dict(state_dict=STATE, extra=method)
     check_equal(load_file(saved(tmp_path / 'a.pth', content)))
@@ -209,19 +203,19 @@ def test_getattr_reaches_nothing(tmp_path):
         def __reduce__(self):
             return method, ('x',)
 
-    # torch.save needs something callable there, the file's reader refuses.
+    # torch.save needs a callable there, reading must reject it.
     Call.__call__ = lambda self, *args: None
     try:
         path = saved(tmp_path / 'b.pth', dict(state_dict=STATE, x=Nested()))
     finally:
         del Call.__call__
-    with pytest.raises(ValueError, match='asks to call something that is no'):
+    with pytest.raises(ValueError, match='asks to call'):
         load_file(path)
 
 
 def test_a_whole_pickled_module_is_refused(tmp_path):
     path = saved(tmp_path / 'a.pth', torch.nn.Linear(2, 2))
-    with pytest.raises(ValueError, match='asks to use torch.nn.modules.lin'):
+    with pytest.raises(ValueError, match='torch.nn.modules.linear'):
         load_file(path)
 
 
@@ -229,7 +223,7 @@ def test_a_forced_unsafe_load_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
     trace = tmp_path / 'trace'
     content = dict(state_dict=STATE, extra=Call(os.mkdir, str(trace)))
-    with pytest.raises(ValueError, match='can run any code'):
+    with pytest.raises(ValueError, match='any code'):
         load_file(saved(tmp_path / 'a.pth', content))
     assert not trace.exists()
 
@@ -242,8 +236,7 @@ def test_a_truncated_file(tmp_path, zipped, part):
     )
     data = path.read_bytes()
     path.write_bytes(data[: int(part * len(data))])
-    message = r'got .*a\.pth, which is cut short.*download or copy it again'
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match='truncated'):
         load_file(path)
 
 
@@ -259,34 +252,33 @@ def program(path):
 @pytest.mark.parametrize(
     'write, message',
     [
-        (lambda p: p.write_bytes(b''), 'is empty; download or copy'),
+        (lambda p: p.write_bytes(b''), 'is empty'),
         (
             lambda p: p.write_text('version https://git-lfs.github.com\n'),
-            "is a text that begins with 'version https://git-.*; a download",
+            'git-lfs',
         ),
         (
             lambda p: p.write_bytes(bytes(range(256)) * 9),
-            'is cut short, damaged or no checkpoint',
+            'damaged',
         ),
         (
             lambda p: p.write_bytes(pickle.dumps({'a': 1}, protocol=5)),
-            'is cut short, damaged or no checkpoint .Unsupported operand',
+            'Unsupported operand',
         ),
-        (archive_of_something_else, 'is a zip archive that torch.save did'),
-        (program, 'is a TorchScript program; save the weights alone'),
-        (lambda p: torch.save([1, 2], p), 'holds a list, not a dictionary'),
+        (archive_of_something_else, 'zip archive'),
+        (program, 'TorchScript'),
+        (lambda p: torch.save([1, 2], p), 'list'),
         (
             lambda p: torch.save({'epoch': 3, 'lr': 0.1}, p),
-            "holds no tensors .its entries: 'epoch', 'lr'.; give the file",
+            "'epoch', 'lr'",
         ),
-        (lambda p: torch.save({}, p), 'holds no tensors .its entries: noth'),
+        (lambda p: torch.save({}, p), 'no tensors'),
     ],
 )
-def test_a_foreign_file(tmp_path, write, message):
+def test_files_that_are_not_checkpoints(tmp_path, write, message):
     path = tmp_path / 'a.pth'
     write(path)
-    expected = rf'load_file expects .* got .*a\.pth, which {message}'
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match=rf'a\.pth.*{message}'):
         load_file(path)
 
 
@@ -294,22 +286,21 @@ def test_a_damaged_safetensors_file(tmp_path):
     path = tmp_path / 'a.safetensors'
     save_file(STATE, path)
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(ValueError, match='damaged or no safetensors file'):
+    with pytest.raises(ValueError, match='not a safetensors file'):
         load_file(path)
 
 
-def test_safetensors_that_are_not_installed(tmp_path, monkeypatch):
+def test_safetensors_is_not_installed(tmp_path, monkeypatch):
     save_file(STATE, tmp_path / 'a.safetensors')
     monkeypatch.setitem(sys.modules, 'safetensors.torch', None)
     with pytest.raises(ImportError, match='pip install safetensors'):
         load_file(tmp_path / 'a.safetensors')
 
 
-def test_a_file_that_is_not_there(tmp_path):
-    message = r'got .*no\.pth, which does not exist; check the path, or down'
-    with pytest.raises(FileNotFoundError, match=message):
+def test_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'no\.pth does not exist'):
         load_file(tmp_path / 'no.pth')
-    with pytest.raises(FileNotFoundError, match='which is a folder'):
+    with pytest.raises(FileNotFoundError, match='folder'):
         load_file(tmp_path)
 
 
@@ -320,7 +311,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def address(tmp_path, monkeypatch):
-    """Address of a folder that this machine serves, and the folder."""
+    """Address of a local server, and the folder it serves."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
     monkeypatch.setenv('no_proxy', '*')
     folder = tmp_path / 'served'
@@ -344,7 +335,7 @@ def test_a_download_is_kept(tmp_path, address):
     check_equal(load_file(f'{url}/a.pth'))
 
 
-def test_downloads_of_one_name_are_told_apart(address):
+def test_downloads_with_the_same_name(address):
     url, folder = address
     for name, value in (('x', 1.0), ('y', 2.0)):
         (folder / name).mkdir()
@@ -353,38 +344,38 @@ def test_downloads_of_one_name_are_told_apart(address):
     assert got == [1.0, 2.0]
 
 
-def test_an_address_without_a_file(tmp_path, address):
-    with pytest.raises(ConnectionError, match='answers: HTTP Error 404'):
+def test_a_failed_download(tmp_path, address):
+    with pytest.raises(ConnectionError, match='404'):
         load_file(f'{address[0]}/b.pth')
     assert not list((tmp_path / 'cache').rglob('*.pth'))
 
 
-def test_a_name_with_a_digest_is_held_to_it(tmp_path):
+def test_the_digest_in_a_name_is_checked(tmp_path):
     path = saved(tmp_path / 'a.pth', STATE)
     named = path.rename(tmp_path / f'a-{file_digest(path)}.pth')
     check_equal(load_file(named))
     saved(named, {'a': torch.zeros(1)})
-    with pytest.raises(ValueError, match='altered or damaged'):
+    with pytest.raises(ValueError, match='mismatch'):
         load_file(named)
 
 
-def test_a_download_is_held_to_the_digest_in_its_address(tmp_path, address):
+def test_the_digest_in_an_address_is_checked(tmp_path, address):
     url, folder = address
     path = saved(folder / 'a.pth', STATE)
     named = path.rename(folder / f'a-{file_digest(path)}.pth')
     good = named.read_bytes()
     saved(named, {'a': torch.zeros(1)})
-    with pytest.raises(ValueError, match='altered or damaged'):
+    with pytest.raises(ValueError, match='mismatch'):
         load_file(f'{url}/{named.name}')
     assert not list((tmp_path / 'cache').rglob('*.pth'))
     named.write_bytes(good)
-    for _ in range(2):  # got, then kept
+    for _ in range(2):  # downloaded, then cached
         check_equal(load_file(f'{url}/{named.name}'))
 
 
 @pytest.fixture
 def zoo(tmp_path, monkeypatch):
-    """A local zoo with a model, whose weights file is returned."""
+    """The weights file of a model in a local zoo."""
     monkeypatch.setenv('MMATTN_ZOO', str(tmp_path))
     (tmp_path / 'model-index.yml').write_text('Import: [metafile.yml]')
     path = tmp_path / 'mine.pth'
@@ -394,7 +385,7 @@ def zoo(tmp_path, monkeypatch):
     return path
 
 
-def test_published_weights_go_by_their_name(zoo):
+def test_published_weights_by_name(zoo):
     meta = dict(dataset_meta=dict(classes=('0', '1')))
     saved(zoo, dict(state_dict=STATE, meta=meta))
     check_equal(load_file('mmattn://mine'))
@@ -410,5 +401,5 @@ def test_mmengine_loads_published_weights_safely(zoo):
     load = CheckpointLoader.load_checkpoint
     check_equal(load('mmattn://mine')['state_dict'])
     saved(zoo, dict(state_dict=STATE, evil=Path))
-    with pytest.raises(ValueError, match='such a file can run any code'):
+    with pytest.raises(ValueError, match='any code'):
         load('mmattn://mine')

@@ -1,4 +1,4 @@
-"""Entries that publishing adds to a zoo, read by MIM's and our readers."""
+"""Metafile entries of published models, read by MIM and by mmattn."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +21,7 @@ from mmattn.checkpoints.model_card import (
 
 MODEL = Published(
     name='mine_digits',
-    host='mmdet',
+    codebase='mmdet',
     backbone='BOATSwin',
     data='digit_scenes',
     files=('mine_digits-01234567.pth', 'mine_digits-89abcdef.safetensors'),
@@ -36,7 +36,7 @@ MODEL = Published(
 )
 
 
-def test_an_entry_is_read_by_mim_and_by_us(tmp_path):
+def test_mim_and_mmattn_read_an_entry(tmp_path):
     add_entry(tmp_path, metafile_entry(MODEL))
     index = load(str(tmp_path / 'model-index.yml'))
     index.build_models_with_collections()
@@ -55,7 +55,7 @@ def test_an_entry_is_read_by_mim_and_by_us(tmp_path):
     assert ours.weights == str(tmp_path / 'mine_digits' / MODEL.files[0])
 
 
-def test_an_entry_is_updated_and_the_others_stay(tmp_path):
+def test_updating_an_entry_keeps_the_others(tmp_path):
     for model in (
         MODEL,
         MODEL._replace(name='other', backbone='SMT'),
@@ -69,7 +69,7 @@ def test_an_entry_is_updated_and_the_others_stay(tmp_path):
     assert [c['Name'] for c in content['Collections']] == ['BOATSwin', 'SMT']
 
 
-def test_entries_that_are_added_at_once_all_stay(tmp_path):
+def test_entries_added_in_parallel(tmp_path):
     names = {f'mine_{i}' for i in range(12)}
     entries = [metafile_entry(MODEL._replace(name=n)) for n in names]
     with ThreadPoolExecutor(4) as pool:
@@ -78,7 +78,7 @@ def test_entries_that_are_added_at_once_all_stay(tmp_path):
     assert {model.name for model in found} == names
 
 
-def test_an_index_of_another_hand_names_the_entry_too(tmp_path):
+def test_an_index_written_by_hand_is_extended(tmp_path):
     (tmp_path / 'model-index.yml').write_text('Import: [old.yml]')
     (tmp_path / 'old.yml').write_text('Models: [{Name: Old, Config: old.py}]')
     add_entry(tmp_path, metafile_entry(MODEL))
@@ -86,22 +86,22 @@ def test_an_index_of_another_hand_names_the_entry_too(tmp_path):
     assert [model.name for model in found] == ['Old', 'mine_digits']
 
 
-def test_only_a_model_is_replaced(tmp_path):
+def test_only_models_are_replaced(tmp_path):
     (tmp_path / 'mine_digits').mkdir()
-    with pytest.raises(FileExistsError, match='mine_digits, which is no mod'):
+    with pytest.raises(FileExistsError, match='mine_digits'):
         check_replaceable('mine_digits', tmp_path)
     add_entry(tmp_path, metafile_entry(MODEL))
     check_replaceable('mine_digits', tmp_path)
 
 
-def test_a_card_says_what_was_measured_and_how_to_load(tmp_path):
+def test_the_model_card(tmp_path):
     write_card(MODEL, tmp_path / 'README.md')
     text = (tmp_path / 'README.md').read_text()
     for line in (
         '| coco/bbox_mAP | 0.702 |',
         '| Parameters | 1234 |',
         '| Input Size | 48 x 64 |',
-        '| mine_digits-89abcdef.safetensors | tensors alone |',
+        '| mine_digits-89abcdef.safetensors | weights |',
         "detect = det_inferencer('mine_digits')",
         'python tools/test.py mine_digits mmattn://mine_digits',
     ):
@@ -112,25 +112,25 @@ def test_a_card_says_what_was_measured_and_how_to_load(tmp_path):
 @pytest.mark.parametrize(
     'name, message',
     [
-        ('Mine', "small letters, digits and ._- for a model, got 'Mine'"),
-        ('../mine', 'small letters'),
-        ('boat-swin-tiny_8xb128-300e_in1k', 'which is one of .*mmattn/.mim'),
-        ('resnet50_8xb32_in1k', 'which is one of .*mmpretrain'),
+        ('Mine', "'Mine'"),
+        ('../mine', 'lower-case'),
+        ('boat-swin-tiny_8xb128-300e_in1k', 'mmattn/.mim'),
+        ('resnet50_8xb32_in1k', 'mmpretrain'),
     ],
 )
-def test_names_that_mean_something_are_refused(tmp_path, name, message):
-    hosts = [Path(mmpretrain.__file__).parent]
+def test_names_that_are_taken(tmp_path, name, message):
+    codebases = [Path(mmpretrain.__file__).parent]
     with pytest.raises(ValueError, match=message):
-        check_new_name(name, tmp_path, hosts)
+        check_new_name(name, tmp_path, codebases)
 
 
-def test_a_name_of_the_same_zoo_may_be_updated(tmp_path, monkeypatch):
+def test_names_of_the_same_zoo_can_be_updated(tmp_path, monkeypatch):
     monkeypatch.setenv('MMATTN_ZOO', str(tmp_path))
     add_entry(tmp_path, metafile_entry(MODEL))
     check_new_name('mine_digits', tmp_path, [])
-    with pytest.raises(ValueError, match='a new name .* choose another'):
+    with pytest.raises(ValueError, match='already used'):
         check_new_name('mine_digits', tmp_path / 'another', [])
-    # Models are found in any case of the letters.
+    # Names are case-insensitive.
     add_entry(tmp_path, metafile_entry(MODEL._replace(name='My-SMT')))
-    with pytest.raises(ValueError, match="a new name .* got 'my-smt'"):
+    with pytest.raises(ValueError, match='already used'):
         check_new_name('my-smt', tmp_path / 'another', [])

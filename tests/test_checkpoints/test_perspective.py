@@ -15,10 +15,7 @@ SYNAPSE = (
 
 
 def numbered(case):
-    """Names and shapes of a case, a number for each tensor.
-
-    One in each: a hundred million would take long to draw.
-    """
+    """Names and shapes of a case, with one value per tensor."""
     return {
         name: torch.tensor(float(i)).expand(shape)
         for i, (name, shape, _) in enumerate(case['meta']['state_dict'])
@@ -50,7 +47,7 @@ def segmentor(path=SYNAPSE):
 
 
 @pytest.mark.parametrize('prefix', ['', 'encoder.', 'backbone.'])
-def test_every_tensor_of_the_published_file_finds_its_place(official, prefix):
+def test_the_published_checkpoint(official, prefix):
     state = {prefix + name: value for name, value in official.items()}
     assert detect_source(state) == 'perspective_unet'
     converted = convert(state)
@@ -65,7 +62,7 @@ def test_every_tensor_of_the_published_file_finds_its_place(official, prefix):
     }
 
 
-def test_joined_projections_are_parted(official):
+def test_joint_projections_are_split(official):
     name = 'scale_integrator.transformer.layers.2.self_attn.in_proj_bias'
     official[name] = torch.arange(768.0)
     backbone = convert(official).backbone
@@ -74,7 +71,7 @@ def test_joined_projections_are_parted(official):
         assert torch.equal(bias, torch.arange(start, start + 256.0))
 
 
-def test_a_segmentor_of_our_config_loads_the_whole_file(published):
+def test_a_segmentor_loads_the_whole_checkpoint(published):
     converted = convert(published)
     assert converted.unused == converted.added == []
     assert converted.head_name == 'decode_head'
@@ -117,30 +114,26 @@ def test_the_command_converts_the_whole_file(published, tmp_path):
     assert (weight == published['segmentation_head.0.weight']).all()
 
 
-def test_what_is_of_no_part_is_told_as_unused(published):
+def test_other_tensors_are_unused(published):
     others = ['decoder.up.weight', 'segmentation_head.1.weight']
     state = published | {name: torch.zeros(1) for name in others}
     assert convert(state).unused == others
 
 
 @pytest.mark.parametrize('part', ['Encoder2', 'scale_integrator'])
-def test_an_ablation_is_refused(published, part):
+def test_ablations_are_not_supported(published, part):
     state = {k: v for k, v in published.items() if f'.{part}.' not in k}
-    with pytest.raises(
-        ValueError,
-        match='convert expects an encoder with Encoder2 and scale_integrator, '
-        f'got one without {part}; a network trained without it has no',
-    ):
+    with pytest.raises(ValueError, match=part):
         convert(state)
 
 
-def test_a_name_that_fits_nowhere(official):
+def test_unknown_names(official):
     official['Encoder2.strange.0.weight'] = torch.zeros(1)
     with pytest.raises(ValueError, match='Encoder2.strange.0.weight'):
         convert(official)
 
 
-def test_our_own_file_is_recognised():
+def test_our_checkpoint_is_detected():
     model = PerspectiveEncoder('nano')
     converted = convert(model.state_dict())
     assert converted.source == 'mmattn'

@@ -1,4 +1,4 @@
-"""What is kept of a training file, and how it is written."""
+"""Publishing keeps weights and plain meta of a training checkpoint."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ START, SAVED = '20260131_120000', '20260131_120130'
 
 
 def training_file(path, **more):
-    """Write what mmengine's Runner writes, in little."""
+    """Write a small checkpoint as mmengine's Runner does."""
     state = {'backbone.w': torch.arange(6.0).view(2, 3)[:, :2]}
     meta = dict(
         epoch=3,
@@ -40,8 +40,8 @@ def training_file(path, **more):
     return path
 
 
-@pytest.mark.usefixtures('stand_ins_taken')
-def test_weights_and_classes_are_kept_the_rest_is_dropped(tmp_path):
+@pytest.mark.usefixtures('stubs_supported')
+def test_only_weights_and_plain_meta_are_published(tmp_path):
     trained = read_training(training_file(tmp_path / 'epoch_3.pth'))
     files = write_published(trained, tmp_path, 'mine', 'model = 1')
     whole = torch.load(files.pth, weights_only=True)
@@ -55,42 +55,42 @@ def test_weights_and_classes_are_kept_the_rest_is_dropped(tmp_path):
     for state in (whole['state_dict'], read_safetensors(files.safetensors)):
         assert set(state) == {'backbone.w'}
         assert torch.equal(state['backbone.w'], expected)
-    # A view of six numbers was saved: the file holds the four of it.
+    # A view of six numbers was saved; the file holds its four.
     assert whole['state_dict']['backbone.w'].untyped_storage().nbytes() == 16
 
 
-@pytest.mark.usefixtures('stand_ins_taken')
-def test_files_are_named_by_their_content(tmp_path):
+@pytest.mark.usefixtures('stubs_supported')
+def test_file_names_contain_the_digest(tmp_path):
     trained = read_training(training_file(tmp_path / 'epoch_3.pth'))
     files = write_published(trained, tmp_path, 'mine', '')
     for file in files:
         assert file.stem == f'mine-{file_digest(file)}'
 
 
-@pytest.mark.usefixtures('stand_ins_taken')
+@pytest.mark.usefixtures('stubs_supported')
 def test_seed_and_time_are_read(tmp_path):
     trained = read_training(training_file(tmp_path / 'epoch_3.pth'))
     assert trained.seed == 7
     assert trained.seconds == 90
 
 
-def test_what_is_not_told_is_unknown(tmp_path):
+def test_missing_meta(tmp_path):
     path = tmp_path / 'bare.pth'
     torch.save(dict(state_dict=dict(w=torch.ones(1))), path)
     trained = read_training(path)
     assert (trained.seed, trained.seconds, trained.meta) == (None, None, {})
 
 
-@pytest.mark.usefixtures('stand_ins_taken')
-def test_meta_that_is_not_plain_is_left_out(tmp_path):
+@pytest.mark.usefixtures('stubs_supported')
+def test_meta_other_than_plain_values_is_dropped(tmp_path):
     path = tmp_path / 'epoch.pth'
     meta = dict(dataset_meta=dict(palette=np.ones(3)), iter=4)
     torch.save(dict(state_dict=dict(w=torch.ones(1)), meta=meta), path)
     assert read_training(path).meta == dict(iter=4)
 
 
-def test_averaged_weights_when_asked(tmp_path):
-    """mmengine's hook leaves the averaged copy in ``state_dict``."""
+def test_averaged_weights(tmp_path):
+    """EMAHook saves the averaged weights in ``state_dict``."""
     from mmengine.hooks import EMAHook
     from mmengine.model import ExponentialMovingAverage
 
@@ -111,16 +111,16 @@ def test_averaged_weights_when_asked(tmp_path):
     assert (plain.as_tested, averaged.as_tested) == (False, True)
 
 
-@pytest.mark.usefixtures('stand_ins_taken')
-def test_averaged_weights_that_are_not_there(tmp_path):
+@pytest.mark.usefixtures('stubs_supported')
+def test_missing_averaged_weights(tmp_path):
     path = training_file(tmp_path / 'epoch.pth')
-    with pytest.raises(ValueError, match=r'averaged weights \(EMA\), got .*e'):
+    with pytest.raises(ValueError, match='EMA'):
         read_training(path, averaged=True)
     assert read_training(path).as_tested
 
 
-def test_a_bare_state_dict_is_no_training_file(tmp_path):
+def test_a_bare_state_dict_is_not_a_training_checkpoint(tmp_path):
     path = tmp_path / 'weights.pth'
     torch.save(dict(w=torch.ones(1)), path)
-    with pytest.raises(ValueError, match='of a Runner, got .*no state'):
+    with pytest.raises(ValueError, match='state_dict'):
         read_training(path)

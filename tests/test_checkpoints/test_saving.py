@@ -1,4 +1,4 @@
-"""Written files hold tensors only and replace nothing unasked."""
+"""Writing tensors without replacing files."""
 
 import os
 
@@ -9,7 +9,7 @@ from mmattn.checkpoints import load_file, save_file
 
 
 @pytest.mark.parametrize('name', ['a.pth', 'new/a.safetensors'])
-def test_what_is_written_is_read(tmp_path, name):
+def test_round_trip(tmp_path, name):
     state = {
         'a': torch.randn(2, 3).T,
         'b': torch.nn.Parameter(torch.ones(2, dtype=torch.float16)),
@@ -26,7 +26,7 @@ def test_what_is_written_is_read(tmp_path, name):
 
 
 @pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
-def test_others_may_read_it(tmp_path, name):
+def test_file_permissions(tmp_path, name):
     old = os.umask(0o022)
     try:
         save_file({'a': torch.ones(1)}, tmp_path / name)
@@ -35,16 +35,15 @@ def test_others_may_read_it(tmp_path, name):
     assert (tmp_path / name).stat().st_mode & 0o777 == 0o644
 
 
-def test_a_view_is_written_without_what_is_behind_it(tmp_path):
+def test_a_view_is_saved_without_its_storage(tmp_path):
     save_file({'a': torch.zeros(1_000_000)[:2]}, tmp_path / 'a.pth')
     assert (tmp_path / 'a.pth').stat().st_size < 10_000
 
 
-def test_a_file_that_is_there_stays(tmp_path):
+def test_existing_files_are_kept(tmp_path):
     path = tmp_path / 'a.pth'
     path.write_text('mine')
-    message = r'expects a path to a new file, got .*a\.pth, which is there; c'
-    with pytest.raises(FileExistsError, match=message):
+    with pytest.raises(FileExistsError, match='--force'):
         save_file({'a': torch.ones(1)}, path)
     assert path.read_text() == 'mine'
     save_file({'a': torch.ones(1)}, path, force=True)
@@ -52,7 +51,6 @@ def test_a_file_that_is_there_stays(tmp_path):
 
 
 def test_only_tensors(tmp_path):
-    message = r"save_file expects tensors only, got {'epoch': 'int'}"
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(TypeError, match='epoch'):
         save_file({'a': torch.ones(1), 'epoch': 3}, tmp_path / 'a.pth')
     assert not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ def photos():
     return load_photos()
 
 
-def test_scenes_hold_digits_of_the_pool_apart(pools, photos):
+def test_scenes_contain_separate_digits_of_the_pool(pools, photos):
     for index in range(20):
         scene = compose_scene(SPEC, pools[1], photos, 1, index)
         assert scene.image.shape == (128, 128, 3)
@@ -66,13 +66,13 @@ def test_crops_have_three_eighths_of_the_size(pools, photos, size):
 @pytest.mark.parametrize(
     'wrong, message',
     [
-        (dict(seed=-1), 'seed >= 0, got -1'),
-        (dict(num_train=0), 'at least one training .* num_train=0'),
-        (dict(num_val=0), 'at least one .* num_val=0'),
-        (dict(size=32), 'size from 64 to 1024 .* got 32'),
-        (dict(size=100), 'multiple of 8, got 100'),
+        (dict(seed=-1), 'seed'),
+        (dict(num_train=0), 'num_train=0'),
+        (dict(num_val=0), 'num_val=0'),
+        (dict(size=32), '64 and 1024'),
+        (dict(size=100), 'multiple of 8'),
     ],
 )
-def test_spec_refuses(wrong, message):
+def test_wrong_parameters(wrong, message):
     with pytest.raises(ValueError, match=message):
         DigitSceneSpec(**wrong)

@@ -82,13 +82,13 @@ def pages(runner, step):
     return {int(folder.name.split('_')[0]): folder for folder in folders}
 
 
-def colours(path):
+def colors(path):
     with Image.open(path) as picture:
         return np.asarray(picture.convert('RGB'))
 
 
 @pytest.mark.parametrize('config', [CLASSIFIER, DETECTOR, SEGMENTOR])
-def test_draws_every_nth_image(config, build_runner):
+def test_every_nth_image_is_drawn(config, build_runner):
     runner = build_runner(config, interval=5, stages=[0], blocks=[-1])
     backend = Backend()
     runner.visualizer._vis_backends['other'] = backend
@@ -102,11 +102,11 @@ def test_draws_every_nth_image(config, build_runner):
         for name in names:
             assert f'src="{name}"' in page
             sent = backend.images[f'attention/{folder.name}/{name[:-4]}']
-            np.testing.assert_array_equal(sent, colours(folder / name))
+            np.testing.assert_array_equal(sent, colors(folder / name))
     assert len(backend.images) == 2 * len(NAMES[config])
 
 
-def test_an_image_is_drawn_alike_in_any_batch(build_runner):
+def test_the_batch_size_does_not_change_the_pictures(build_runner):
     found = []
     for batch_size in (1, 3):
         runner = build_runner(
@@ -116,13 +116,13 @@ def test_an_image_is_drawn_alike_in_any_batch(build_runner):
         drawn = pages(runner, 'test')
         assert sorted(drawn) == [0, 1, 2]
         (name,) = NAMES[SEGMENTOR]
-        found.append([colours(drawn[i] / name).astype(int) for i in range(3)])
+        found.append([colors(drawn[i] / name).astype(int) for i in range(3)])
     for alone, together in zip(*found):
         assert np.abs(alone - together).mean() < 0.5
     assert np.abs(found[0][0] - found[0][1]).mean() > 5
 
 
-def test_one_process_of_several_draws(build_runner, monkeypatch):
+def test_only_the_main_process_draws(build_runner, monkeypatch):
     runner = build_runner(CLASSIFIER, 1, interval=1, stages=[0])
     monkeypatch.setattr(
         attention_visualization_hook, 'is_main_process', lambda: False
@@ -131,18 +131,18 @@ def test_one_process_of_several_draws(build_runner, monkeypatch):
     assert pages(runner, 'val_0') == {}
 
 
-def test_a_model_without_attention_is_refused_before_the_run():
+def test_a_model_without_attention():
     runner = SimpleNamespace(model=nn.Linear(2, 2))
-    with pytest.raises(ValueError, match='got Linear without any'):
+    with pytest.raises(ValueError, match='Linear'):
         AttentionVisualizationHook().before_run(runner)
 
 
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        (dict(interval=0), 'expects interval and max_heads >= 1, got interv'),
-        (dict(places=()), 'expects places as parts of the height and of the'),
-        (dict(places=[(0.5, 1.0)]), 'from 0 to below 1, got'),
+        (dict(interval=0), 'interval=0'),
+        (dict(places=()), 'places'),
+        (dict(places=[(0.5, 1.0)]), 'places'),
     ],
 )
 def test_wrong_arguments(arguments, message):

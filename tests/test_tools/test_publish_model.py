@@ -1,4 +1,4 @@
-"""Publish a model, load it by its name, and refuse what is not it."""
+"""Publish a model and load it by name."""
 
 import importlib.util
 import json
@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmattn import host_hooks
+from mmattn import codebase_hooks
 from mmattn.cli.run_config import checkpoint_file
 from mmattn.errors import UsageError
 from mmattn.zoo import find_model
@@ -43,7 +43,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture
 def publish(tool, checkpoint, few_digits, tmp_path, monkeypatch):
-    """Publish into a zoo of its own, the only one; return the zoo."""
+    """Publish into a new zoo and return its folder."""
     zoo = tmp_path / 'zoo'
     monkeypatch.setenv('MMATTN_ZOO', str(zoo))
     monkeypatch.chdir(few_digits.parents[1])
@@ -59,11 +59,11 @@ def publish(tool, checkpoint, few_digits, tmp_path, monkeypatch):
 
 @pytest.fixture
 def unmeasured(tool, monkeypatch):
-    """Leave out the two tests in processes of their own."""
+    """Skip the tests in separate processes."""
     monkeypatch.setattr(tool, 'measure', lambda *args: {'accuracy/top1': 12.5})
 
 
-def test_a_published_model_is_loaded_by_its_name(
+def test_a_published_model_is_loaded_by_name(
     publish, checkpoint, capsys, monkeypatch
 ):
     zoo = publish()
@@ -79,26 +79,26 @@ def test_a_published_model_is_loaded_by_its_name(
     from mmpretrain.apis import model as hub
 
     monkeypatch.setattr(hub.ModelHub, '_models_dict', {})
-    host_hooks.list_our_models(hub)
+    codebase_hooks.register_classifiers(hub)
     model = hub.get_model(NAME, pretrained=True)
     assert model._dataset_meta == dict(classes=tuple('abcdefghij'))
     state = torch.load(checkpoint)['state_dict']
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
-    # One byte of the weights is another.
+    # Change one byte of the weights.
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(ValueError, match='altered or damaged'):
+    with pytest.raises(ValueError, match='mismatch'):
         hub.get_model(NAME, pretrained=True)
     for path in (f'mmattn://{NAME}', str(weights)):
-        with pytest.raises(UsageError, match='altered or damaged'):
+        with pytest.raises(UsageError, match='mismatch'):
             checkpoint_file(path)
 
 
 def test_nothing_is_replaced_without_force(publish, unmeasured):
     zoo = publish()
     (first,) = (zoo / NAME).glob('*.pth')
-    with pytest.raises(UsageError, match=f'got {NAME}, which is there .*--fo'):
+    with pytest.raises(UsageError, match='--force'):
         publish()
     (zoo / NAME / 'README.md').write_text('of before')
     publish('--force')
@@ -113,23 +113,19 @@ def test_nothing_is_replaced_without_force(publish, unmeasured):
     ]
 
 
-def test_force_replaces_nothing_but_a_model(publish, tmp_path):
+def test_force_replaces_only_models(publish, tmp_path):
     training = tmp_path / 'zoo' / NAME / 'epoch_25.pth'
     training.parent.mkdir(parents=True)
     training.write_bytes(b'of hours')
-    with pytest.raises(UsageError, match=f'{NAME}, which is no model that .*'):
+    with pytest.raises(UsageError, match='not a model'):
         publish('--force')
     assert training.read_bytes() == b'of hours'
 
 
-def test_metrics_that_are_not_reached_publish_nothing(
-    publish, unmeasured, tmp_path
-):
+def test_metrics_that_are_not_reproduced(publish, unmeasured, tmp_path):
     metrics = tmp_path / 'metrics.json'
     metrics.write_text(json.dumps({'accuracy/top1': 13.0, 'time': 0.1}))
-    with pytest.raises(
-        UsageError, match='top1 = 12.5 in place of 13.0; nothing was publ'
-    ):
+    with pytest.raises(UsageError, match='top1 = 12.5 instead of 13.0'):
         publish('--metrics', metrics)
     assert list((tmp_path / 'zoo').iterdir()) == []
 
@@ -137,13 +133,13 @@ def test_metrics_that_are_not_reached_publish_nothing(
 @pytest.mark.parametrize(
     'more, message',
     [
-        (['--ema'], 'expects averaged weights'),
-        (['--metrics', 'gone.json'], 'a json file of metrics'),
-        (['--name', 'resnet50_8xb32_in1k'], 'expects a new name'),
-        (['--config', 'nope.py'], "expects a config file, got 'nope.py'"),
+        (['--ema'], 'EMA'),
+        (['--metrics', 'gone.json'], 'gone.json'),
+        (['--name', 'resnet50_8xb32_in1k'], 'already used'),
+        (['--config', 'nope.py'], 'nope.py'),
     ],
 )
-def test_usage_errors_are_told(publish, more, message):
+def test_usage_errors(publish, more, message):
     with pytest.raises(UsageError, match=message):
         publish(*more)
 
@@ -153,33 +149,33 @@ def test_usage_errors_are_told(publish, more, message):
     [
         (
             'smt-nano_1xb32-25e_digits',
-            r'got \S+epoch_1.pth, which lacks \d+ parameters of the model \(',
+            'epoch_1.pth',
         ),
-        ('swin-nano_1xb32-25e_digits', 'none|lacks|size mismatch'),
+        ('swin-nano_1xb32-25e_digits', 'epoch_1.pth'),
     ],
 )
-def test_weights_of_another_model_are_refused_at_once(
+def test_weights_of_another_model_are_rejected_at_once(
     publish, tool, tmp_path, monkeypatch, config, message
 ):
-    monkeypatch.setattr(tool, 'publish', None)  # nothing comes so far
+    monkeypatch.setattr(tool, 'publish', None)  # must not be reached
     with pytest.raises(UsageError, match=message):
         publish('--config', config)
     assert not (tmp_path / 'zoo').exists()
 
 
-def test_a_model_without_a_backbone_is_refused(publish, tmp_path):
+def test_a_model_without_a_backbone(publish, tmp_path):
     config = tmp_path / 'inside.py'
     config.write_text(
         f"_base_ = 'mmattn::boat_swin/{CONFIG}.py'\n"
         "model = dict(_delete_=True, type='SemiBaseDetector')\n"
     )
-    with pytest.raises(UsageError, match='model.backbone, got .*SemiBaseDe'):
+    with pytest.raises(UsageError, match='SemiBaseDetector'):
         publish('--config', config)
 
 
 def test_metrics_are_compared_one_by_one(tool):
     tool.compare(dict(a=0.5, b=float('nan')), dict(a=0.50001, b=float('nan')))
-    with pytest.raises(UsageError, match='b = None in place of 2'):
+    with pytest.raises(UsageError, match='b = None instead of 2'):
         tool.compare(dict(a=1.0, b=2.0), dict(a=1.0))
-    with pytest.raises(UsageError, match='a = 1.001 in place of 1.0'):
+    with pytest.raises(UsageError, match='a = 1.001 instead of 1.0'):
         tool.compare(dict(a=1.0), dict(a=1.001))

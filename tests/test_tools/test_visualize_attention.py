@@ -20,7 +20,7 @@ DETECTOR = CONFIGS / 'smt' / 'mask-rcnn_smt-nano_fpn_1xb8-8e_digits.py'
 
 @pytest.fixture(scope='module')
 def tool():
-    """The tool as a module: starting it anew takes seconds each time."""
+    """The tool as a module: starting a process takes seconds."""
     path = ROOT / 'tools' / 'visualize_attention.py'
     spec = importlib.util.spec_from_file_location('visualize_attention', path)
     module = importlib.util.module_from_spec(spec)
@@ -30,9 +30,9 @@ def tool():
 
 @pytest.fixture
 def run(tool, monkeypatch, tmp_path, capsys):
-    """Run the tool in a folder of its own; return what it prints.
+    """Run the tool in a temporary folder and return its output.
 
-    It has to say so if, and only if, the weights are random.
+    It has to warn if, and only if, the weights are random.
     """
     monkeypatch.chdir(tmp_path)
 
@@ -41,8 +41,7 @@ def run(tool, monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(sys, 'argv', argv)
         run_command(tool.main)
         out, err = capsys.readouterr()
-        told = [line for line in err.splitlines() if 'random wei' in line]
-        assert len(told) == is_random
+        assert ('random weights' in err) == is_random
         return out
 
     return call
@@ -75,7 +74,7 @@ def error_of(run, capsys, *words):
     ],
     ids=['mmpretrain', 'mmseg', 'mmdet'],
 )
-def test_configs_of_three_hosts(config, names, run, image, tmp_path):
+def test_configs_of_three_codebases(config, names, run, image, tmp_path):
     out = run(image, config, '--stages', 1, '--blocks', -1)
     folder = tmp_path / 'work_dirs' / 'attention' / 'grey'
     names = [f'backbone.stages.{name}.png' for name in names]
@@ -86,7 +85,7 @@ def test_configs_of_three_hosts(config, names, run, image, tmp_path):
     assert f'{len(names)} pictures; open ' in out.splitlines()[-1]
 
 
-def test_a_backbone_with_weights_and_chosen_pixels(run, image, tmp_path):
+def test_a_backbone_with_weights_and_pixels(run, image, tmp_path):
     torch.manual_seed(1)
     torch.save(SMT('nano').state_dict(), tmp_path / 'smt.pth')
     args = (image, '--backbone', 'smt-nano', '--stages', 2, '--out-dir')
@@ -113,32 +112,32 @@ def test_a_backbone_with_weights_and_chosen_pixels(run, image, tmp_path):
     [
         (
             ['--backbone', 'boat-swin-huge'],
-            r'one of boat-swin-nano, .* swin-nano',
+            'boat-swin-nano',
         ),
-        ([], 'expects a config or --backbone, one of them'),
-        ([CLASSIFIER, '--backbone', 'x'], 'expects a config or --backbone'),
-        (['--backbone', 'smt-nano', '--max-heads', 0], 'expects at least 1, '),
+        ([], 'either a config or --backbone'),
+        ([CLASSIFIER, '--backbone', 'x'], 'either a config or --backbone'),
+        (['--backbone', 'smt-nano', '--max-heads', 0], 'at least 1'),
         (
             ['--backbone', 'smt-nano', '--pixels', '3'],
-            "expects ROW,COLUMN such as 40,52, got '3'",
+            'ROW,COLUMN',
         ),
         (
             ['--backbone', 'smt-nano', '--pixels', '3,70'],
-            r'from \(0, 0\) to \(49, 69\), got \(3, 70\)',
+            r'\(3, 70\) is outside',
         ),
         (
             ['--backbone', 'smt-nano', '--stages', 9],
-            r'expect stages and blocks of \[\(0, 0\)',
+            r'stages \[9\]',
         ),
         (
             ['--backbone', 'smt-nano', '--checkpoint', 'none.pth'],
-            'expects a checkpoint file, got none.pth',
+            'none.pth',
         ),
         (
             ['--backbone', 'smt-nano', '--out-dir', 'grey.png'],
-            'expects a folder to write to, got grey.png: ',
+            '--out-dir grey.png',
         ),
-        (['missing.py'], "got 'missing.py', which does not exist"),
+        (['missing.py'], 'missing.py'),
     ],
 )
 def test_mistakes(words, message, run, image, capsys):
@@ -147,20 +146,20 @@ def test_mistakes(words, message, run, image, capsys):
     assert 'Traceback' not in error
 
 
-def test_a_picture_smaller_than_a_patch(run, tmp_path, capsys):
+def test_an_image_smaller_than_a_patch(run, tmp_path, capsys):
     Image.new('RGB', (1, 1)).save(tmp_path / 'one.png')
-    assert 'at least 4 x 4 pixels, got (1, 3, 1, 1)' in error_of(
+    assert '4 x 4 pixels' in error_of(
         run, capsys, 'one.png', '--backbone', 'smt-nano'
     )
 
 
-def test_files_that_are_no_pictures(run, tmp_path, capsys):
+def test_files_that_are_not_images(run, tmp_path, capsys):
     (tmp_path / 'text.jpg').write_text('no picture')
     args = ('--backbone', 'smt-nano')
-    assert 'text.jpg, which cannot be read' in error_of(
+    assert 'cannot read image text.jpg' in error_of(
         run, capsys, 'text.jpg', *args
     )
-    assert 'got none.jpg, which is no file' in error_of(
+    assert 'none.jpg does not exist' in error_of(
         run, capsys, 'none.jpg', *args
     )
 
@@ -175,4 +174,4 @@ def test_a_config_without_attention(run, image, tmp_path, capsys):
         'test_dataloader = dict(dataset=dict(pipeline=steps))\n'
     )
     error = error_of(run, capsys, image, config)
-    assert 'got ImageClassifier without any' in error
+    assert 'ImageClassifier' in error

@@ -40,20 +40,18 @@ def test_plot_writes_a_png(scalars, tmp_path):
         assert image.size == (1100, 440)
 
 
-def test_nothing_to_plot_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"one of \['mIoU'\], got 1 records"):
+def test_nothing_to_plot(tmp_path):
+    with pytest.raises(ValueError, match='mIoU'):
         plot_curves([{'step': 1}], {'mIoU': 'mIoU'}, 4, tmp_path / 'x.png')
 
 
-def test_missing_scalars_are_explained(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match='expects the scalars of a run'
-    ):
+def test_missing_scalars(tmp_path):
+    with pytest.raises(FileNotFoundError, match='none.json'):
         read_scalars(tmp_path / 'none.json')
 
 
-def test_foreign_file_is_explained(tmp_path):
+def test_another_file(tmp_path):
     path = tmp_path / 'scalars.json'
     path.write_text('{"step": 1}\nhello\n')
-    with pytest.raises(ValueError, match="got 'hello' in line 2"):
+    with pytest.raises(ValueError, match='line 2.*hello'):
         read_scalars(path)

@@ -44,7 +44,7 @@ def test_detections_below_the_threshold_are_left_out(image, tmp_path):
         pictures.append(pixels(out))
     changed = np.abs(pictures[0] - pictures[1]).sum(axis=(1, 2)) > 0
     half = len(changed) // 2
-    # The truth above stays, the prediction below goes.
+    # The ground truth above stays, the prediction below disappears.
     assert not changed[:half].any()
     assert changed[half:].any()
 
@@ -90,16 +90,16 @@ def test_classification_marks_mistakes(image, tmp_path):
 @pytest.mark.parametrize(
     'plot', [plot_detections, plot_segmentations, plot_classifications]
 )
-def test_no_samples_is_an_error(plot, tmp_path):
-    with pytest.raises(ValueError, match=f'{plot.__name__} expects at least'):
+def test_no_samples(plot, tmp_path):
+    with pytest.raises(ValueError, match='no samples'):
         plot([], CLASSES, tmp_path / 'x.png')
 
 
-def test_the_surest_detection_is_drawn_on_top(image, tmp_path):
-    sure, unsure = instances([0.9]), instances([0.6])
-    unsure = unsure._replace(labels=np.array([2]))
+def test_the_highest_score_is_drawn_on_top(image, tmp_path):
+    high, low = instances([0.9]), instances([0.6])
+    low = low._replace(labels=np.array([2]))
     pictures = []
-    for pair in ((sure, unsure), (unsure, sure)):
+    for pair in ((high, low), (low, high)):
         both = Instances(*(np.concatenate(fields) for fields in zip(*pair)))
         out = tmp_path / 'both.png'
         plot_detections([Detection(image, instances(), both)], CLASSES, out)

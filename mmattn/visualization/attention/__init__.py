@@ -1,6 +1,6 @@
-"""What attention layers do with a picture: maps, clusters, modulators."""
+"""Pictures of what attention layers do with an image."""
 
-from . import explainers  # noqa: F401, fills the table of explanations
+from . import explainers  # noqa: F401, registers the explanations
 from .explanations import (
     AttentionRows,
     Clusters,
@@ -12,8 +12,8 @@ from .images import (
     NetworkImage,
     image_for_backbone,
     image_for_model,
+    inputs_to_picture,
     read_picture,
-    show_inputs,
 )
 from .page import write_page
 from .recording import CallRecorder, select_layers
@@ -27,9 +27,9 @@ __all__ = [
     'explain',
     'image_for_backbone',
     'image_for_model',
+    'inputs_to_picture',
     'read_picture',
     'register_explanation',
     'select_layers',
-    'show_inputs',
     'write_page',
 ]

@@ -1,4 +1,4 @@
-"""The explanations of our own attention layers."""
+"""Explanations of mmattn's attention layers."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,8 @@ from .explanations import (
 )
 from .hooked_calls import attention_rows, changed_output, recorded
 
-_LOCAL_CONV = ('local_conv.weight', 'local_conv.bias')
+# What LePE adds to the attended values.
+_LEPE = ('local_conv.weight', 'local_conv.bias')
 Inputs = tuple[Tensor, ...]
 
 
@@ -34,25 +35,25 @@ Inputs = tuple[Tensor, ...]
 def _explain_windows(
     layer: WindowAttention, inputs: Inputs, tokens: Sequence[Token]
 ) -> list[Explanation]:
-    """Also of windows that slide."""
-    return [_rows_within_reach(layer, inputs, tokens, beside=())]
+    """Also explains SlidingWindowAttention, a subclass."""
+    return [_rows_with_reach(layer, inputs, tokens, zeroed=())]
 
 
 @register_explanation(CrossShapedWindowAttention)
 def _explain_stripes(
     layer: CrossShapedWindowAttention, inputs: Inputs, tokens: Sequence[Token]
 ) -> list[Explanation]:
-    return [_rows_within_reach(layer, inputs, tokens, _LOCAL_CONV)]
+    return [_rows_with_reach(layer, inputs, tokens, _LEPE)]
 
 
 @register_explanation(FeatureSpaceAttention)
 def _explain_clusters(
     layer: FeatureSpaceAttention, inputs: Inputs, tokens: Sequence[Token]
 ) -> list[Explanation]:
-    rows = _rows_within_reach(layer, inputs, tokens, _LOCAL_CONV)
-    with torch.no_grad(), recorded(layer.qkv) as kept:
+    rows = _rows_with_reach(layer, inputs, tokens, _LEPE)
+    with torch.no_grad(), recorded(layer.qkv) as record:
         layer(*inputs)
-        order = layer.cluster(kept['output'])[0]  # (h, N)
+        order = layer.cluster(record['output'])[0]  # (h, N)
     levels = split_levels(order, layer.cluster_size)
     size = inputs[0].shape[1:3]
     clusters = Clusters(tuple(x.unflatten(1, size) for x in levels))
@@ -63,7 +64,7 @@ def _explain_clusters(
 def _explain_global(
     layer: MultiHeadSelfAttention, inputs: Inputs, tokens: Sequence[Token]
 ) -> list[Explanation]:
-    args = (layer, inputs, tokens, layer.qkv, layer.proj, _LOCAL_CONV)
+    args = (layer, inputs, tokens, layer.qkv, layer.proj, _LEPE)
     return [AttentionRows(attention_rows(*args))]
 
 
@@ -79,7 +80,7 @@ def _explain_random_features(
 def _explain_key_values(
     layer: KeyValueAttention, inputs: Inputs, tokens: Sequence[Token]
 ) -> list[Explanation]:
-    """Only where the keys are a map: other tokens have no place to show."""
+    """Needs keys that form a map; other tokens have no position to show."""
     weights = attention_rows(layer, inputs, tokens, layer.v_proj, layer.o_proj)
     return [AttentionRows(weights)] if weights.ndim == 4 else []
 
@@ -92,9 +93,9 @@ def _explain_modulation(
     with (
         torch.no_grad(),
         changed_output(layer.v, torch.ones_like),
-        recorded(layer.proj) as after,
+        recorded(layer.proj) as record,
     ):
-        # Values of one leave the modulator.
+        # With all values 1, the input of proj is the modulator.
         layer(*inputs)
         scales = mixed_convolution(
             layer.s(*inputs),
@@ -102,40 +103,40 @@ def _explain_modulation(
             [conv.bias for conv in convs],
             layer.impl,
         )
-    # Every run of `num_heads` channels holds each scale once.
+    # Each group of `num_heads` channels has one channel of every scale.
     scales = scales[0].unflatten(-1, (-1, layer.num_heads))  # (H, W, c, h)
     return [
         Modulation(
             tuple(conv.kernel_size[0] for conv in convs),
             scales.abs().mean(2).movedim(-1, 0),
-            after['input'][0].abs().mean(-1),
+            record['input'][0].abs().mean(-1),
         )
     ]
 
 
-def _rows_within_reach(
+def _rows_with_reach(
     layer: WindowAttention | CrossShapedWindowAttention,
     inputs: Inputs,
     tokens: Sequence[Token],
-    beside: Sequence[str],
+    zeroed: Sequence[str],
 ) -> AttentionRows:
-    args = (layer, inputs, tokens, layer.qkv, layer.proj, beside)
-    # Without keys, whatever a token may attend to has a weight above 0.
+    args = (layer, inputs, tokens, layer.qkv, layer.proj, zeroed)
+    # Without keys, every token within reach has a weight above 0.
     reach = attention_rows(*args, with_keys=False) > 0
     return AttentionRows(attention_rows(*args), reach)
 
 
 def split_levels(order: Tensor, cluster_size: int) -> tuple[Tensor, ...]:
-    """Which group holds each token after each bisection.
+    """Label each token with its group after each bisection.
 
     Args:
-        order: ``(G, N)``, of ``mmattn.ops.balanced_clusters`` with the same
+        order: ``(G, N)`` from ``mmattn.ops.balanced_clusters`` with the same
             ``cluster_size``.
-        cluster_size: Tokens that a cluster holds at least.
+        cluster_size: Minimum number of tokens of a cluster.
 
     Returns:
-        One ``(G, N)`` int64 in raster order for each bisection, coarsest
-        first; none where all tokens are one cluster.
+        One ``(G, N)`` int64 in raster order per bisection, coarsest first;
+        none if there is only one cluster.
     """
     sizes = torch.tensor(
         cluster_sizes(order.shape[1], cluster_size), device=order.device
@@ -145,5 +146,5 @@ def split_levels(order: Tensor, cluster_size: int) -> tuple[Tensor, ...]:
         groups = torch.arange(len(sizes), device=order.device)
         labels = groups.repeat_interleave(sizes).expand_as(order)
         levels.append(torch.empty_like(order).scatter_(1, order, labels))
-        sizes = sizes.view(-1, 2).sum(1)  # a parent holds its two halves
+        sizes = sizes.view(-1, 2).sum(1)  # a parent is its two halves
     return tuple(reversed(levels))

@@ -1,8 +1,7 @@
-"""What can be shown of an attention layer, and who computes it.
+"""What can be shown of an attention layer, and the functions that compute it.
 
-Axes: t chosen tokens, h heads, H W rows and columns of a map. The table has a
-function for each class of layers; another class is added with
-:func:`register_explanation`.
+Axes: t selected tokens, h heads, H W rows and columns of a map. There is one
+function per class of layers; :func:`register_explanation` adds others.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,13 +16,13 @@ Token = tuple[int, int]
 
 @dataclass(frozen=True)
 class AttentionRows:
-    """How much a few tokens attend to each place of a map.
+    """Attention weights of a few tokens.
 
     Attributes:
-        weights: ``(t, h, H, W)``, from 0. A row sums to 1, less what a token
-            attends to outside of the map, in its padding.
-        reach: ``(t, h, H, W)`` bool, the places that a token may attend to;
-            None where that is the whole map.
+        weights: ``(t, h, H, W)``, at least 0. A row sums to 1 minus the
+            weight of padding.
+        reach: ``(t, h, H, W)`` bool, True where a token can attend to. None
+            means the whole map.
     """
 
     weights: Tensor
@@ -32,12 +31,11 @@ class AttentionRows:
 
 @dataclass(frozen=True)
 class Clusters:
-    """Which tokens a hierarchical clustering brings together.
+    """Groups of tokens of a hierarchical clustering.
 
     Attributes:
-        levels: One ``(h, H, W)`` int64 for each bisection: ``2 ** (i + 1)``
-            groups after bisection i. Group g is halved into ``2 * g`` and
-            ``2 * g + 1``.
+        levels: One ``(h, H, W)`` int64 per bisection; bisection i has ``2 **
+            (i + 1)`` groups. Group g splits into ``2 * g`` and ``2 * g + 1``.
     """
 
     levels: tuple[Tensor, ...]
@@ -45,13 +43,12 @@ class Clusters:
 
 @dataclass(frozen=True)
 class Modulation:
-    """By what convolutions of several sizes multiply the values.
+    """Modulator of the values, made by convolutions of several sizes.
 
     Attributes:
-        sides: Side of each scale's kernels, in tokens.
-        scales: ``(len(sides), H, W)``, from 0: magnitude of each scale.
-        modulator: ``(H, W)``, from 0: magnitude of what multiplies the
-            values.
+        sides: Kernel size of each scale.
+        scales: ``(len(sides), H, W)``, mean magnitude of each scale.
+        modulator: ``(H, W)``, mean magnitude of the modulator.
     """
 
     sides: tuple[int, ...]
@@ -64,84 +61,80 @@ Explainer = Callable[
     [nn.Module, tuple[Tensor, ...], Sequence[Token]], list[Explanation]
 ]
 
-_TABLE: dict[type[nn.Module], Explainer] = {}
+_EXPLAINERS: dict[type[nn.Module], Explainer] = {}
 
 
 def register_explanation(
-    *kinds: type[nn.Module],
+    *classes: type[nn.Module],
 ) -> Callable[[Explainer], Explainer]:
-    """Add the decorated function to the table, for these classes.
+    """Register the decorated function for these classes.
 
-    It takes a layer in evaluation mode, the positional inputs of one call of
-    it (one image) and tokens as ``(row, column)`` of the first input, a map
-    ``(1, H, W, C)``. Subclasses of a class are explained by the same
-    function, unless they have one of their own.
+    The function gets a layer in evaluation mode, the positional arguments of
+    one call (for one image) and tokens as ``(row, column)`` of the first
+    argument, a map ``(1, H, W, C)``. It also explains subclasses that have no
+    function of their own.
 
     Raises:
-        ValueError: If a class has a function already.
+        ValueError: If a class already has a function.
     """
 
     def add(function: Explainer) -> Explainer:
-        for kind in kinds:
-            if kind in _TABLE:
-                raise ValueError(
-                    'register_explanation expects a class without an '
-                    f'explanation, got {kind.__name__}'
-                )
-            _TABLE[kind] = function
+        for cls in classes:
+            if cls in _EXPLAINERS:
+                raise ValueError(f'{cls.__name__} already has an explanation')
+            _EXPLAINERS[cls] = function
         return function
 
     return add
 
 
 def find_explanation(layer: nn.Module) -> Explainer | None:
-    """The function of the layer's class or of its nearest ancestor."""
-    kinds = (kind for kind in type(layer).__mro__ if kind in _TABLE)
-    return _TABLE.get(next(kinds, None))
+    """The function of the layer's class or of its nearest base class."""
+    classes = (cls for cls in type(layer).__mro__ if cls in _EXPLAINERS)
+    return _EXPLAINERS.get(next(classes, None))
 
 
 def explained_names() -> list[str]:
-    """Names of the classes of the table."""
-    return sorted(kind.__name__ for kind in _TABLE)
+    """Names of the registered classes."""
+    return sorted(cls.__name__ for cls in _EXPLAINERS)
 
 
 def explain(
     layer: nn.Module, inputs: tuple[Tensor, ...], tokens: Sequence[Token]
 ) -> list[Explanation]:
-    """Explain one call of a layer; the layer is left as it was.
+    """Explain one call of a layer, which is left unchanged.
 
     Args:
-        layer: A layer of the table.
-        inputs: What it was called with, ``(B, ...)`` each; the first image
-            is explained.
-        tokens: ``(row, column)`` on the map that is the first input.
+        layer: A layer of a registered class.
+        inputs: Arguments of the call, ``(B, ...)`` each; the first image is
+            explained.
+        tokens: ``(row, column)`` on the map that is the first argument.
 
     Raises:
-        ValueError: If the layer is not in the table or a token not on the
+        ValueError: If the class is not registered or a token is not on the
             map.
     """
     function = find_explanation(layer)
     if function is None:
         raise ValueError(
-            f'explain expects one of {explained_names()} or a layer added '
-            f'with register_explanation, got {type(layer).__name__}'
+            f'{type(layer).__name__} cannot be explained; supported are '
+            f'{explained_names()} and layers added with register_explanation'
         )
     H, W = inputs[0].shape[1:3]
     for row, column in tokens:
         if not (0 <= row < H and 0 <= column < W):
             raise ValueError(
-                f'explain expects tokens on a map of {H} x {W}, got '
-                f'{(row, column)}'
+                f'token {(row, column)} is outside of the {H} x {W} map'
             )
-    # What one image gives does not depend on the others. In a run of mixed
-    # precision, inputs may have another type than the weights.
+    # An image's result does not depend on the others. In mixed precision the
+    # inputs may have another dtype than the weights.
     dtype = next(iter(layer.parameters())).dtype
     inputs = tuple(x[:1].detach().to(dtype) for x in inputs)
-    modes = {part: part.training for part in layer.modules()}
+    modes = {module: module.training for module in layer.modules()}
     layer.eval()
     try:
         with torch.autocast(inputs[0].device.type, enabled=False):
             return function(layer, inputs, tokens)
     finally:
-        for part, mode in modes.items():
-            part.training = mode
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,4 +1,4 @@
-"""Pictures of what attention layers do: a figure for each explanation."""
+"""A figure for each explanation of an attention layer."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -23,26 +23,26 @@ from .panels import (
     show,
 )
 
-# How much of a panel is colour, the rest being the picture in grey.
-_LEAST_TINT, _MOST_TINT, _CLUSTER_TINT = 0.5, 0.95, 0.75
-# Bright parts of the picture must not look like large weights.
-_DARKENED = 0.6
-# Less attention to the padding is not mentioned.
-_LEAST_LOST = 0.005
-# Weights below this are not told apart in words.
-_LEAST_SHOWN = 1e-4
+# Opacity of the colors over the grey image.
+_MIN_TINT, _MAX_TINT, _CLUSTER_TINT = 0.5, 0.95, 0.75
+# Brightness of the image: bright parts must not look like large weights.
+_BRIGHTNESS = 0.6
+# Smaller weights of the padding are not reported.
+_MIN_PADDING_WEIGHT = 0.005
+# Smaller weights are reported as "< ...".
+_MIN_WEIGHT = 1e-4
 
 
 class Scene(NamedTuple):
-    """What a figure is drawn on.
+    """The image and the layer that a figure shows.
 
     Attributes:
-        picture: What the network saw, ``(H, W, 3)`` uint8 RGB.
-        pixels: Chosen ``(row, column)`` of it.
-        grid: Where the layer's tokens lie on it.
-        title: Which layer it is.
-        subtitle: What kind of layer it is.
-        max_heads: Heads to show at most, spread evenly.
+        picture: The network's input, ``(H, W, 3)`` uint8 RGB.
+        pixels: Selected ``(row, column)`` of it.
+        grid: Layout of the layer's tokens on it.
+        title: Name of the layer.
+        subtitle: Description of the layer.
+        max_heads: Maximum number of heads to show, spread evenly.
     """
 
     picture: np.ndarray
@@ -53,7 +53,7 @@ class Scene(NamedTuple):
     max_heads: int = 4
 
     def choose_heads(self, count: int) -> list[int]:
-        """Which of ``count`` heads to show."""
+        """Indices of the heads to show, out of ``count``."""
         shown = min(count, self.max_heads)
         return [int(i) for i in np.linspace(0, count - 1, shown).round()]
 
@@ -64,13 +64,13 @@ def plot_explanation(explanation: Explanation, scene: Scene) -> Figure:
 
 
 def _plot_rows(rows: AttentionRows, scene: Scene) -> Figure:
-    """One row of panels for each pixel, one panel for each head."""
+    """One row of panels per pixel, one panel per head."""
     weights = rows.weights.detach().float().cpu().numpy()
     reach = np.ones_like(weights, dtype=bool)
     if rows.reach is not None:
         reach = rows.reach.cpu().numpy()
     size = scene.picture.shape[:2]
-    # Keys may be fewer than queries, and their tokens larger.
+    # With spatial reduction the keys are fewer and larger than the queries.
     keys = fit_tokens(weights.shape[-2:], size) or scene.grid
     heads = scene.choose_heads(weights.shape[1])
     with_mean = weights.shape[1] > 1
@@ -80,9 +80,9 @@ def _plot_rows(rows: AttentionRows, scene: Scene) -> Figure:
         size,
         scene.title,
         scene.subtitle,
-        'from the smallest to the largest weight in the panel, which stand '
-        "below it; small frame: the pixel's token"
-        + ('' if reach.all() else '; pale: what it cannot attend to'),
+        'from the smallest to the largest weight of the panel, given below '
+        "it; small frame: the pixel's token"
+        + ('' if reach.all() else '; pale: out of reach'),
         HEAT,
         with_notes=True,
     )
@@ -90,12 +90,12 @@ def _plot_rows(rows: AttentionRows, scene: Scene) -> Figure:
         maps = [(f'head {h}', weights[i, h], reach[i, h]) for h in heads]
         if with_mean:
             mean = (weights[i].mean(0), reach[i].any(0))
-            maps.insert(0, ('mean of all heads', *mean))
+            maps.insert(0, ('mean of heads', *mean))
         show(axes[i, 0], scene.picture)
         number_pixel(axes[i, 0], i + 1, pixel)
         label_panel(
             axes[i, 0],
-            '' if i else 'picture',
+            '' if i else 'image',
             f'pixel {i + 1}: row {pixel[0]}, column {pixel[1]}',
         )
         for panel, (name, values, inside) in zip(axes[i, 1:], maps):
@@ -105,15 +105,15 @@ def _plot_rows(rows: AttentionRows, scene: Scene) -> Figure:
             mark_token(panel, scene.grid, pixel)
             low, high = values[inside].min(), values[inside].max()
             note = f'{_percent(low)} to {_percent(high)} %'
-            lost = 1 - values.sum()
-            if lost > _LEAST_LOST:
-                note += f', padding {_percent(lost)} %'
+            padding = 1 - values.sum()
+            if padding > _MIN_PADDING_WEIGHT:
+                note += f', padding {_percent(padding)} %'
             label_panel(panel, '' if i else name, note=note)
     return figure
 
 
 def _plot_clusters(clusters: Clusters, scene: Scene) -> Figure:
-    """One row of panels for each head, one panel for each bisection."""
+    """One row of panels per head, one panel per bisection."""
     levels = [level.cpu().numpy() for level in clusters.levels]
     size = scene.picture.shape[:2]
     heads = scene.choose_heads(len(levels[0]))
@@ -123,8 +123,8 @@ def _plot_clusters(clusters: Clusters, scene: Scene) -> Figure:
         size,
         scene.title,
         scene.subtitle,
-        'the nearer two colours, the later the bisection that parted the '
-        'groups; right: the last groups that hold the pixels',
+        'the closer two colors, the later the bisection that separated the '
+        'groups; right: the last groups of the pixels',
         GROUPS,
     )
     for row, head in enumerate(heads):
@@ -132,7 +132,7 @@ def _plot_clusters(clusters: Clusters, scene: Scene) -> Figure:
         panel = next(panels)
         show(panel, scene.picture)
         number_pixels(panel, scene.pixels)
-        label_panel(panel, '' if row else 'picture', f'head {head}')
+        label_panel(panel, '' if row else 'image', f'head {head}')
         for depth, level in enumerate(levels, start=1):
             count, groups = 2**depth, level[head]
             panel = next(panels)
@@ -152,7 +152,7 @@ def _plot_clusters(clusters: Clusters, scene: Scene) -> Figure:
 
 
 def _plot_modulation(modulation: Modulation, scene: Scene) -> Figure:
-    """The picture, the magnitude of each scale, that of the modulator."""
+    """The image, the magnitude of each scale and of the modulator."""
     size = scene.picture.shape[:2]
     maps = [
         (f'{side} x {side} convolution', scale)
@@ -165,17 +165,17 @@ def _plot_modulation(modulation: Modulation, scene: Scene) -> Figure:
         size,
         scene.title,
         scene.subtitle,
-        'from the smallest to the largest magnitude in the panel (mean of '
-        'the absolute values of all channels), which stand below it',
+        'from the smallest to the largest magnitude of the panel (mean '
+        'absolute value over channels), given below it',
         HEAT,
         with_notes=True,
     )
     show(axes[0, 0], scene.picture)
-    label_panel(axes[0, 0], 'picture')
+    label_panel(axes[0, 0], 'image')
     for panel, (name, values) in zip(axes[0, 1:], maps):
         values = values.detach().float().cpu().numpy()
-        colours = 255 * HEAT(_normalised(values))[..., :3]
-        show(panel, enlarge(colours, scene.grid, size))
+        colors = 255 * HEAT(_normalized(values))[..., :3]
+        show(panel, enlarge(colors, scene.grid, size))
         note = f'{values.min():.2g} to {values.max():.2g}'
         label_panel(panel, name, note=note)
     return figure
@@ -184,10 +184,10 @@ def _plot_modulation(modulation: Modulation, scene: Scene) -> Figure:
 def _tint_groups(
     picture: np.ndarray, groups: np.ndarray, count: int, grid: TokenGrid
 ) -> np.ndarray:
-    """Give every group a colour; the picture stays visible below."""
-    colours = 255 * GROUPS((groups + 0.5) / count)[..., :3]
-    colours = enlarge(colours, grid, picture.shape[:2])
-    return (1 - _CLUSTER_TINT) * grey(picture) + _CLUSTER_TINT * colours
+    """Tint the image with one color per group."""
+    colors = 255 * GROUPS((groups + 0.5) / count)[..., :3]
+    colors = enlarge(colors, grid, picture.shape[:2])
+    return (1 - _CLUSTER_TINT) * grey(picture) + _CLUSTER_TINT * colors
 
 
 def _heat(
@@ -196,24 +196,24 @@ def _heat(
     inside: np.ndarray,
     grid: TokenGrid,
 ) -> np.ndarray:
-    """Tint the tokens inside by their values, let the others fade."""
+    """Tint the tokens inside by their values and fade the others."""
     size = picture.shape[:2]
-    heat = _normalised(np.where(inside, values, values[inside].min()))
-    colours = enlarge(255 * HEAT(heat)[..., :3], grid, size)
-    tint = _LEAST_TINT + (_MOST_TINT - _LEAST_TINT) * heat
+    heat = _normalized(np.where(inside, values, values[inside].min()))
+    colors = enlarge(255 * HEAT(heat)[..., :3], grid, size)
+    tint = _MIN_TINT + (_MAX_TINT - _MIN_TINT) * heat
     tint = enlarge(tint, grid, size)[..., None]
     shown = enlarge(inside, grid, size)[..., None]
-    tinted = (1 - tint) * _DARKENED * grey(picture) + tint * colours
+    tinted = (1 - tint) * _BRIGHTNESS * grey(picture) + tint * colors
     return np.where(shown, tinted, fade(picture))
 
 
 def _percent(part: float) -> str:
-    if part < _LEAST_SHOWN:
-        return f'< {100 * _LEAST_SHOWN:g}'
+    if part < _MIN_WEIGHT:
+        return f'< {100 * _MIN_WEIGHT:g}'
     return f'{100 * part:.0f}' if part >= 0.1 else f'{100 * part:.2g}'
 
 
-def _normalised(values: np.ndarray) -> np.ndarray:
+def _normalized(values: np.ndarray) -> np.ndarray:
     low, high = values.min(), values.max()
     return (values - low) / max(high - low, np.finfo(values.dtype).tiny)
 

@@ -1,6 +1,6 @@
-"""Where the tokens of a map lie on the picture that a network was given.
+"""Map the tokens of a feature map to the network's input image.
 
-Sizes are ``(height, width)``, places ``(row, column)``.
+Sizes are ``(height, width)``, positions ``(row, column)``.
 """
 
 import math
@@ -8,49 +8,49 @@ from typing import NamedTuple
 
 Size = tuple[int, int]
 
-# Sides of a token that differ by more are no token of a picture: the map is
-# something else, such as a sequence.
-_MOST_OBLONG = 2**0.5
-_LARGEST_STRIDE = 256
+# If the sides of a token differ by more, the map is not a feature map of the
+# image but something else, such as a sequence.
+_MAX_ASPECT = 2**0.5
+_MAX_STRIDE = 256
 
 
 class TokenGrid(NamedTuple):
-    """Tokens laid out on a picture.
+    """Tokens laid out on an image.
 
     Attributes:
         size: Rows and columns of tokens.
-        cell: Height and width of a token, in pixels of the picture.
+        cell: Height and width of a token in pixels.
     """
 
     size: Size
     cell: tuple[float, float]
 
     def token_at(self, row: int, column: int) -> Size:
-        """The token that holds a pixel."""
-        places = zip((row, column), self.cell, self.size)
-        r, c = (min(int(x // cell), n - 1) for x, cell, n in places)
+        """The token that contains a pixel."""
+        axes = zip((row, column), self.cell, self.size)
+        r, c = (min(int(x // cell), n - 1) for x, cell, n in axes)
         return r, c
 
 
 def fit_tokens(size: Size, picture: Size) -> TokenGrid | None:
-    """Find how a map lies on the picture that it was made from.
+    """Find the stride between an image and a feature map.
 
-    Networks round up where a stride does not divide the picture: the last
-    tokens then reach beyond it.
+    Where a stride does not divide the image, the last tokens extend beyond
+    it.
 
     Args:
         size: Rows and columns of the map.
-        picture: Height and width of what the network was given, in pixels.
+        picture: Height and width of the network's input in pixels.
 
     Returns:
-        The grid, or None where the map is no map of the picture.
+        The grid, or None if the map is not a feature map of the image.
     """
     stride = 1
-    while stride <= _LARGEST_STRIDE:
+    while stride <= _MAX_STRIDE:
         if tuple(-(-side // stride) for side in picture) == tuple(size):
             return TokenGrid(tuple(size), (stride, stride))
         stride *= 2
     height, width = (side / n for side, n in zip(picture, size))
-    if abs(math.log(height / width)) > math.log(_MOST_OBLONG):
+    if abs(math.log(height / width)) > math.log(_MAX_ASPECT):
         return None
     return TokenGrid(tuple(size), (height, width))

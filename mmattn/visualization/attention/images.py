@@ -1,6 +1,6 @@
-"""A picture, as a network is given it and as it is shown below attention."""
+"""Images as a network gets them and as they are shown under attention."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,166 +12,157 @@ from torch import Tensor
 
 from .geometry import Size
 
-# Of ImageNet's pictures, red, green, blue, from 0 to 255.
+# Mean and standard deviation of ImageNet (RGB, 0 to 255).
 _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
-# A larger photograph is made smaller for a bare backbone: its tokens could
-# not be told apart on a page.
-_LONGEST_SIDE = 512
-# Where the default pixels lie, as parts of the height and of the width.
+# The tokens of larger images would be too small to tell apart on the page.
+_MAX_SIDE = 512
+# Default pixels, as fractions of height and width.
 DEFAULT_PLACES = ((0.33, 0.33), (0.67, 0.67))
-_EMPTY = 128
+_PADDING = 128
 
 
 @dataclass(frozen=True)
 class NetworkImage:
-    """A picture on its way into a network.
+    """An image that was prepared for a network.
 
     Attributes:
-        picture: What the network sees, ``(H, W, 3)`` uint8 RGB, before the
-            normalisation, with its padding in grey.
-        filled: Height and width of the picture without padding, which lies
-            below and to the right.
-        source: Height and width of the file.
-        scale: Pixels of the resized file per pixel of the file, by side.
-        offset: Rows and columns that were cut off above and to the left
-            after resizing.
-        inputs: ``(1, C, H, W)``, normalised; None if that is not known.
+        picture: The network's input before normalization, ``(H, W, 3)``
+            uint8 RGB, with grey padding.
+        content_size: Height and width without the padding, which is at the
+            bottom and right.
+        file_size: Height and width of the file.
+        scale: Height and width of the resized image divided by those of the
+            file.
+        offset: Rows and columns that were cropped at the top and left after
+            resizing.
+        inputs: Normalized input ``(1, C, H, W)``, or None if unknown.
     """
 
     picture: np.ndarray
-    filled: Size
-    source: Size
+    content_size: Size
+    file_size: Size
     scale: tuple[float, float] = (1.0, 1.0)
     offset: tuple[float, float] = (0.0, 0.0)
     inputs: Tensor | None = None
 
     def locate(self, row: int, column: int) -> Size:
-        """Where a pixel of the file lies on :attr:`picture`.
+        """Map a pixel of the file to :attr:`picture`.
 
         Raises:
-            ValueError: If it lies outside of the file, or of what is left of
-                it.
+            ValueError: If it is outside of the file or was cropped.
         """
-        height, width = self.source
+        height, width = self.file_size
         if not (0 <= row < height and 0 <= column < width):
             raise ValueError(
-                f'pixels are expected inside of the picture, (row, column) '
-                f'from (0, 0) to {(height - 1, width - 1)}, got '
-                f'{(row, column)}'
+                f'pixel {(row, column)} is outside of the image, which has '
+                f'{height} rows and {width} columns'
             )
         place = tuple(
             int((x + 0.5) * scale - start)
             for x, scale, start in zip((row, column), self.scale, self.offset)
         )
-        if not all(0 <= x < side for x, side in zip(place, self.filled)):
+        if not all(0 <= x < n for x, n in zip(place, self.content_size)):
             raise ValueError(
-                f'the pixel {(row, column)} is cut off by the test pipeline '
-                f'of the config, which leaves {self.filled[0]} x '
-                f'{self.filled[1]} pixels of the middle; choose another'
+                f"the config's test pipeline crops pixel {(row, column)}: it "
+                f'keeps the central {self.content_size[0]} x '
+                f'{self.content_size[1]} pixels after resizing; choose '
+                'another pixel'
             )
         return place
 
-    def default_pixels(self) -> list[Size]:
-        """Two places on :attr:`picture`."""
-        return self.pixels_at(DEFAULT_PLACES)
-
-    def pixels_at(self, places: tuple[tuple[float, float], ...]) -> list[Size]:
-        """Pixels of :attr:`picture` at parts of its height and width."""
-        height, width = self.filled
+    def pixels_at(
+        self, places: Sequence[tuple[float, float]] = DEFAULT_PLACES
+    ) -> list[Size]:
+        """Pixels of :attr:`picture` at fractions of its height and width."""
+        height, width = self.content_size
         return [(int(r * height), int(c * width)) for r, c in places]
 
 
 def read_picture(path: str | Path) -> np.ndarray:
-    """Read a picture of any mode as ``(H, W, 3)`` uint8 RGB.
+    """Read an image of any mode as ``(H, W, 3)`` uint8 RGB.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no picture, or damaged.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is damaged or not an image.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(
-            f'a picture is expected, got {path}, which is no file'
-        )
+        raise FileNotFoundError(f'image {path} does not exist')
     try:
         with Image.open(path) as image:
             return np.array(image.convert('RGB'))
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(
-            f'a picture is expected, got {path}, which cannot be read: {error}'
-        ) from error
+        raise ValueError(f'cannot read image {path}: {error}') from error
 
 
 def image_for_backbone(picture: np.ndarray) -> NetworkImage:
-    """Prepare a picture for a backbone alone, as for ImageNet's pictures.
+    """Normalize an image for a backbone trained on ImageNet.
 
     Args:
-        picture: ``(H, W, 3)`` uint8 RGB. It is shrunk where a side is longer
-            than 512 pixels, and never enlarged.
+        picture: ``(H, W, 3)`` uint8 RGB. Images with a side above 512 pixels
+            are shrunk, none is enlarged.
     """
-    source = picture.shape[:2]
-    ratio = min(1.0, _LONGEST_SIDE / max(source))
-    size = tuple(max(1, round(side * ratio)) for side in source)
-    if size != source:
+    file_size = picture.shape[:2]
+    ratio = min(1.0, _MAX_SIDE / max(file_size))
+    size = tuple(max(1, round(side * ratio)) for side in file_size)
+    if size != file_size:
         shrunk = Image.fromarray(picture).resize(size[::-1], Image.BILINEAR)
         picture = np.asarray(shrunk)
-    normalised = (picture - np.array(_MEAN)) / np.array(_STD)
-    inputs = torch.from_numpy(normalised).float().permute(2, 0, 1)[None]
-    scale = tuple(after / before for after, before in zip(size, source))
-    return NetworkImage(picture, size, source, scale, inputs=inputs)
+    normalized = (picture - np.array(_MEAN)) / np.array(_STD)
+    inputs = torch.from_numpy(normalized).float().permute(2, 0, 1)[None]
+    scale = tuple(after / before for after, before in zip(size, file_size))
+    return NetworkImage(picture, size, file_size, scale, inputs=inputs)
 
 
 def image_for_model(
     model: nn.Module, pipeline: Callable[[dict], dict], path: str | Path
 ) -> NetworkImage:
-    """Prepare a file as the config of mmdet, mmseg or mmpretrain does.
+    """Prepare an image as the config of a model does.
 
     Args:
-        model: A model of a host, with a ``data_preprocessor``.
-        pipeline: The test pipeline, without what loads annotations.
-        path: A file that can be read, see :func:`read_picture`.
+        model: A model with a ``data_preprocessor``.
+        pipeline: The test pipeline, without loading of annotations.
+        path: A file that :func:`read_picture` can read.
     """
     data = pipeline(dict(img_path=str(path), img_id=0, seg_fields=[]))
     sample = data['data_samples']
     batch = dict(inputs=[data['inputs']], data_samples=[sample])
     inputs = model.data_preprocessor(batch, False)['inputs']
-    source = tuple(sample.ori_shape[:2])
-    filled = tuple(data['inputs'].shape[-2:])
-    # (width, height), or absent where nothing is resized.
+    file_size = tuple(sample.ori_shape[:2])
+    content_size = tuple(data['inputs'].shape[-2:])
+    # (width, height); missing if the pipeline does not resize.
     scale = tuple(sample.get('scale_factor', (1.0, 1.0)))[1::-1]
-    # What is smaller than the resized file was cut out of its middle.
+    # Anything smaller than the resized image is a center crop of it.
     offset = tuple(
         max(0, (round(side * s) - left) // 2)
-        for side, s, left in zip(source, scale, filled)
+        for side, s, left in zip(file_size, scale, content_size)
     )
     return NetworkImage(
-        show_inputs(data['inputs'], tuple(inputs.shape[-2:])),
-        filled,
-        source,
+        inputs_to_picture(data['inputs'], tuple(inputs.shape[-2:])),
+        content_size,
+        file_size,
         scale,
         offset,
         inputs,
     )
 
 
-def show_inputs(inputs: Tensor, size: Size) -> np.ndarray:
-    """Turn what a test pipeline gives into a picture.
+def inputs_to_picture(inputs: Tensor, size: Size) -> np.ndarray:
+    """Convert the output of a test pipeline to an image.
 
     Args:
-        inputs: ``(C, h, w)``, blue before red, from 0 to 255 before
-            normalisation.
-        size: Height and width of the picture, with the padding that the
-            network was given; or less, where it was given a corner.
+        inputs: ``(C, h, w)``, BGR, 0 to 255 unless normalized.
+        size: Height and width of the network's input: padded, or cropped.
 
     Returns:
         ``(*size, 3)`` uint8 RGB.
     """
     x = inputs.detach().cpu().float()
     x = x.flip(0) if len(x) == 3 else x.mean(0, keepdim=True)
-    if x.min() < 0 or x.max() <= 1:  # normalised by the pipeline already
+    if x.min() < 0 or x.max() <= 1:  # the pipeline has normalized it
         x = 255 * (x - x.min()) / (x.max() - x.min()).clamp(min=1e-6)
     x = x.clamp(0, 255).byte().expand(3, -1, -1).permute(1, 2, 0).numpy()
-    picture = np.full((*size, 3), _EMPTY, np.uint8)
+    picture = np.full((*size, 3), _PADDING, np.uint8)
     height, width = (min(a, b) for a, b in zip(size, x.shape))
     picture[:height, :width] = x[:height, :width]
     return picture

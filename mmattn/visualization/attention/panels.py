@@ -1,7 +1,6 @@
-"""The parts of a figure: panels, tinted pictures, marks, outlines.
+"""Parts of a figure: panels, tinted images, marks, outlines.
 
-Pictures are ``(H, W, 3)``, from 0 to 255. Tokens are shown as the squares
-that they are.
+Images are ``(H, W, 3)``, 0 to 255.
 """
 
 import textwrap
@@ -21,21 +20,20 @@ from PIL import Image
 
 from .geometry import Size, TokenGrid
 
-# Told apart by colour-blind readers. Numbers go from dark to bright. Groups
-# of the first bisection are blue and red, later ones get shades next to each
-# other.
+# Safe for color-blind readers. Values go from dark to bright. Groups of the
+# first bisection are blue and red, later ones get neighboring shades.
 HEAT = matplotlib.colormaps['inferno']
 GROUPS = matplotlib.colormaps['RdYlBu_r']
 _MARK = '#46f0f0'
-_FADE = 0.75  # how white a picture gets where a panel is not about it
+_FADE = 0.75  # whiteness of the image outside of the area of interest
 
-# All lengths are inches. Axes are placed one by one: the panels of all
-# figures have one size, and nothing is measured by drawing it.
+# All lengths are inches. Axes are placed explicitly, so all panels have the
+# same size and no draw is needed to lay them out.
 _PANEL = 1.6
-_MOST_OBLONG = 2.0  # higher or wider pictures get margins
+_MAX_ASPECT = 2.0  # higher or wider images get margins
 _GAP = 0.06
 _LEFT, _HEAD, _TITLE, _NOTE, _LINE = 0.3, 0.5, 0.2, 0.2, 0.14
-_LEAST_WIDTH = 5.2
+_MIN_WIDTH = 5.2
 _DPI = 100
 _NORMAL, _SMALL = 8, 7
 
@@ -47,28 +45,28 @@ def make_panels(
     title: str,
     subtitle: str,
     legend: str,
-    colours: Colormap,
+    colors: Colormap,
     with_notes: bool = False,
 ) -> tuple[Figure, np.ndarray]:
-    """A figure with a title, a legend and blank panels between them.
+    """Create a figure with a title, blank panels and a legend.
 
     Args:
         rows: Rows of panels.
         columns: Panels in a row.
-        picture: Height and width of what the panels show.
+        picture: Height and width of the image in the panels.
         title: First line, bold.
         subtitle: Second line.
-        legend: How to read the panels and the colours.
-        colours: The map of colours, shown beside the legend.
+        legend: Text that explains the panels and the colors.
+        colors: Color map, shown next to the legend.
         with_notes: Leave room for a line below each panel.
 
     Returns:
         The figure and its axes, ``(rows, columns)``.
     """
     ratio = picture[0] / picture[1]
-    high = _PANEL * min(max(ratio, 1 / _MOST_OBLONG), _MOST_OBLONG)
+    high = _PANEL * min(max(ratio, 1 / _MAX_ASPECT), _MAX_ASPECT)
     step = high + _GAP + (_NOTE if with_notes else 0)
-    width = max(_LEFT + columns * (_PANEL + _GAP), _LEAST_WIDTH)
+    width = max(_LEFT + columns * (_PANEL + _GAP), _MIN_WIDTH)
     bar = 0.8
     lines = textwrap.wrap(legend, int(17 * (width - _LEFT - bar)))
     top = _HEAD + _TITLE
@@ -76,7 +74,7 @@ def make_panels(
     figure = Figure(figsize=(width, height))
 
     def place(x: float, y: float, w: float, h: float) -> Axes:
-        """Axes by their upper left corner, from that of the figure."""
+        """Add axes at ``(x, y)`` from the upper left corner."""
         axes = figure.add_axes(
             (x / width, 1 - (y + h) / height, w / width, h / height)
         )
@@ -91,7 +89,7 @@ def make_panels(
     write(_LEFT, 0.26, subtitle, fontsize=_NORMAL)
     under = top + rows * step + 0.08
     strip = place(_LEFT, under + 0.02, bar, 0.1)
-    strip.imshow(np.linspace(0, 1, 256)[None], cmap=colours, aspect='auto')
+    strip.imshow(np.linspace(0, 1, 256)[None], cmap=colors, aspect='auto')
     write(
         _LEFT + bar + 0.1,
         under,
@@ -108,7 +106,7 @@ def make_panels(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG, opaque and compressed well."""
+    """Write an opaque, optimized PNG."""
     figure.set_dpi(_DPI)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -119,29 +117,29 @@ def save_figure(figure: Figure, path: Path) -> None:
 def label_panel(
     panel: Axes, title: str = '', row: str = '', note: str = ''
 ) -> None:
-    """Write above, to the left of and below a panel."""
+    """Write above, left of and below a panel."""
     panel.set_title(title, fontsize=_NORMAL, pad=3)
     panel.set_ylabel(row, fontsize=_NORMAL, labelpad=3)
     panel.set_xlabel(note, fontsize=_SMALL, labelpad=2)
 
 
 def grey(picture: np.ndarray) -> np.ndarray:
-    """The picture without its colours."""
+    """The image without its colors."""
     return np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2)
 
 
 def fade(picture: np.ndarray) -> np.ndarray:
-    """The picture, grey and pale."""
+    """The image, grey and pale."""
     return (1 - _FADE) * grey(picture) + _FADE * 255
 
 
 def enlarge(values: np.ndarray, grid: TokenGrid, picture: Size) -> np.ndarray:
-    """Give every pixel what its token has.
+    """Upsample the values of tokens to pixels.
 
     Args:
-        values: ``(H', W', ...)``, one for each token.
-        grid: Where the tokens lie.
-        picture: Height and width.
+        values: ``(H', W', ...)``, one per token.
+        grid: Layout of the tokens.
+        picture: Height and width of the image.
 
     Returns:
         ``(H, W, ...)``.
@@ -154,15 +152,15 @@ def enlarge(values: np.ndarray, grid: TokenGrid, picture: Size) -> np.ndarray:
 
 
 def show(panel: Axes, picture: np.ndarray) -> None:
-    """Show a picture whose pixel (0, 0) begins at the point (0, 0)."""
+    """Show an image whose pixel (0, 0) starts at the point (0, 0)."""
     height, width = picture.shape[:2]
-    # The last two bits cannot be seen, and are a third of the file.
+    # Invisible, but it makes the file a third smaller.
     shown = picture.clip(0, 255).astype(np.uint8) // 4 * 4
     panel.imshow(shown, extent=(0, width, height, 0), interpolation='nearest')
 
 
 def mark_token(panel: Axes, grid: TokenGrid, pixel: Size) -> None:
-    """Frame the token that holds a pixel."""
+    """Frame the token that contains a pixel."""
     (row, column), (height, width) = grid.token_at(*pixel), grid.cell
     panel.add_patch(
         Rectangle(
@@ -178,7 +176,7 @@ def mark_token(panel: Axes, grid: TokenGrid, pixel: Size) -> None:
 
 
 def number_pixel(panel: Axes, number: int, pixel: Size) -> None:
-    """Put a dot and a number on a pixel."""
+    """Draw a dot and a number on a pixel."""
     row, column = pixel
     panel.plot(
         column + 0.5,
@@ -188,7 +186,7 @@ def number_pixel(panel: Axes, number: int, pixel: Size) -> None:
         markersize=4,
         markeredgecolor='black',
     )
-    # Above and to the right, unless the panel ends there.
+    # Above and to the right, if there is room.
     width, height = panel.get_xlim()[1], panel.get_ylim()[0]
     is_right, is_high = column > 0.9 * width, row < 0.1 * height
     panel.annotate(
@@ -206,13 +204,13 @@ def number_pixel(panel: Axes, number: int, pixel: Size) -> None:
 
 
 def number_pixels(panel: Axes, pixels: Sequence[Size]) -> None:
-    """Put a dot and a number, from 1, on every pixel."""
+    """Draw a dot and a number, starting at 1, on every pixel."""
     for number, pixel in enumerate(pixels, start=1):
         number_pixel(panel, number, pixel)
 
 
 def outline(panel: Axes, inside: np.ndarray, grid: TokenGrid) -> None:
-    """Draw the border of a set of tokens, ``(H', W')`` bool."""
+    """Draw the border of the tokens in a mask ``(H', W')``."""
     height, width = grid.cell
     padded = np.pad(inside, 1)
     lines = []

@@ -1,4 +1,4 @@
-"""Find the attention layers of a model and record what they are given."""
+"""Find the attention layers of a model and record their inputs."""
 
 import inspect
 import re
@@ -19,13 +19,13 @@ def select_layers(
     stages: Collection[int] | None = None,
     blocks: Collection[int] | None = None,
 ) -> dict[str, nn.Module]:
-    """Attention layers that can be explained, by their dotted names.
+    """Find the attention layers that can be explained, by dotted name.
 
     Args:
         model: Any model, wrapped or not.
-        stages: Stages of our backbones, negative ones counted from the last.
-            Defaults to None, all, with layers outside of stages.
-        blocks: Blocks of each stage, likewise. Defaults to None, all.
+        stages: Stages of mmattn's backbones; negative ones count from the
+            last. Defaults to None: all, and layers outside of stages.
+        blocks: Blocks of each stage, likewise. Defaults to None: all.
 
     Raises:
         ValueError: If there are no such layers.
@@ -37,58 +37,55 @@ def select_layers(
     }
     if not layers:
         raise ValueError(
-            'pictures of attention expect a model with one of '
-            f'{explained_names()}, got {type(unwrap(model)).__name__} without '
-            'any'
+            f'{type(unwrap(model)).__name__} has no attention that can be '
+            f'visualized; supported are {explained_names()}'
         )
     if stages is None and blocks is None:
         return layers
-    places = {name: _PLACE.search(name) for name in layers}
-    places = {n: tuple(map(int, m.groups())) for n, m in places.items() if m}
+    matches = {name: _PLACE.search(name) for name in layers}
+    places = {n: tuple(map(int, m.groups())) for n, m in matches.items() if m}
     depths: dict[int, int] = {}
     for stage, block in places.values():
         depths[stage] = max(depths.get(stage, 0), block + 1)
     chosen = {
         name: layers[name]
         for name, (stage, block) in places.items()
-        if _is_among(stage, stages, max(depths) + 1)
-        and _is_among(block, blocks, depths[stage])
+        if _contains(stages, stage, max(depths) + 1)
+        and _contains(blocks, block, depths[stage])
     }
     if not chosen:
-        known = sorted(set(places.values()))
         raise ValueError(
-            f'pictures of attention expect stages and blocks of {known} '
-            f'(stage, block), got stages {stages} and blocks {blocks}'
-            if known
-            else 'pictures of attention expect no stages and blocks for a '
-            f'model whose layers lie in none, {list(layers)}'
+            f'no attention in stages {stages} and blocks {blocks}; the '
+            f'model has (stage, block) {sorted(set(places.values()))} and '
+            f'{[name for name in layers if name not in places]} outside of '
+            'stages'
         )
     return chosen
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside of what distributes or augments it."""
+    """The model inside of distributed and test-time augmentation wrappers."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
 
 
-def _is_among(index: int, chosen: Collection[int] | None, count: int) -> bool:
+def _contains(chosen: Collection[int] | None, index: int, count: int) -> bool:
     return chosen is None or index in chosen or index - count in chosen
 
 
 class CallRecorder:
-    """Records the first call of layers of a model, in a ``with`` statement.
+    """Context manager that records the first call of each layer.
 
     Attributes:
-        inputs (dict[str, tuple[Tensor, ...]]): Inputs of each layer that was
-            called, by its name, in the order of the calls.
-        image_size (tuple[int, int] | None): Height and width of the images
-            that the backbone (a model without one: the model) was given.
+        inputs (dict[str, tuple[Tensor, ...]]): Arguments of each called
+            layer, by its name, in the order of the calls.
+        image_size (tuple[int, int] | None): Height and width of the
+            backbone's input; of the model's input if it has no backbone.
 
     Args:
-        model: The model; it is left as it was.
-        layers: What to record, by name.
+        model: The model.
+        layers: The layers to record, by name.
     """
 
     def __init__(self, model: nn.Module, layers: dict[str, nn.Module]) -> None:
@@ -100,17 +97,13 @@ class CallRecorder:
 
     def __enter__(self) -> 'CallRecorder':
         backbone = getattr(self._model, 'backbone', self._model)
-        self._handles = [
-            backbone.register_forward_pre_hook(
-                self._keep_size, with_kwargs=True
-            )
-        ]
+        hooks = [(backbone, self._keep_size)]
         for name, layer in self._layers.items():
-            self._handles.append(
-                layer.register_forward_pre_hook(
-                    self._keeper(name), with_kwargs=True
-                )
-            )
+            hooks.append((layer, self._make_hook(name)))
+        self._handles = [
+            module.register_forward_pre_hook(hook, with_kwargs=True)
+            for module, hook in hooks
+        ]
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -122,7 +115,7 @@ class CallRecorder:
             images = (*args, *kwargs.values())[0]
             self.image_size = tuple(images.shape[-2:])
 
-    def _keeper(self, name: str) -> Any:
+    def _make_hook(self, name: str) -> Any:
         def keep(layer: nn.Module, args: tuple, kwargs: dict) -> None:
             if name not in self.inputs:
                 call = inspect.signature(layer.forward).bind(*args, **kwargs)

@@ -16,14 +16,14 @@ from mmattn.visualization.attention import (
 
 
 @pytest.fixture
-def table(monkeypatch):
-    """The table, whose new rows are gone after the test."""
+def registry(monkeypatch):
+    """Remove new registrations after the test."""
     monkeypatch.setattr(
-        explanations, '_TABLE', dict(explanations._TABLE), raising=True
+        explanations, '_EXPLAINERS', dict(explanations._EXPLAINERS)
     )
 
 
-def test_another_attention_can_be_added(table):
+def test_register_another_attention(registry):
     class Mean(nn.Linear):
         num_heads = 1
 
@@ -34,11 +34,11 @@ def test_another_attention_can_be_added(table):
 
     (rows,) = explain(Mean(4, 4), (torch.zeros(2, 2, 5, 4),), [(1, 4)])
     assert rows.weights.shape == (1, 1, 2, 5)
-    with pytest.raises(ValueError, match='a class without an explanation, g'):
+    with pytest.raises(ValueError, match='already'):
         register_explanation(Mean)(uniform)
 
 
-def test_a_subclass_is_explained_as_its_ancestor(table):
+def test_a_subclass_is_explained_like_its_base(registry):
     find = explanations.find_explanation
     window = WindowAttention(8, 2)
     assert find(SlidingWindowAttention(8, 2)) is find(window)
@@ -46,7 +46,7 @@ def test_a_subclass_is_explained_as_its_ancestor(table):
 
 
 @pytest.mark.parametrize('training', [True, False])
-def test_a_layer_is_left_as_it_was(training):
+def test_the_layer_is_unchanged(training):
     layer = ScaleAwareModulation(8).train(training)
     before = {k: v.clone() for k, v in layer.state_dict().items()}
     explain(layer, (torch.randn(1, 4, 5, 8),), [(0, 0)])
@@ -56,7 +56,7 @@ def test_a_layer_is_left_as_it_was(training):
     assert all(p.grad is None for p in layer.parameters())
 
 
-def test_rows_where_gradients_are_off_and_precision_is_mixed():
+def test_no_grad_and_autocast():
     layer, x = WindowAttention(8, 2, 3), torch.randn(2, 4, 5, 8)
     (plain,) = explain(layer, (x[:1],), [(1, 2)])
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
@@ -69,12 +69,8 @@ def test_rows_where_gradients_are_off_and_precision_is_mixed():
 @pytest.mark.parametrize(
     'layer, token, message',
     [
-        (nn.Linear(8, 8), (0, 0), 'explain expects one of .*, got Linear'),
-        (
-            WindowAttention(8, 2),
-            (0, 5),
-            r'explain expects tokens on a map of 4 x 5, got \(0, 5\)',
-        ),
+        (nn.Linear(8, 8), (0, 0), 'Linear'),
+        (WindowAttention(8, 2), (0, 5), '4 x 5'),
     ],
 )
 def test_errors(layer, token, message):

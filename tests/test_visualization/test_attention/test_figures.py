@@ -20,7 +20,7 @@ def scene(pixels=((5, 6),), max_heads=4):
 
 
 def panels(figure):
-    """Title, row label, note and picture of each panel; not the legend."""
+    """Title, row label, note and image of each panel, without the legend."""
     return [
         (
             axes.get_title(),
@@ -32,7 +32,7 @@ def panels(figure):
     ]
 
 
-def test_the_largest_weight_is_the_brightest_place():
+def test_the_largest_weight_is_the_brightest():
     weights = torch.full((1, 2, 8, 12), 0.002)
     weights[0, 0, 2, 3] = 0.3
     weights[0, 1, 6, 9] = 0.2
@@ -40,14 +40,14 @@ def test_the_largest_weight_is_the_brightest_place():
     reach[0, :, 2:7, 3:10] = True
     found = panels(plot_explanation(AttentionRows(weights, reach), scene()))
     assert [title for title, *_ in found] == [
-        'picture',
-        'mean of all heads',
+        'image',
+        'mean of heads',
         'head 0',
         'head 1',
     ]
     assert found[0][1] == 'pixel 1: row 5, column 6'
     for (*_, picture), (row, column) in zip(found[2:], [(2, 3), (6, 9)]):
-        # Compared where the picture below is grey: yellow is hot.
+        # The image is grey: yellow means a large weight.
         heat = picture[..., 0] - picture[..., 2]
         where = np.unravel_index(heat.argmax(), heat.shape)
         assert (where[0] // 4, where[1] // 4) == (row, column)
@@ -56,10 +56,10 @@ def test_the_largest_weight_is_the_brightest_place():
     assert found[2][2] == '0.2 to 30 %, padding 51 %'
 
 
-def test_weights_that_are_all_the_same_are_drawn():
+def test_equal_weights():
     rows = AttentionRows(torch.full((2, 1, 4, 6), 1 / 24))
     found = panels(plot_explanation(rows, scene(((0, 0), (31, 47)))))
-    assert [title for title, *_ in found[:2]] == ['picture', 'head 0']
+    assert [title for title, *_ in found[:2]] == ['image', 'head 0']
     assert [note for _, _, note, _ in found[1::2]] == ['4.2 to 4.2 %'] * 2
 
 
@@ -69,14 +69,14 @@ def test_heads_are_spread_evenly():
     assert [title for title, *_ in found[2:]] == ['head 0', 'head 3', 'head 6']
 
 
-def test_tokens_of_a_group_have_one_colour():
+def test_tokens_of_a_group_have_one_color():
     fine = torch.arange(96).remainder(4).view(1, 8, 12)
     found = panels(
         plot_explanation(Clusters((fine // 2, fine)), scene(((0, 0), (0, 5))))
     )
     titles = [title for title, *_ in found]
     assert titles == [
-        'picture',
+        'image',
         '2 groups of 48',
         '4 groups of 24',
         'with pixel 1',
@@ -84,7 +84,7 @@ def test_tokens_of_a_group_have_one_colour():
     ]
     for count, (*_, picture) in zip((2, 4), found[1:3]):
         tokens = picture[::4, ::4].reshape(-1, 3)
-        seen = {tuple(colour) for colour in tokens}
+        seen = {tuple(color) for color in tokens}
         assert len(seen) == count
         labels = (fine // (4 // count)).flatten().tolist()
         assert len({(*c, n) for c, n in zip(tokens, labels)}) == count
@@ -102,7 +102,7 @@ def test_scales_and_modulator():
         )
     )
     assert [title for title, *_ in found] == [
-        'picture',
+        'image',
         '3 x 3 convolution',
         '5 x 5 convolution',
         'modulator',

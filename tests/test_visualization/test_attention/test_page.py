@@ -22,11 +22,11 @@ def draw(model, folder, size=(64, 96), **chosen):
     with CallRecorder(model, layers) as calls, torch.no_grad():
         model(image.inputs)
     facts = dict(model='<any>')
-    pixels = image.default_pixels()
+    pixels = image.pixels_at()
     return write_page(folder, image, pixels, layers, calls, facts)
 
 
-def colours(path):
+def colors(path):
     with Image.open(path) as picture:
         assert picture.format == 'PNG'
         return np.asarray(picture.convert('RGB')).astype(int)
@@ -52,7 +52,7 @@ def test_the_page_shows_every_picture_from_its_own_folder(tmp_path):
     targets = re.findall(r'href="#([^"]+)"', page)
     assert targets == re.findall(r'<h2 id="([^"]+)"', page)
     for path in pictures:
-        assert colours(path).std() > 10
+        assert colors(path).std() > 10
         assert path.stat().st_size < 150_000
 
 
@@ -72,4 +72,4 @@ def test_modulators_and_sequences(tmp_path):
 @pytest.mark.parametrize('size', [(32, 200), (75, 33)])
 def test_pictures_of_other_shapes(size, tmp_path):
     for path in draw(BOATSwin('nano'), tmp_path, size, stages=[0], blocks=[0]):
-        assert colours(path).std() > 10
+        assert colors(path).std() > 10

@@ -17,7 +17,7 @@ def names(model, **chosen):
     return list(select_layers(model, **chosen))
 
 
-def test_every_layer_is_found_also_in_a_wrapped_model(backbone, process_group):
+def test_all_layers_are_found_also_in_a_wrapped_model(backbone, process_group):
     found = names(backbone)
     assert len(found) == 11  # eight windows, three times clusters
     assert found[1:3] == [
@@ -38,17 +38,12 @@ def test_stages_and_blocks(backbone):
     assert len(names(backbone, blocks=[-1])) == 7
 
 
-def test_what_is_not_there(backbone):
-    with pytest.raises(
-        ValueError,
-        match=r'expect stages and blocks of \[\(0, 0\), .*, got stages \[7\]',
-    ):
+def test_nothing_to_select(backbone):
+    with pytest.raises(ValueError, match=r'stages \[7\]'):
         select_layers(backbone, stages=[7])
-    with pytest.raises(ValueError, match='expect no stages and blocks for a'):
+    with pytest.raises(ValueError, match='outside of stages'):
         select_layers(ENLCA(8), blocks=[0])
-    with pytest.raises(
-        ValueError, match='a model with one of .*, got Linear without any'
-    ):
+    with pytest.raises(ValueError, match='Linear'):
         select_layers(nn.Linear(2, 2))
 
 

@@ -1,10 +1,10 @@
-"""What hosts have to know of mmattn before a name of ours means anything.
+"""Make mmattn's names known to mmengine and mmpretrain.
 
-``mmattn::`` in a config, our models in mmpretrain's hub and ``mmattn://``
-weights are looked up in tables of the hosts. Importing a host to fill its
-table would make ``import mmattn`` last seconds, and need the host. So each
-table is filled right after its module is imported, by whoever imports it, or
-at once where that is done: any order of imports works.
+``mmattn::`` in a config, mmattn's models in mmpretrain's hub and ``mmattn://``
+weights are looked up in tables of those packages. Importing them to fill the
+tables would make ``import mmattn`` slow and require them. So each table is
+filled right after its module is imported, or at once if it already is: the
+order of imports does not matter.
 """
 
 import sys
@@ -17,20 +17,20 @@ from types import ModuleType
 
 
 class AfterImport:
-    """A finder that calls a function with a module once it is imported.
+    """A meta path finder that calls functions after modules are imported.
 
-    It finds nothing by itself: another finder does, and the loader of this
-    one module, still the one Python knows, calls the function last.
+    It finds no module itself. Another finder does; the loader of that module
+    is changed to call the function last.
 
     Args:
-        calls: Function by dotted name of the module.
+        calls: Dotted module name to the function to call with the module.
     """
 
     def __init__(self, calls: dict[str, Callable[[ModuleType], None]]) -> None:
         self.calls = dict(calls)
 
     def install(self) -> None:
-        """Watch later imports; serve the modules that are there already."""
+        """Call the functions of imported modules and wait for the others."""
         for name in list(self.calls):
             if sys.modules.get(name) is not None:
                 self.calls.pop(name)(sys.modules[name])
@@ -42,11 +42,11 @@ class AfterImport:
         path: Sequence[str] | None = None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        """Let the others find a module that is waited for."""
+        """Find a watched module with the other finders and wrap its loader."""
         call = self.calls.pop(name, None)
         if call is None:
             return None
-        spec = find_spec(name)  # asks the others: this name is taken out
+        spec = find_spec(name)  # not recursive: the name is no longer watched
         if spec is None or spec.loader is None:
             self.calls[name] = call
             return spec
@@ -56,7 +56,7 @@ class AfterImport:
             try:
                 execute(module)
             except BaseException:
-                self.calls[name] = call  # the next attempt may succeed
+                self.calls[name] = call  # the next import may succeed
                 raise
             call(module)
 
@@ -65,10 +65,10 @@ class AfterImport:
 
 
 def find_more_configs(config_utils: ModuleType) -> None:
-    """Let ``_base_ = 'mmattn::...'`` and ``get_config`` find our configs.
+    """Make ``mmattn::`` and ``mmseg::`` configs known to mmengine.
 
-    And those of mmseg on both stacks: mmengine knows the distribution of one
-    of them; on the other the package itself says where it is.
+    mmengine knows mmseg only by the distribution name ``mmsegmentation``, not
+    by that of OneDL's fork.
     """
     config_utils.MODULE2PACKAGE.setdefault('mmattn', 'mmattn')
     try:
@@ -77,25 +77,25 @@ def find_more_configs(config_utils: ModuleType) -> None:
         config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 
-def keep_hosts_of_our_configs(config: ModuleType) -> None:
-    """Let a model of ``_base_ = 'mmattn::...'`` be built by its host.
+def keep_default_scope(config: ModuleType) -> None:
+    """Build models of ``_base_ = 'mmattn::...'`` in their codebase's scope.
 
-    mmengine looks names of such a model up where the config lies. Ours lie
-    here, but are written for a host, as their ``default_scope`` says.
+    mmengine would set their scope to mmattn, where the config lies, but these
+    configs are written for the codebase in ``default_scope``.
     """
-    find = config.Config._get_cfg_path
+    get_path = config.Config._get_cfg_path
 
-    def find_as_if_it_lay_here(
+    def get_path_without_scope(
         cfg_path: str, filename: str
     ) -> tuple[str, str | None]:
-        path, scope = find(cfg_path, filename)
+        path, scope = get_path(cfg_path, filename)
         return path, None if scope == 'mmattn' else scope
 
-    config.Config._get_cfg_path = staticmethod(find_as_if_it_lay_here)
+    config.Config._get_cfg_path = staticmethod(get_path_without_scope)
 
 
-def serve_our_weights(checkpoint: ModuleType) -> None:
-    """Let mmengine load ``'mmattn://NAME'`` wherever it takes a path."""
+def register_weights_scheme(checkpoint: ModuleType) -> None:
+    """Let mmengine load ``mmattn://NAME`` wherever it takes a path."""
 
     def load_from_mmattn(filename: str, map_location: object = None) -> dict:
         from mmattn.checkpoints.loading import load_published
@@ -107,8 +107,8 @@ def serve_our_weights(checkpoint: ModuleType) -> None:
     )
 
 
-def list_our_models(hub: ModuleType) -> None:
-    """Add our classifiers to the models that mmpretrain knows by name."""
+def register_classifiers(hub: ModuleType) -> None:
+    """Add mmattn's classifiers to mmpretrain's ``ModelHub``."""
     from mmattn.zoo import SCHEME, index_files, read_index
 
     models = hub.ModelHub._models_dict
@@ -118,11 +118,11 @@ def list_our_models(hub: ModuleType) -> None:
             ours = {model.name.lower(): model for model in read_index(index)}
             hub.ModelHub.register_model_index(index, index.parent)
         except (KeyError, OSError, TypeError, ValueError) as error:
-            # A broken zoo must not keep anyone from importing mmpretrain.
-            warnings.warn(f'mmattn leaves out {index}: {error}', stacklevel=2)
+            # A broken zoo must not break `import mmpretrain`.
+            warnings.warn(f'mmattn skips {index}: {error}', stacklevel=2)
             continue
         for name in set(models) - before:
-            # The models of mmdet and mmseg cannot be built there.
+            # mmpretrain cannot build models of mmdet and mmseg.
             if 'Image Classification' not in ours[name].tasks:
                 del models[name]
             elif ours[name].weights is not None:
@@ -130,12 +130,12 @@ def list_our_models(hub: ModuleType) -> None:
 
 
 def install() -> None:
-    """Fill the tables, those of hosts not yet imported when they are."""
+    """Fill the tables, now or when their modules are imported."""
     AfterImport(
         {
-            'mmengine.config.config': keep_hosts_of_our_configs,
+            'mmengine.config.config': keep_default_scope,
             'mmengine.config.utils': find_more_configs,
-            'mmengine.runner.checkpoint': serve_our_weights,
-            'mmpretrain.apis.model': list_our_models,
+            'mmengine.runner.checkpoint': register_weights_scheme,
+            'mmpretrain.apis.model': register_classifiers,
         }
     ).install()

@@ -1,4 +1,4 @@
-"""From a Runner of mmdet, mmseg or mmpretrain to what the grids show."""
+"""Predict samples and read the data samples of mmdet, mmseg, mmpretrain."""
 
 import numpy as np
 import torch
@@ -10,26 +10,26 @@ from mmattn.visualization.predictions import Detection, Instances
 
 
 def predict_samples(runner: Runner, count: int) -> list[BaseDataElement]:
-    """Let the runner's model predict images spread over its validation set.
+    """Predict images spread evenly over the validation set.
 
     Args:
         runner: A runner with a model and a validation loader.
-        count: How many images; fewer if the data set has fewer.
+        count: Maximum number of images.
 
     Returns:
-        The host's data samples, which hold truth and prediction.
+        Data samples with ground truth and predictions.
     """
     loader = runner.val_dataloader
     last = len(loader.dataset) - 1
-    places = np.linspace(0, last, min(count, last + 1)).round().astype(int)
-    batch = loader.collate_fn([loader.dataset[int(i)] for i in places])
+    indices = np.linspace(0, last, min(count, last + 1)).round().astype(int)
+    batch = loader.collate_fn([loader.dataset[int(i)] for i in indices])
     runner.model.eval()
     with torch.no_grad():
         return runner.model.val_step(batch)
 
 
 def read_detection(sample: BaseDataElement) -> Detection:
-    """Read a ``DetDataSample`` with truth and prediction."""
+    """Read ground truth and prediction of a ``DetDataSample``."""
     return Detection(
         _read_image(sample),
         _read_instances(sample.gt_instances),
@@ -65,7 +65,7 @@ def _read_image(sample: BaseDataElement) -> np.ndarray:
 
 def _read_instances(instances: InstanceData) -> Instances:
     boxes, masks = instances.bboxes, instances.masks
-    # mmdet keeps the truth in structures of its own.
+    # mmdet has its own structures for the ground truth.
     boxes = getattr(boxes, 'tensor', boxes)
     masks = getattr(masks, 'masks', masks)
     scores = instances.get('scores')

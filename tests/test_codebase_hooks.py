@@ -1,4 +1,4 @@
-"""Our names in the tables of the hosts, whoever is imported first."""
+"""Names of mmattn in mmengine and mmpretrain, in any order of imports."""
 
 import importlib
 import subprocess
@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 
-from mmattn import host_hooks
+from mmattn import codebase_hooks
 from mmattn.zoo import list_models
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ print('>', type(mmpretrain.get_model(names[1]).backbone).__name__)
 
 
 @pytest.mark.parametrize('first', ['mmattn', 'mmpretrain'])
-def test_our_names_are_known_in_any_order_of_imports(first, tmp_path):
+def test_names_are_known_in_any_order_of_imports(first, tmp_path):
     (tmp_path / 'child.py').write_text(
         "_base_ = 'mmattn::smt/smt-nano_1xb32-25e_digits.py'\n"
         "model = dict(backbone=dict(arch='tiny'))\n"
@@ -60,7 +60,7 @@ def test_our_names_are_known_in_any_order_of_imports(first, tmp_path):
         'attention_pyramid/upernet_enltb-nano_1xb8-8e_digits.py',
     ],
 )
-def test_a_model_of_a_config_of_ours_is_built_by_its_host(name, tmp_path):
+def test_models_of_configs_are_built_by_their_codebase(name, tmp_path):
     (tmp_path / 'child.py').write_text(f"_base_ = 'mmattn::{name}'\n")
     child = Config.fromfile(tmp_path / 'child.py')
     assert child.model == Config.fromfile(ROOT / 'configs' / name).model
@@ -68,7 +68,7 @@ def test_a_model_of_a_config_of_ours_is_built_by_its_host(name, tmp_path):
     assert isinstance(MODELS.build(child.model), BaseModel)
 
 
-def test_importing_mmattn_imports_nothing_but_the_standard_library():
+def test_importing_mmattn_imports_only_the_standard_library():
     code = (
         'import sys; before = set(sys.modules); import mmattn\n'
         'tops = {name.split(".")[0] for name in set(sys.modules) - before}\n'
@@ -82,69 +82,69 @@ def test_importing_mmattn_imports_nothing_but_the_standard_library():
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """A module that waits to be imported, and the calls made with it."""
-    (tmp_path / 'late_host.py').write_text('import os\nVALUE = 3\n')
+    """A module that is not imported yet, and the calls made with it."""
+    (tmp_path / 'late_module.py').write_text('import os\nVALUE = 3\n')
     monkeypatch.syspath_prepend(tmp_path)
     calls = []
-    finder = host_hooks.AfterImport(
-        {'late_host': lambda module: calls.append(module.VALUE)}
+    finder = codebase_hooks.AfterImport(
+        {'late_module': lambda module: calls.append(module.VALUE)}
     )
     monkeypatch.setattr(sys, 'meta_path', sys.meta_path.copy())
-    yield finder, calls, tmp_path / 'late_host.py'
-    sys.modules.pop('late_host', None)
+    yield finder, calls, tmp_path / 'late_module.py'
+    sys.modules.pop('late_module', None)
 
 
 def test_a_function_is_called_once_after_the_import(module):
     finder, calls, path = module
     finder.install()
-    late = importlib.import_module('late_host')
+    late = importlib.import_module('late_module')
     assert calls == [3]
     assert late.__spec__.origin == str(path)
-    assert late.__loader__.get_source('late_host').endswith('VALUE = 3\n')
+    assert late.__loader__.get_source('late_module').endswith('VALUE = 3\n')
     importlib.reload(late)
     assert calls == [3]
 
 
-def test_a_function_is_called_at_once_if_the_module_is_there(module):
+def test_a_function_is_called_at_once_if_the_module_is_imported(module):
     finder, calls, _ = module
-    importlib.import_module('late_host')
+    importlib.import_module('late_module')
     finder.install()
     assert calls == [3]
 
 
-def test_an_import_that_fails_may_succeed_later(module):
+def test_a_failed_import_may_succeed_later(module):
     finder, calls, path = module
     good = path.read_text()
     path.write_text('import not_there_at_all')
     finder.install()
     with pytest.raises(ModuleNotFoundError, match='not_there_at_all'):
-        importlib.import_module('late_host')
+        importlib.import_module('late_module')
     assert calls == []
     path.write_text(good)
     importlib.invalidate_caches()
-    importlib.import_module('late_host')
+    importlib.import_module('late_module')
     assert calls == [3]
 
 
-def test_a_module_that_is_not_there_stays_so(module):
+def test_a_missing_module(module):
     finder, calls, path = module
     path.unlink()
     importlib.invalidate_caches()
     finder.install()
-    with pytest.raises(ModuleNotFoundError, match='late_host'):
-        importlib.import_module('late_host')
+    with pytest.raises(ModuleNotFoundError, match='late_module'):
+        importlib.import_module('late_module')
     assert calls == []
 
 
 @pytest.mark.parametrize(
     'index', ['Import: [gone.yml]', 'Import: [', 'Import: [model-index.yml]']
 )
-def test_a_broken_zoo_is_left_out_with_a_warning(index, tmp_path, monkeypatch):
+def test_a_broken_zoo_is_skipped_with_a_warning(index, tmp_path, monkeypatch):
     from mmpretrain.apis import model
 
     (tmp_path / 'model-index.yml').write_text(index)
     monkeypatch.setenv('MMATTN_ZOO', str(tmp_path))
     monkeypatch.setattr(model.ModelHub, '_models_dict', {})
-    with pytest.warns(UserWarning, match=f'leaves out {tmp_path}'):
-        host_hooks.list_our_models(model)
+    with pytest.warns(UserWarning, match=str(tmp_path)):
+        codebase_hooks.register_classifiers(model)
     assert 'smt-tiny_8xb128-300e_in1k' in model.ModelHub._models_dict
