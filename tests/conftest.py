@@ -59,9 +59,9 @@ def compiler():
 @pytest.fixture
 def compiler_for_all_sizes():
     """Skip where a compiler cannot be asked whether sizes vary."""
-    from mmattn.ops import compiling
+    from mmattn.ops import tracing
 
-    if not compiling._CAN_ASK:
+    if not tracing._KNOWS_DYNAMIC_SHAPES:
         pytest.skip('one graph for all sizes needs torch 2.9')
 
 

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .implementations import choose_implementation, register_implementation
+from .dispatch import choose_implementation, register_implementation
+from .tracing import without_autocast
 
 
 def attention(
@@ -56,18 +57,19 @@ def attention(
             f'q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}'
         )
     if scale is None:
-        scale = q.shape[-1] ** -0.5
-    row = choose_implementation('attention', impl, q, k, v, bias, scale)
-    return row.function(q, k, v, bias, scale)
+        scale = int(q.shape[-1]) ** -0.5  # torch.jit.trace has tensors
+    args = q, k, v, bias, scale
+    return choose_implementation('attention', impl, *args)(*args)
 
 
 @register_implementation('attention', 'reference')
-def _reference(
+def plain_attention(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
 ) -> Tensor:
+    """Attend as the formula says; windows, stripes and clusters do, too."""
     wide = torch.promote_types(v.dtype, torch.float32)
     # Autocast would narrow the products again, whatever the inputs' dtype.
-    with torch.autocast(v.device.type, enabled=False):
+    with without_autocast(v):
         scores = scale * q.to(wide) @ k.to(wide).mT  # (*, N, L)
         if bias is not None:
             scores = scores + bias.to(wide)
@@ -78,18 +80,15 @@ def _reference(
 def _mixed_dtypes(q: Tensor, k: Tensor, v: Tensor, *args) -> str | None:
     if q.dtype == k.dtype == v.dtype:
         return None
-    return (
-        'it takes q, k and v of one dtype, got '
-        f'{q.dtype}, {k.dtype} and {v.dtype}'
-    )
+    return 'it takes q, k and v of one dtype'
 
 
 @register_implementation(
     'attention',
     'sdpa',
-    needs='torch.nn.functional; one dtype',
+    requires='torch; one dtype',
     priority=10,
-    refuses=_mixed_dtypes,
+    why_not=_mixed_dtypes,
 )
 def _sdpa(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
@@ -110,7 +109,7 @@ def _sdpa(
         if bias is not None and bias.ndim > 2:
             bias = bias.expand(*heads, -1, -1).flatten(0, -3)
     # Autocast would narrow the result, whatever the inputs' dtype.
-    with torch.autocast(v.device.type, enabled=False):
+    with without_autocast(v):
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=bias, scale=scale
         )

@@ -53,10 +53,14 @@ def relative_position_bias(table: Tensor, window_size: int) -> Tensor:
             f'window M, got {tuple(table.shape)} and {window_size=}; '
             'resize_relative_position_bias_table gives one'
         )
-    index = relative_position_index(window_size, table.device)
     N = window_size**2
-    bias = table.index_select(0, index.flatten())  # (N * N, h)
-    return bias.reshape(N, N, -1).permute(2, 0, 1)  # (h, N, N)
+    index = _flat_index(window_size, table.device)
+    return table.t().index_select(1, index).view(-1, N, N)
+
+
+@cached_per_size
+def _flat_index(window_size: int, device: torch.device) -> Tensor:
+    return relative_position_index(window_size, device).flatten()
 
 
 def resize_relative_position_bias_table(

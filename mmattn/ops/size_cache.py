@@ -5,9 +5,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from .compiling import is_compiling
+from .tracing import is_observed
 
 Table = TypeVar('Table')
 
@@ -17,23 +16,19 @@ def cached_per_size(build: Callable[..., Table]) -> Callable[..., Table]:
 
     ``build`` takes hashable sizes and a device and returns constant tensors.
 
-    Two kinds of tensor must not outlive the call that made them, so both are
-    avoided: an inference tensor, which a later training step could not save
-    for its backward pass, and a symbolic tensor of a tracer or a fake mode.
-    ``torch.jit.trace`` has tensors for sizes, and none of them twice.
+    Two kinds of tensors must not outlive the call that made them: inference
+    tensors, which a later training step could not save for its backward
+    pass, and the symbolic tensors of a tracer or a fake mode.
     """
-    cached = functools.lru_cache(maxsize=64)(build)
+
+    @functools.lru_cache(maxsize=64)
+    def cached(*args):
+        with torch.inference_mode(False), torch.no_grad():
+            return build(*args)
 
     @functools.wraps(build)
     def wrapper(*args):
-        if (
-            is_compiling()
-            or torch.jit.is_tracing()
-            or _get_current_dispatch_mode() is not None
-        ):
-            return build(*args)
-        with torch.inference_mode(False), torch.no_grad():
-            return cached(*args)
+        return build(*args) if is_observed() else cached(*args)
 
     wrapper.cache_info = cached.cache_info
     wrapper.cache_clear = cached.cache_clear

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compiling import sizes_vary
 from .size_cache import cached_per_size
+from .tracing import has_dynamic_shape
 
 Size = tuple[int, int]
 
@@ -25,36 +25,29 @@ def padded_size(size: Size, window: Size) -> Size:
 
 
 def needed_shift(size: Size, window_size: int, shift: int) -> int:
-    """Rows and columns to roll a map by so that windows hold others.
+    """``shift``, or 0 if a window spans the map on one side or on both.
 
-    None where a window spans the map, on one side or both: nothing new would
-    meet, and what is adjacent would be kept apart.
+    Rolling such a map would bring no new tokens together and would keep
+    adjacent ones apart.
     """
     return shift if min(size) > window_size else 0
 
 
-def pad_map(x: Tensor, size: Size, value: Tensor | None = None) -> Tensor:
-    """Grow a map at the bottom and at the right.
+def pad_map(x: Tensor, size: Size) -> Tensor:
+    """Pad a map with zeros at the bottom and at the right.
 
     Args:
         x: ``(B, H, W, C)``.
         size: New height and width, not below the old ones.
-        value: What a new place holds, ``(C, )``. Defaults to None, zeros.
 
     Returns:
         ``(B, *size, C)``; ``x`` itself where it has that size.
     """
     B, H, W, C = x.shape
     # A compiler for all sizes must not ask.
-    if not sizes_vary(x) and (H, W) == tuple(size):
+    if not has_dynamic_shape(x) and (H, W) == tuple(size):
         return x
-    padded = F.pad(x, (0, 0, 0, size[1] - W, 0, size[0] - H))
-    if value is None:
-        return padded
-    # Not written in place, which transforms (vmap) do not follow.
-    rows, columns = (torch.arange(side, device=x.device) for side in size)
-    is_old = (rows < H)[:, None, None] & (columns < W)[:, None]  # (*size, 1)
-    return torch.where(is_old, padded, value.to(x.dtype))
+    return F.pad(x, (0, 0, 0, size[1] - W, 0, size[0] - H))
 
 
 def split_windows(x: Tensor, window: Size) -> Tensor:
@@ -104,7 +97,11 @@ def merge_windows(windows: Tensor, window: Size, size: Size) -> Tensor:
 
 @cached_per_size
 def shifted_window_bias(
-    size: Size, window: Size, shift: Size, device: torch.device
+    size: Size,
+    window: Size,
+    shift: Size,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Bias that keeps apart what rolling a map has brought together.
 
@@ -119,10 +116,11 @@ def shifted_window_bias(
         window: Height and width of a window.
         shift: Rows and columns rolled, from 0 to below the window's.
         device: Where the bias lies.
+        dtype: Of the bias. Defaults to float32.
 
     Returns:
-        ``(n, N, N)`` float32, query by key: 0 where both belong together,
-        minus infinity elsewhere.
+        ``(n, N, N)``, query by key: 0 where both belong together, minus
+        infinity elsewhere.
     """
     sides = []
     for length, step in zip(size, shift):
@@ -132,5 +130,5 @@ def shifted_window_bias(
     regions = 2 * sides[0][:, None] + sides[1]  # (H, W)
     regions = split_windows(regions[None, ..., None], window)[0, ..., 0]
     apart = regions[:, :, None] != regions[:, None]  # (n, N, N)
-    bias = torch.zeros(apart.shape, device=device)
+    bias = torch.zeros(apart.shape, device=device, dtype=dtype)
     return bias.masked_fill_(apart, -torch.inf)

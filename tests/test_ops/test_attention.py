@@ -155,11 +155,7 @@ def test_mixed_dtypes():
     out = attention(q.float(), k, v)
     assert out.dtype == torch.float64  # of v, by an implementation that can
     torch.testing.assert_close(out, attention(q, k, v), rtol=0, atol=1e-5)
-    with pytest.raises(
-        RuntimeError,
-        match="attention cannot run impl 'sdpa': "
-        'it takes q, k and v of one dtype, got torch.float32',
-    ):
+    with pytest.raises(RuntimeError, match="'sdpa'.*one dtype"):
         attention(q.float(), k, v, impl='sdpa')
 
 

@@ -1,0 +1,203 @@
+"""Load compiled C++ functions and call them.
+
+They are plain functions of pointers and numbers: one library serves every
+version of torch. Where none can be compiled, operations run without.
+"""
+
+import ctypes
+import functools
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.autograd.profiler import record_function
+from torch.nn import Parameter
+
+from .build import BuildError, build_library, find_compiler
+
+try:
+    from torch.compiler import assume_constant_result
+except ImportError:
+    from torch._dynamo import assume_constant_result
+
+_LOGGER = logging.getLogger(__name__)
+_SWITCH = 'MMATTN_CPU_KERNELS'
+_ON = ('', '1', 'yes', 'on', 'true')
+_OFF = ('0', 'no', 'off', 'false')
+_SUFFIXES = {torch.float32: 'f32', torch.float64: 'f64'}
+_KINDS = {
+    't': ctypes.c_void_p,
+    'i': ctypes.c_int64,
+    'd': ctypes.c_double,
+}
+_PLAIN_TYPES = (Tensor, Parameter)
+
+
+class Library:
+    """Functions compiled from the C++ sources of one folder.
+
+    Args:
+        name: Of the library, for its file.
+        folder: Holds the ``*.cpp`` and their headers.
+        include: Further folders of headers.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, include: Sequence[Path] = ()
+    ) -> None:
+        self.name = name
+        self.folder = folder
+        self.include = include
+        self._loaded: ctypes.CDLL | None = None
+        self._failure: str | None = None
+
+    @assume_constant_result
+    def why_not(self) -> str | None:
+        """Why its functions cannot be called, and what to do; or None.
+
+        Compiles them at the first call, which takes some seconds.
+        """
+        if self._loaded is None and self._failure is None:
+            self._load()
+        return self._failure
+
+    def _load(self) -> None:
+        if is_switched_off():
+            self._failure = f'{_SWITCH} switches C++ kernels off'
+            return
+        try:
+            path = build_library(self.name, self.folder, self.include)
+            # OpenMP's functions are found in the runtime that torch has
+            # loaded, so that both share one set of threads.
+            self._loaded = ctypes.CDLL(str(path))
+        except (BuildError, OSError) as error:
+            self._failure = str(error)
+
+    def function(self, name: str, signature: str) -> Callable[..., None]:
+        """A function of the library; nothing is compiled before its call.
+
+        Args:
+            name: The symbol is ``mmattn_<name>_<f32 or f64>``, by the dtype
+                of the first tensor. It returns how many bytes of memory it
+                could not get, as int64.
+            signature: One letter for each argument: ``t`` for a tensor or
+                None, handed over as a pointer; ``i`` for an int64; ``d`` for
+                a float64. Tensors must be contiguous and of the dtype that
+                the function expects.
+
+        Returns:
+            Takes the arguments. Raises a ``MemoryError`` if the function
+            lacks memory to work in.
+        """
+        types = [_KINDS[kind] for kind in signature]
+        found: dict[torch.dtype, Callable] = {}
+
+        def look_up(dtype: torch.dtype) -> Callable:
+            reason = self.why_not()
+            if reason:
+                raise RuntimeError(f'no kernel {name!r}: {reason}')
+            function = getattr(
+                self._loaded, f'mmattn_{name}_{_SUFFIXES[dtype]}'
+            )
+            function.argtypes, function.restype = types, ctypes.c_int64
+            found[dtype] = function
+            return function
+
+        def call(*args: Tensor | int | float | None) -> None:
+            if len(args) != len(types):
+                raise TypeError(
+                    f'kernel {name!r} takes {len(types)} arguments, got '
+                    f'{len(args)}'
+                )
+            pointers = [
+                _pointer(x) if isinstance(x, Tensor) else x for x in args
+            ]
+            dtype = next(x for x in args if isinstance(x, Tensor)).dtype
+            function = found.get(dtype) or look_up(dtype)
+            # A profiler sees only operators by itself.
+            profiled = torch.autograd._profiler_enabled()
+            label = f'mmattn::{name}'
+            with record_function(label) if profiled else nullcontext():
+                lacking = function(*pointers)
+            if lacking:
+                raise MemoryError(
+                    f'could not allocate {lacking} bytes of workspace for '
+                    f'kernel {name!r}; use fewer or smaller images, or fewer '
+                    'threads (torch.set_num_threads)'
+                )
+
+        return call
+
+
+def _pointer(x: Tensor) -> int:
+    if not x.is_cpu:
+        raise ValueError(f'C++ kernels take tensors on a CPU, got {x.device}')
+    return x.data_ptr()
+
+
+def contiguous(x: Tensor) -> Tensor:
+    """``x`` as it lies in memory, value after value."""
+    return x.resolve_neg().contiguous()
+
+
+@functools.cache
+def is_switched_off() -> bool:
+    """Whether the environment says to use no C++ kernels."""
+    value = os.environ.get(_SWITCH, '').strip()
+    if value.lower() not in _ON + _OFF:
+        _LOGGER.warning(
+            'ignored %s=%r: it must be one of %s',
+            _SWITCH,
+            value,
+            ', '.join(_ON[1:] + _OFF),
+        )
+    return value.lower() in _OFF
+
+
+def is_available() -> bool:
+    """Whether kernels can be compiled on this machine."""
+    if is_switched_off():
+        return False
+    try:
+        find_compiler()
+    except BuildError:
+        return False
+    return True
+
+
+def why_not_tensors(*tensors: Tensor | None) -> str | None:
+    """Why no C++ kernel takes these tensors, or None."""
+    dtype = tensors[0].dtype
+    if dtype not in _SUFFIXES:
+        return 'it takes float32 or float64'
+    for x in tensors:
+        if x is None:
+            continue
+        if type(x) not in _PLAIN_TYPES:
+            return 'it takes plain tensors, no subclass'
+        if x.layout != torch.strided:
+            return 'it takes dense tensors'
+        if x.device.type != 'cpu' or x.dtype != dtype:
+            return 'it takes tensors of one dtype on a CPU'
+    return None
+
+
+@assume_constant_result
+def warn_of_missing_kernels(reason: str) -> None:
+    """Warn, once in a process, unless the user has switched kernels off."""
+    if not is_switched_off():
+        _warn_once(reason)
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    _LOGGER.warning(
+        'No C++ kernels on this CPU: %s. Slower operations of PyTorch run '
+        'instead. Set %s=0 to run without this warning',
+        reason,
+        _SWITCH,
+    )

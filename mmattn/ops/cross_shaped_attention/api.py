@@ -1,0 +1,86 @@
+"""Attention inside the stripes of a map, two orientations side by side.
+
+Axes: B batch, H W rows and columns of the map, C = h * d channels, h heads,
+d channels of a head, s width of a stripe.
+"""
+
+from torch import Tensor
+
+from ..dispatch import choose_implementation
+
+# What the implementations take.
+ARGUMENTS = (
+    'Tensor qkv, int num_heads, int? stripe_width, Tensor lepe_weight, '
+    'Tensor? lepe_bias, float scale'
+)
+
+
+def cross_shaped_attention(
+    qkv: Tensor,
+    num_heads: int,
+    stripe_width: int | None,
+    lepe_weight: Tensor,
+    lepe_bias: Tensor | None = None,
+    scale: float | None = None,
+    impl: str = 'auto',
+) -> Tensor:
+    """Let every token attend to its column of tokens and to its row.
+
+    Source: CSWin, https://arxiv.org/abs/2107.00652, sections 3.2 and 3.3. The
+    first half of the heads attends inside vertical stripes (H rows, s
+    columns), the second inside horizontal ones (s rows, W columns). A 3x3
+    depthwise convolution of the values inside each stripe, with zeros around
+    it, is added to the result (LePE, locally-enhanced positional encoding).
+
+    A map that the stripes do not divide is padded with zeros on both sides,
+    half of them, rounded down, at the top or the left. The padding takes part
+    as keys and in the convolution, as in the published backbone for dense
+    prediction.
+
+    Args:
+        qkv: Queries, keys and values side by side, ``(B, H, W, 3 * C)``, each
+            of ``h`` heads of ``d`` channels.
+        num_heads: Number of heads h of both orientations, even.
+        stripe_width: Columns or rows s of a stripe; None for attention of all
+            heads, also of an odd number of them, to the whole map.
+        lepe_weight: Kernels of the convolution, ``(C, 1, 3, 3)``.
+        lepe_bias: Its bias, ``(C, )``. Defaults to None, no bias.
+        scale: Factor of the products. Defaults to None, ``d ** -0.5``.
+        impl: ``'reference'``, ``'sdpa'``, ``'cpp'``, ``'triton'``, another
+            registered name, or ``'auto'``. Defaults to ``'auto'``.
+
+    Returns:
+        ``(B, H, W, C)`` in the dtype of ``qkv``.
+
+    Raises:
+        ValueError: If the channels are not three times a multiple of
+            ``num_heads``, the kernels or their bias do not fit them, the
+            stripes have no width, or ``num_heads`` is odd and there are
+            stripes.
+    """
+    if qkv.ndim != 4 or num_heads < 1 or qkv.shape[-1] % (3 * num_heads):
+        raise ValueError(
+            'cross_shaped_attention expects qkv (B, H, W, 3 * num_heads * d), '
+            f'got {tuple(qkv.shape)} with {num_heads=}'
+        )
+    C = qkv.shape[-1] // 3
+    if lepe_weight.shape != (C, 1, 3, 3):
+        raise ValueError(
+            f'cross_shaped_attention expects lepe_weight ({C}, 1, 3, 3), got '
+            f'{tuple(lepe_weight.shape)}'
+        )
+    if lepe_bias is not None and lepe_bias.shape != (C,):
+        raise ValueError(
+            f'cross_shaped_attention expects lepe_bias ({C},), got '
+            f'{tuple(lepe_bias.shape)}'
+        )
+    if stripe_width is not None and (stripe_width < 1 or num_heads % 2):
+        raise ValueError(
+            'cross_shaped_attention expects stripe_width >= 1 and an even '
+            f'num_heads, got {stripe_width=}, {num_heads=}'
+        )
+    if scale is None:
+        # torch.jit.trace has tensors for sizes.
+        scale = (int(C) // num_heads) ** -0.5
+    args = qkv, num_heads, stripe_width, lepe_weight, lepe_bias, scale
+    return choose_implementation('cross_shaped_attention', impl, *args)(*args)

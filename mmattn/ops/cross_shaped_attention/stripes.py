@@ -1,0 +1,77 @@
+"""The stripes of a map: cut, attend, convolve, put back.
+
+Axes: B batch, H W rows and columns of the map, C = h * d channels, h heads,
+d channels of a head, n stripes, N tokens of a stripe.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..tracing import without_autocast
+from ..windows import Size, padded_size
+
+
+def stripe_sizes(size: Size, stripe_width: int | None) -> list[Size]:
+    """Rows and columns of a stripe, of each orientation, or of the map."""
+    H, W = size
+    if stripe_width is None:
+        return [(H, W)]
+    return [(H, stripe_width), (stripe_width, W)]
+
+
+def even_padding(size: Size, stripe: Size) -> tuple[int, int, int, int]:
+    """Columns left and right, rows above and below that fill up stripes."""
+    rows, columns = (
+        full - side for full, side in zip(padded_size(size, stripe), size)
+    )
+    left, top = columns // 2, rows // 2
+    return left, columns - left, top, rows - top
+
+
+def attend_in_stripes(
+    qkv: Tensor,
+    num_heads: int,
+    stripe_width: int | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Attention of both orientations, with LePE.
+
+    Args:
+        qkv, num_heads, stripe_width, weight, bias: As the operation's.
+        attend: Takes queries, keys and values, ``(B * n, h, N, d)``, and
+            returns as many.
+    """
+    B, H, W, channels = qkv.shape
+    sizes = stripe_sizes((H, W), stripe_width)
+    h, d = num_heads // len(sizes), channels // (3 * num_heads)
+    weights = weight.to(qkv.dtype).split(h * d)
+    biases = [None, None]
+    if bias is not None:
+        biases = bias.to(qkv.dtype).split(h * d)
+    # Each orientation takes its part of the heads.
+    parts = qkv.reshape(B, H, W, 3, len(sizes), h * d).unbind(4)
+    outs = []
+    for part, (high, wide), weight, bias in zip(parts, sizes, weights, biases):
+        left, right, top, bottom = even_padding((H, W), (high, wide))
+        part = F.pad(part, (0, 0, 0, 0, left, right, top, bottom))
+        rows, columns = part.shape[1] // high, part.shape[2] // wide
+        n = rows * columns
+        part = part.reshape(B, rows, high, columns, wide, 3, h, d)
+        part = part.permute(5, 0, 1, 3, 6, 2, 4, 7)
+        q, k, v = part.reshape(3, B * n, h, high * wide, d)
+        out, v = (
+            x.mT.reshape(B * n, h * d, high, wide)
+            for x in (attend(q, k, v), v)
+        )
+        with without_autocast(qkv):
+            out = out + F.conv2d(v, weight, bias, padding=1, groups=h * d)
+        out = out.view(B, rows, columns, h * d, high, wide)
+        out = out.permute(0, 1, 4, 2, 5, 3)
+        out = out.reshape(B, rows * high, columns * wide, h * d)
+        outs.append(out[:, top : top + H, left : left + W])
+    return torch.cat(outs, dim=-1)

@@ -1,0 +1,199 @@
+"""Make an autograd function and a custom operator of one kernel.
+
+Eager mode calls the autograd function, which costs a third of a custom
+operator. Compilers take the operator as it is, for maps of any size.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+_HAS_CUSTOM_OPS = hasattr(torch.library, 'custom_op')
+
+Tensors = Sequence[Tensor]
+
+
+def empty_like_values(qkv: Tensor, *args: Any) -> list[Tensor]:
+    """What an attention returns for queries, keys and values side by side."""
+    return [qkv.new_empty(*qkv.shape[:-1], qkv.shape[-1] // 3)]
+
+
+class Kernel(NamedTuple):
+    """Both entries of a kernel.
+
+    Attributes:
+        function: For eager mode; differentiable.
+        operator: For compilers, ``torch.ops.mmattn.<name>``, likewise. None
+            without custom operators, before torch 2.4.
+    """
+
+    function: Callable[..., Tensor]
+    operator: Callable[..., Tensor] | None
+
+
+def define_kernel(
+    name: str,
+    arguments: str,
+    forward: Callable[..., Tensors],
+    backward: Callable[..., Sequence[Tensor | None]],
+    empty: Callable[..., Tensors],
+    reference: Callable[..., Tensor],
+) -> Kernel:
+    """Make a kernel differentiable, for eager mode and for compilers.
+
+    Args:
+        name: Of the operator.
+        arguments: What the kernel takes, as in a schema, a tensor first:
+            ``'Tensor x, int n, Tensor? y'``.
+        forward: Takes all arguments. Returns the result, then what else the
+            backward pass needs: new tensors, contiguous.
+        backward: Takes the gradient of the result, the list of what else
+            ``forward`` returned, for each tensor among the arguments whether
+            its gradient is needed, and all arguments. Returns as many
+            gradients, None where none is needed.
+        empty: Takes all arguments. Returns tensors of the shape, dtype and
+            device of what ``forward`` returns.
+        reference: Takes all arguments and computes the same with operations
+            of PyTorch, for gradients of gradients.
+    """
+    kinds = arguments.split(', ')
+    places = [i for i, kind in enumerate(kinds) if kind.startswith('Tensor')]
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: FunctionCtx, *args: Any) -> Tensor:
+            out, *kept = forward(*args)
+            _save(ctx, args, kept)
+            return out
+
+        @staticmethod
+        def backward(ctx: FunctionCtx, grad: Tensor) -> tuple:
+            args, kept = _restore(ctx)
+            wanted = [ctx.needs_input_grad[i] for i in places]
+            # With create_graph, or for a batch of gradients.
+            if torch.is_grad_enabled() or not torch._C._has_storage(grad):
+                found = _differentiate(reference, args, places, wanted, grad)
+            else:
+                found = backward(_plain(grad), kept, wanted, *args)
+            return _spread(found, places, len(args))
+
+    def _save(ctx: FunctionCtx, args: tuple, kept: Tensors) -> None:
+        ctx.save_for_backward(*kept, *(args[i] for i in places))
+        ctx.options = [None if i in places else x for i, x in enumerate(args)]
+
+    def _restore(ctx: FunctionCtx) -> tuple[list, list]:
+        saved, args = ctx.saved_tensors, list(ctx.options)
+        first = len(saved) - len(places)
+        for i, x in zip(places, saved[first:]):
+            args[i] = x
+        return args, list(saved[:first])
+
+    def function(*args: Any) -> Tensor:
+        if torch.is_grad_enabled():
+            for i in places:
+                if args[i] is not None and args[i].requires_grad:
+                    return Function.apply(*args)
+        return forward(*args)[0]
+
+    if not _HAS_CUSTOM_OPS:
+        return Kernel(function, None)
+
+    @torch.library.custom_op(
+        f'mmattn::{name}', mutates_args=(), schema=f'({arguments}) -> Tensor[]'
+    )
+    def operator(*args: Any) -> list[Tensor]:
+        return list(forward(*args))
+
+    operator.register_fake(lambda *args: list(empty(*args)))
+
+    @torch.library.custom_op(
+        f'mmattn::{name}_backward',
+        mutates_args=(),
+        schema=f'(Tensor grad, Tensor[] kept, bool[] wanted, {arguments}) '
+        '-> Tensor[]',
+    )
+    def operator_backward(
+        grad: Tensor, kept: list[Tensor], wanted: list[bool], *args: Any
+    ) -> list[Tensor]:
+        found = backward(_plain(grad), kept, wanted, *args)
+        return [x for x, want in zip(found, wanted) if want]
+
+    @operator_backward.register_fake
+    def _(
+        grad: Tensor, kept: list[Tensor], wanted: list[bool], *args: Any
+    ) -> list[Tensor]:
+        return [
+            args[i].new_empty(args[i].shape)
+            for i, want in zip(places, wanted)
+            if want
+        ]
+
+    def set_up(ctx: FunctionCtx, inputs: tuple, output: list[Tensor]) -> None:
+        _save(ctx, inputs, output[1:])
+
+    def differentiate(ctx: FunctionCtx, grads: list[Tensor]) -> tuple:
+        args, kept = _restore(ctx)
+        wanted = [ctx.needs_input_grad[i] for i in places]
+        found = iter(operator_backward(grads[0], kept, wanted, *args))
+        found = [next(found) if want else None for want in wanted]
+        return _spread(found, places, len(args))
+
+    operator.register_autograd(differentiate, setup_context=set_up)
+    return Kernel(function, lambda *args: operator(*args)[0])
+
+
+def define_operator(
+    name: str,
+    arguments: str,
+    forward: Callable[..., Tensor],
+    empty: Callable[..., Tensor],
+) -> Callable[..., Tensor] | None:
+    """An operator without gradient, for compilers; None before torch 2.4."""
+    if not _HAS_CUSTOM_OPS:
+        return None
+    operator = torch.library.custom_op(
+        f'mmattn::{name}',
+        forward,
+        mutates_args=(),
+        schema=f'({arguments}) -> Tensor',
+    )
+    operator.register_fake(empty)
+    return operator
+
+
+def _spread(
+    found: Sequence[Tensor | None], places: Sequence[int], count: int
+) -> tuple[Tensor | None, ...]:
+    """Gradients of the tensors in their places among all arguments."""
+    grads: list[Tensor | None] = [None] * count
+    for i, grad in zip(places, found):
+        grads[i] = grad
+    return tuple(grads)
+
+
+def _plain(grad: Tensor) -> Tensor:
+    """A gradient with memory of its own, contiguous."""
+    if grad.is_neg() or grad._is_zerotensor():
+        grad = grad.clone()
+    return grad.contiguous()
+
+
+def _differentiate(
+    reference: Callable[..., Tensor],
+    args: list,
+    places: Sequence[int],
+    wanted: Sequence[bool],
+    grad: Tensor,
+) -> list[Tensor | None]:
+    """Gradients by operations of PyTorch, which have gradients themselves."""
+    create_graph = torch.is_grad_enabled()
+    inputs = [args[i] for i, want in zip(places, wanted) if want]
+    with torch.enable_grad():
+        out = reference(*args)
+    found = iter(
+        torch.autograd.grad(out, inputs, grad, create_graph=create_graph)
+    )
+    return [next(found) if want else None for want in wanted]

@@ -1,0 +1,126 @@
+"""Mixed convolution in C++: all heads in one pass, which also regroups.
+
+Axes: B batch, H W rows and columns of the map, C = h * c channels, h heads,
+c channels of a head, s_i side of the kernels of head i.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .. import _native
+from ..custom_op import Kernel, define_kernel
+from ..dispatch import find_implementation
+from ..tracing import is_autocast_enabled
+
+# Map and its step, weights, bias, sides; heads and their channels; size of
+# the map; results; threads.
+_CONVOLVE = _native.KERNELS.function('convolve', 'titttiiiiiti')
+_CONVOLVE_BACKWARD = _native.KERNELS.function(
+    'convolve_backward', 'titttiiiiittti'
+)
+
+
+def why_not(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> str | None:
+    if is_autocast_enabled('cpu'):
+        return 'autocast narrows convolutions of PyTorch only'
+    return _native.why_not(x, *weights, *biases)
+
+
+# What the kernel takes: the weights of all heads, each (c, s_i, s_i), one
+# after the other, and all biases, (h * c, ).
+_ARGUMENTS = 'Tensor x, Tensor weights, Tensor biases, int[] sides'
+
+
+def flatten(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    sides = [w.shape[-1] for w in weights]
+    flat = torch.cat([w.flatten() for w in weights])
+    return x, flat, torch.cat(list(biases)), sides
+
+
+def reference(
+    x: Tensor, weights: Tensor, biases: Tensor, sides: Sequence[int]
+) -> Tensor:
+    c = x.shape[-1] // len(sides)
+    parts = weights.split([c * side**2 for side in sides])
+    parts = [w.view(c, 1, side, side) for w, side in zip(parts, sides)]
+    function = find_implementation('mixed_convolution', 'reference').function
+    return function(x, parts, biases.split(c))
+
+
+def forward(
+    x: Tensor, weights: Tensor, biases: Tensor, sides: Sequence[int]
+) -> list[Tensor]:
+    (out,) = empty(x)
+    if out.numel():
+        x, step = _pixels(x)
+        _CONVOLVE(x, step, weights, biases, *_shape(x, sides), out, _threads())
+    return [out]
+
+
+def backward(
+    grad: Tensor,
+    kept: Sequence[Tensor],
+    wanted: Sequence[bool],
+    x: Tensor,
+    weights: Tensor,
+    biases: Tensor,
+    sides: Sequence[int],
+) -> list[Tensor | None]:
+    grads = [
+        torch.zeros(t.shape, dtype=x.dtype, device=x.device) if want else None
+        for t, want in zip((x, weights, biases), wanted)
+    ]
+    if grad.numel():
+        x, step = _pixels(x)
+        shape = _shape(x, sides)
+        _CONVOLVE_BACKWARD(x, step, grad, weights, *shape, *grads, _threads())
+    return grads
+
+
+def empty(x: Tensor, *args) -> list[Tensor]:
+    """Tensors like those that :func:`forward` returns."""
+    return [x.new_empty(x.shape)]
+
+
+def _pixels(x: Tensor) -> tuple[Tensor, int]:
+    """A map whose pixels follow each other, and the step between two.
+
+    Some channels of a wider map are taken as they are.
+    """
+    x = x.resolve_neg()
+    _, H, W, C = x.shape
+    step = x.stride(2)
+    if x.stride() != (H * W * step, W * step, step, 1):
+        return x.contiguous(), C
+    return x, step
+
+
+def _shape(x: Tensor, sides: Sequence[int]) -> tuple[Tensor | int, ...]:
+    h = len(sides)
+    B, H, W, C = x.shape
+    return torch.tensor(sides, device='cpu'), h, C // h, B, H, W
+
+
+_threads = torch.get_num_threads
+_KERNEL = define_kernel(
+    'mixed_convolution_cpp', _ARGUMENTS, forward, backward, empty, reference
+)
+
+
+def function(*args) -> Tensor:
+    return _KERNEL.function(*flatten(*args))
+
+
+def operator(*args) -> Tensor:
+    return _KERNEL.operator(*flatten(*args))
+
+
+_native.register_kernel(
+    'mixed_convolution', Kernel(function, operator), why_not
+)

@@ -1,0 +1,78 @@
+"""Attention inside square windows that slide over a map.
+
+Axes: B batch, H W rows and columns of the map, C = h * d channels, h heads,
+d channels of a head, M window side, N = M * M tokens of a window.
+"""
+
+from torch import Tensor
+
+from ..dispatch import choose_implementation
+
+# What the implementations take.
+ARGUMENTS = (
+    'Tensor qkv, int num_heads, int window_size, int stride, Tensor? bias, '
+    'float scale'
+)
+
+
+def sliding_window_attention(
+    qkv: Tensor,
+    num_heads: int,
+    window_size: int,
+    stride: int,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    impl: str = 'auto',
+) -> Tensor:
+    """Attend inside overlapping windows; a token takes the mean of its own.
+
+    Windows begin at row and column 0, ``stride``, ``2 * stride``, ... until
+    they reach the end of the map. What a window has outside of the map is not
+    attended to. A token's result is the mean over the windows that hold it.
+    With ``stride = window_size`` the windows are disjoint. The cost is
+    ``O(H W M^2 (M / stride)^2)``.
+
+    Args:
+        qkv: Queries, keys and values side by side, ``(B, H, W, 3 * C)``, each
+            of ``h`` heads of ``d`` channels.
+        num_heads: Number of heads h.
+        window_size: Window side M, in tokens.
+        stride: Rows and columns from one window to the next, from 1 to M.
+        bias: Per head and pair of tokens of a window, ``(h, N, N)``. Defaults
+            to None, no bias.
+        scale: Factor of the products. Defaults to None, ``d ** -0.5``.
+        impl: ``'reference'``, ``'sdpa'``, ``'cpp'``, another registered name,
+            or ``'auto'``. Defaults to ``'auto'``.
+
+    Returns:
+        ``(B, H, W, C)`` in the dtype of ``qkv``; the mean is taken in float32
+        or wider.
+
+    Raises:
+        ValueError: If the channels are not three times a multiple of
+            ``num_heads``, ``bias`` has another shape, or ``stride`` does not
+            lie in ``[1, M]``.
+    """
+    if qkv.ndim != 4 or num_heads < 1 or qkv.shape[-1] % (3 * num_heads) != 0:
+        raise ValueError(
+            'sliding_window_attention expects qkv (B, H, W, 3 * num_heads * '
+            f'd), got {tuple(qkv.shape)} with {num_heads=}'
+        )
+    if not 1 <= stride <= window_size:
+        raise ValueError(
+            'sliding_window_attention expects 1 <= stride <= window_size, '
+            f'got {stride=}, {window_size=}'
+        )
+    N = window_size**2
+    if bias is not None and bias.shape != (num_heads, N, N):
+        raise ValueError(
+            f'sliding_window_attention expects a bias ({num_heads}, {N}, {N}) '
+            f'or None, got {tuple(bias.shape)}'
+        )
+    if scale is None:
+        # torch.jit.trace has tensors for sizes.
+        scale = (int(qkv.shape[-1]) // (3 * num_heads)) ** -0.5
+    args = qkv, num_heads, window_size, stride, bias, scale
+    return choose_implementation('sliding_window_attention', impl, *args)(
+        *args
+    )

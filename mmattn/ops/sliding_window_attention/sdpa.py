@@ -1,0 +1,34 @@
+"""Sliding-window attention by PyTorch's fused attention, of cut windows."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..dispatch import register_implementation
+from ..tracing import without_autocast
+from .places import average_windows, cut_windows
+
+
+@register_implementation('sliding_window_attention', 'sdpa', priority=10)
+def sdpa(
+    qkv: Tensor,
+    num_heads: int,
+    window_size: int,
+    stride: int,
+    bias: Tensor | None,
+    scale: float,
+) -> Tensor:
+    q, k, v, bias = cut_windows(qkv, num_heads, window_size, stride, bias)
+    B, n, h, N, d = q.shape
+    # The fused kernels take four axes. Windows that reach beyond the map have
+    # a bias of their own and take the place of further heads.
+    lead = B * n, h
+    if bias is not None:
+        bias = bias.to(qkv.dtype)
+        if bias.ndim == 4:
+            lead = B, n * h
+            bias = bias.expand(n, h, -1, -1).flatten(0, 1)
+    q, k, v = (x.reshape(*lead, N, d) for x in (q, k, v))
+    with without_autocast(qkv):
+        out = F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
+    out = out.reshape(B, n, h, N, d)
+    return average_windows(out, qkv.shape[1:3], window_size, stride)

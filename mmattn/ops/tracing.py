@@ -1,0 +1,108 @@
+"""Detect tracing, functorch transforms, autocast and autograd."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+try:
+    from torch.compiler import is_compiling
+except ImportError:  # torch before 2.3
+    from torch._dynamo import is_compiling
+
+__all__ = [
+    'has_dynamic_shape',
+    'in_dispatch_mode',
+    'in_functorch',
+    'in_functorch_or_jit',
+    'is_autocast_enabled',
+    'is_compiling',
+    'is_exporting',
+    'is_exporting_to_onnx',
+    'is_observed',
+    'needs_grad',
+    'without_autocast',
+]
+
+# Older versions cannot tell a dynamic size from a static one.
+_KNOWS_DYNAMIC_SHAPES = tuple(map(int, torch.__version__.split('.')[:2])) >= (
+    2,
+    9,
+)
+_NOTHING = nullcontext()
+
+
+def has_dynamic_shape(x: Tensor) -> bool:
+    """Whether a compiler traces ``x`` for maps of more than one size.
+
+    The first axis, the batch, does not count.
+    """
+    if not _KNOWS_DYNAMIC_SHAPES or not is_compiling():
+        return False
+    # Slow to import, and a compiler has imported it.
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+
+    return not all([has_static_value(side) for side in x.shape[1:]])
+
+
+def needs_grad(*tensors: Tensor | None) -> bool:
+    """Whether autograd records operations on one of these tensors."""
+    return torch.is_grad_enabled() and any(
+        x is not None and x.requires_grad for x in tensors
+    )
+
+
+def is_exporting() -> bool:
+    """Whether ``torch.export`` traces, rather than ``torch.compile``."""
+    try:
+        # A compiler takes torch.compiler.is_exporting() for true.
+        return torch.compiler._is_exporting_flag
+    except AttributeError:  # torch before 2.7
+        return is_compiling() and not torch.compiler.is_dynamo_compiling()
+
+
+def is_exporting_to_onnx() -> bool:
+    """Whether ``torch.onnx.export(dynamo=True)`` traces."""
+    return is_exporting() and torch.onnx.is_in_onnx_export()
+
+
+def in_functorch() -> bool:
+    """Whether ``torch.func`` (vmap, grad, ...) or forward AD is active."""
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
+
+
+def in_functorch_or_jit() -> bool:
+    """Whether a functorch transform or ``torch.jit.trace`` is active."""
+    return in_functorch() or torch._C._get_tracing_state() is not None
+
+
+def in_dispatch_mode() -> bool:
+    """Whether a mode sees every operation: FLOP counters, fake tensors."""
+    return torch._C._len_torch_dispatch_stack() > 0
+
+
+def is_observed() -> bool:
+    """Whether tensors may be symbols or wrappers rather than plain data."""
+    return is_compiling() or in_functorch_or_jit() or in_dispatch_mode()
+
+
+def is_autocast_enabled(device_type: str) -> bool:
+    """Whether autocast chooses the dtypes of operations on this device."""
+    try:
+        return torch.is_autocast_enabled(device_type)
+    except TypeError:  # torch before 2.4
+        if device_type == 'cpu':
+            return torch.is_autocast_cpu_enabled()
+        return torch.is_autocast_enabled()
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """Keep autocast from narrowing operations on ``x``."""
+    device_type = x.device.type
+    if not is_autocast_enabled(device_type):
+        return _NOTHING
+    return torch.autocast(device_type, enabled=False)

@@ -1,0 +1,83 @@
+"""Attention inside disjoint, possibly shifted windows of a map.
+
+Axes: B batch, H W rows and columns of the map, C = h * d channels, h heads,
+d channels of a head, M window side, N = M * M tokens of a window.
+"""
+
+from torch import Tensor
+
+from ..dispatch import choose_implementation
+
+# What the implementations take.
+ARGUMENTS = (
+    'Tensor qkv, int num_heads, int window_size, int shift, Tensor? bias, '
+    'float scale'
+)
+
+
+def window_attention(
+    qkv: Tensor,
+    num_heads: int,
+    window_size: int,
+    shift: int = 0,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    impl: str = 'auto',
+) -> Tensor:
+    """Let every token attend to the tokens of its window.
+
+    Source: https://arxiv.org/abs/2103.14030, section 3.2. The map is rolled
+    by ``-shift`` rows and columns, cut into windows, attended with ``bias``
+    added to the scores, and put back. Tokens that the roll brings together
+    from opposite ends of the map do not attend to each other. A map with a
+    side of one window is not rolled.
+
+    Args:
+        qkv: Queries, keys and values side by side, ``(B, H, W, 3 * C)``, each
+            of ``h`` heads of ``d`` channels. H and W are multiples of M.
+        num_heads: Number of heads h.
+        window_size: Window side M, in tokens.
+        shift: Rows and columns to roll, from 0 to ``M - 1``. Defaults to 0.
+        bias: Per head and pair of tokens of a window, ``(h, N, N)``. Defaults
+            to None, no bias.
+        scale: Factor of the products. Defaults to None, ``d ** -0.5``.
+        impl: ``'reference'``, ``'sdpa'``, ``'cpp'``, ``'triton'``, another
+            registered name, or ``'auto'``. Defaults to ``'auto'``.
+
+    Returns:
+        ``(B, H, W, C)`` in the dtype of ``qkv``.
+
+    Raises:
+        ValueError: If the channels are not three times a multiple of
+            ``num_heads``, the window does not divide the map, ``bias`` has
+            another shape, or ``shift`` does not lie in ``[0, M)``.
+    """
+    shape = qkv.shape
+    if len(shape) != 4 or num_heads < 1 or shape[3] % (3 * num_heads):
+        raise ValueError(
+            'window_attention expects qkv (B, H, W, 3 * num_heads * d), got '
+            f'{tuple(shape)} with {num_heads=}'
+        )
+    if not 0 <= shift < window_size:
+        raise ValueError(
+            'window_attention expects 0 <= shift < window_size, got '
+            f'{shift=}, {window_size=}'
+        )
+    if shape[1] % window_size or shape[2] % window_size:
+        raise ValueError(
+            f'window_attention: the map ({shape[1]} x {shape[2]}) must be '
+            f'divisible by {window_size=}; pad it before the projection, with '
+            'pad_map to padded_size'
+        )
+    if bias is not None:
+        N = window_size * window_size
+        if bias.shape != (num_heads, N, N):
+            raise ValueError(
+                f'window_attention expects a bias ({num_heads}, {N}, {N}), '
+                f'got {tuple(bias.shape)}'
+            )
+    if scale is None:
+        # torch.jit.trace has tensors for sizes.
+        scale = (int(shape[3]) // (3 * num_heads)) ** -0.5
+    args = qkv, num_heads, window_size, shift, bias, scale
+    return choose_implementation('window_attention', impl, *args)(*args)
