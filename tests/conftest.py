@@ -87,10 +87,10 @@ def half(request):
 
 @pytest.fixture
 def kept_bytes():
-    """Count the bytes that a call keeps for its backward pass."""
-    from mmattn.analysis.memory import kept_bytes
+    """Count the bytes that a call saves for its backward pass."""
+    from mmattn.analysis import saved_activations
 
-    return kept_bytes
+    return saved_activations
 
 
 @pytest.fixture(scope='session')

@@ -3,13 +3,11 @@
     python tools/get_flops.py CONFIG [--shape H W]
     python tools/get_flops.py --backbone boat-swin-small [--shape H W]
 
-Counted are matrix products, convolutions and fused attention of one forward
-pass of one image; of a config, all that leads to a prediction.
+Matrix products, convolutions and fused attention of one forward pass of one
+image count; of a config, everything up to the predictions.
 """
 
 import argparse
-from collections.abc import Callable
-from functools import partial
 
 import preflight  # noqa: F401
 
@@ -18,7 +16,7 @@ from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
 from mmattn.analysis import Cost, count_config, count_cost
-from mmattn.analysis.subjects import read_subject
+from mmattn.analysis.targets import read_target
 from mmattn.cli.usage import UsageError, run_command
 from mmattn.config import read_config, replace_sync_norms
 
@@ -40,17 +38,16 @@ def parse_args() -> argparse.Namespace:
     what.add_argument(
         '--backbone',
         metavar='NAME',
-        help='a backbone instead, by a name as benchmark.py takes it: '
-        'boat-swin-tiny, \'mmattn.CSWin(arch="large")\', '
-        'mmdet::folder/config.py, timm:resnet50',
+        help='a backbone instead, named as in benchmark.py: boat-swin-tiny, '
+        'mmdet.ResNet(depth=50), timm:resnet50',
     )
     parser.add_argument(
         '--shape',
         type=int,
         nargs=2,
         metavar=('H', 'W'),
-        help='pixels of the image that the network sees (default: 224 224; '
-        'with a config of mmdet 800 1280, of mmseg 512 2048)',
+        help='pixels of the image (default: 224 224; with a config of mmdet '
+        '800 1280, of mmseg 512 2048)',
     )
     parser.add_argument(
         '--in-channels',
@@ -62,7 +59,7 @@ def parse_args() -> argparse.Namespace:
         '--depth',
         type=int,
         default=2,
-        help='how deep the table goes into the modules (default: %(default)s)',
+        help='levels of modules in the table (default: %(default)s)',
     )
     parser.add_argument(
         '--cfg-options',
@@ -74,11 +71,11 @@ def parse_args() -> argparse.Namespace:
     try:
         args = parser.parse_args()
     except ValueError:  # of mmengine's DictAction
-        parser.error('--cfg-options expects KEY=VALUE, one or several')
-    if min(*(args.shape or SHAPE), args.in_channels) < 1 or args.depth < 0:
+        parser.error('--cfg-options must be KEY=VALUE')
+    if min(*(args.shape or SHAPE), args.in_channels) < 1:
         parser.error(
-            '--shape and --in-channels expect numbers from 1 up, --depth from '
-            f'0 up, got {args.shape}, {args.in_channels} and {args.depth}'
+            '--shape and --in-channels must be at least 1, got '
+            f'{args.shape} and {args.in_channels}'
         )
     return args
 
@@ -87,21 +84,22 @@ def main() -> None:
     """Count and print a table."""
     args = parse_args()
     torch.manual_seed(0)
-    shape = args.shape or SHAPE
+    shape = tuple(args.shape or SHAPE)
     if args.config is not None:
         cfg = read_config(
             args.config, args.cfg_options, ('model',), 'counting'
         )
         replace_sync_norms(cfg.model)
-        # Else each random start is told.
+        # mmengine logs the initialization of each parameter.
         MMLogger.get_instance('mmattn', log_level='WARNING')
-        shape = args.shape or SHAPES.get(cfg.get('default_scope'), SHAPE)
-        count = partial(count_config, cfg)
-    else:
-        count = find_backbone(args.backbone, args.in_channels)
+        if args.shape is None:
+            shape = SHAPES.get(cfg.get('default_scope'), SHAPE)
     try:
-        cost = count(tuple(shape), args.in_channels)
-    except (TypeError, ValueError) as error:
+        if args.config is not None:
+            cost = count_config(cfg, shape, args.in_channels)
+        else:
+            cost = count_backbone(args.backbone, shape, args.in_channels)
+    except (ImportError, OSError, TypeError, ValueError) as error:
         raise UsageError(
             f'cannot count {args.config or args.backbone} on '
             f'{args.in_channels} x {shape[0]} x {shape[1]}: {error}'
@@ -110,29 +108,18 @@ def main() -> None:
     print_cost(cost, args.depth)
 
 
-def find_backbone(
-    name: str, in_channels: int
-) -> Callable[[tuple[int, int], int], Cost]:
-    """Find what counts a backbone by its name; see ``read_subject``.
-
-    Raises:
-        UsageError: If there is no such name.
-    """
+def count_backbone(
+    name: str, shape: tuple[int, int], in_channels: int
+) -> Cost:
+    """Count a backbone; see ``read_target`` for the names."""
     channels = {} if in_channels == 3 else dict(in_channels=in_channels)
-    try:
-        subject = read_subject(name, 'all', **channels)
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        raise UsageError(f'--backbone: {error}') from error
-
-    def count(shape: tuple[int, int], in_channels: int) -> Cost:
-        model = subject.build(shape)
-        return count_cost(model, torch.rand(1, in_channels, *shape))
-
-    return count
+    outputs = 'last' if name.startswith('torchvision:') else 'all'
+    model = read_target(name, outputs, **channels).build(shape)
+    return count_cost(model, torch.rand(1, in_channels, *shape))
 
 
 def print_cost(cost: Cost, depth: int) -> None:
-    """Print the sums, then a line for each module down to a depth."""
+    """Print the totals, then a line for each module down to a depth."""
     print(f'parameters   {cost.parameters:,}')
     print(f'FLOPs        {cost.multiply_adds / 1e9:.3f} G (multiply-adds)')
     rows = [

@@ -1,6 +1,5 @@
-"""Count the parameters and the multiply-adds of a model, part by part."""
+"""Count the parameters and multiply-adds of a model, module by module."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,15 +10,28 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from mmattn.ops import definitions_first
+from mmattn.ops import reference_only
+
+
+def _count_cpu_attention(
+    query: torch.Size, key: torch.Size, value: torch.Size, *args, **kwargs
+) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+# PyTorch's counter does not know its own fused attention on a CPU.
+_CPU_ATTENTION = '_scaled_dot_product_flash_attention_for_cpu'
+_FORMULAS: dict[Any, Callable[..., int]] = {}
+if hasattr(torch.ops.aten, _CPU_ATTENTION):
+    _FORMULAS[getattr(torch.ops.aten, _CPU_ATTENTION)] = _count_cpu_attention
 
 
 @dataclass(frozen=True)
 class ModuleCost:
-    """What one module costs, with all that is inside it.
+    """Cost of one module, its children included.
 
     Attributes:
-        parameters: Numbers that training changes or could change.
+        parameters: Number of parameters, frozen ones included.
         multiply_adds: Of one forward pass.
     """
 
@@ -29,11 +41,11 @@ class ModuleCost:
 
 @dataclass(frozen=True)
 class Cost(ModuleCost):
-    """What a whole model costs.
+    """Cost of a whole model.
 
     Attributes:
-        modules: Cost of each module inside the model, by its dotted name, in
-            the model's order.
+        modules: Cost of each module of the model, by its dotted name, in the
+            model's order.
     """
 
     modules: dict[str, ModuleCost]
@@ -43,33 +55,31 @@ def count_cost(model: nn.Module, *inputs: Any) -> Cost:
     """Count one forward pass of a model, in evaluation mode.
 
     A multiply-add is half of what ``torch.utils.flop_counter`` counts: what
-    papers and OpenMMLab's tools call a FLOP. Counted are matrix products,
-    convolutions of any groups and fused attention (both of its products), as
-    they run, padding included. Our operations run as they are defined, with
-    all scores of an attention in memory. Left out are sums, products by
-    element, softmax, norms, activations and pooling.
+    papers and OpenMMLab's tools call a FLOP. Matrix products, convolutions
+    and fused attention (both products) count, padding included; sums,
+    elementwise operations, softmax, norms, activations and pooling do not.
+    Our operations run their reference implementations, with all attention
+    scores in memory.
 
-    A module costs what runs between its call and its return. One that is
-    used without a call, such as a list or a head of which a method is taken,
-    costs as much as its parts.
+    The cost of a module is what runs between its call and its return. A
+    module that is never called itself, such as a list or a head whose methods
+    are used, costs as much as its children.
 
     Args:
-        model: Any module. Its weights, buffers and modes are the same
-            afterwards.
-        *inputs: What ``model`` is called with.
+        model: Any module. Its weights, buffers and training modes are
+            unchanged afterwards.
+        *inputs: Arguments of ``model``.
 
     Returns:
         The cost of the model and of each of its modules.
     """
-    counter = FlopCounterMode(
-        display=False, custom_mapping=_missing_formulas()
-    )
+    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
     with (
         _evaluation(model),
         _flops_by_module(model, counter) as flops,
         torch.no_grad(),
-        # Faster ones hide their products in kernels, or multiply by zeros.
-        definitions_first(),
+        # Kernels hide their products from the counter.
+        reference_only(),
         counter,
     ):
         model(*inputs)
@@ -101,7 +111,7 @@ def _evaluation(model: nn.Module) -> Iterator[None]:
 def _flops_by_module(
     model: nn.Module, counter: FlopCounterMode
 ) -> Iterator[Counter[nn.Module]]:
-    """Add up what the counter counts during the calls of each module."""
+    """Add up what is counted during the calls of each module."""
     flops: Counter[nn.Module] = Counter()
 
     def enter(module: nn.Module, args: tuple) -> None:
@@ -133,32 +143,3 @@ def _flops_of(module: nn.Module, flops: Counter[nn.Module]) -> int:
 
 def _count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _missing_formulas() -> dict[Any, Callable[..., int]]:
-    """Formulas for what PyTorch's counter takes for free."""
-    formulas = {
-        'aten::_scaled_dot_product_flash_attention_for_cpu': _count_attention,
-        'mkldnn::_convolution_pointwise': _count_products,
-        'mkldnn::_linear_pointwise': _count_products,
-    }
-    found = {}
-    for name, formula in formulas.items():
-        scope, _, operator = name.partition('::')
-        packet = getattr(getattr(torch.ops, scope), operator, None)
-        if packet is not None:
-            found[packet] = formula
-    return found
-
-
-def _count_attention(
-    query: torch.Size, key: torch.Size, value: torch.Size, *args, **kwargs
-) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
-def _count_products(
-    x: torch.Size, weight: torch.Size, *args, out_shape: torch.Size, **kwargs
-) -> int:
-    """Of a linear layer or convolution: a row of the weight per output."""
-    return 2 * math.prod(out_shape) * math.prod(weight[1:])

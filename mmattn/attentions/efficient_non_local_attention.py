@@ -6,7 +6,11 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmattn.ops import kernel_attention, orthogonal_projection, sine_position
+from mmattn.ops import (
+    orthogonal_projection,
+    random_feature_attention,
+    sine_position,
+)
 from mmattn.registry import MODELS
 
 from .checks import check_heads, check_map
@@ -98,7 +102,7 @@ class EfficientNonLocalAttention(BaseModule):
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
         q, k = self.embed(x)
         v = self._split_heads(self.v(x))
-        out = kernel_attention(q, k, v, self.projection, self.impl)
+        out = random_feature_attention(q, k, v, self.projection, self.impl)
         return out.transpose(1, 2).reshape(x.shape)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:

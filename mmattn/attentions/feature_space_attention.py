@@ -7,7 +7,6 @@ from torch import Tensor
 from mmattn.ops import (
     balanced_clusters,
     cluster_attention,
-    where_it_exists,
 )
 from mmattn.registry import MODELS
 
@@ -46,8 +45,7 @@ class FeatureSpaceAttention(BaseModule):
         scale (float, optional): Factor of the query-key products. Weights of
             the published BOAT-CSWin need 1.0. Defaults to None,
             ``head_dims ** -0.5``.
-        impl (str): Implementation of the attention, and of the clustering
-            where it has one of that name; see
+        impl (str): Implementation of the clustering and of the attention, see
             ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
@@ -122,7 +120,7 @@ class FeatureSpaceAttention(BaseModule):
             self.cluster_size,
             self.iterations,
             self.temperature,
-            where_it_exists('balanced_clusters', self.impl),
+            self.impl,
         )
         return order.expand(-1, self.num_heads, -1)
 

@@ -1,4 +1,4 @@
-"""Configs of the three codebases are built and counted."""
+"""Models of configs of mmdet, mmseg and mmpretrain."""
 
 from pathlib import Path
 

@@ -1,30 +1,27 @@
 """Measure ENLTB beside a softmax-attention block of the same width.
 
-    python tools/compare_blocks.py [--sides 28 56 112] [--embed-dims 96]
+    python tools/dev/compare_blocks.py [--sides 28 56 112] [--embed-dims 96]
 
-Both blocks are norm, attention, residual, norm, perceptron, residual, on one
-map in float32; one attends through random features, the other through
-PyTorch's fused softmax attention with a projection of the result. Seconds are
-those of a forward and a backward pass, the best of the repeats, in which the
-blocks take turns; bytes are what the forward pass keeps for the backward
-pass, weights included.
+Needs the package installed, or `PYTHONPATH=.`. Both blocks are norm,
+attention, residual, norm, MLP, residual, on one float32 map; one attends
+through random features, the other through PyTorch's fused softmax attention
+and an output projection. Printed are the seconds of a forward and a backward
+pass, the best of the repeats, in which the blocks take turns, and the saved
+activations of the forward pass, weights included.
 """
 
 import argparse
 from functools import partial
 
-import preflight  # noqa: F401
-
 import torch
 from torch import nn
 
-from mmattn.analysis.memory import kept_bytes
+from mmattn.analysis.memory import saved_activations
 from mmattn.analysis.timing import time_in_turns
 from mmattn.attentions import (
     EfficientNonLocalAttention,
     KeyValueAttention,
 )
-from mmattn.cli.usage import UsageError, run_command
 from mmattn.layers import AttentionBlock
 
 _HEAD_DIMS = 32
@@ -41,7 +38,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         nargs='+',
         default=[28, 56, 112],
-        help='sides of the square maps, in tokens (default: 28 56 112)',
+        help='sides of square maps, in tokens (default: 28 56 112)',
     )
     parser.add_argument(
         '--embed-dims',
@@ -53,7 +50,7 @@ def parse_args() -> argparse.Namespace:
         '--repeats',
         type=int,
         default=3,
-        help='passes, of which the fastest counts (default: 3)',
+        help='timings, of which the best counts (default: 3)',
     )
     return parser.parse_args()
 
@@ -76,18 +73,15 @@ def build_blocks(embed_dims: int) -> dict[str, nn.Module]:
 def measure(
     blocks: dict[str, nn.Module], x: torch.Tensor, repeats: int
 ) -> dict[str, tuple[float, int]]:
-    """Best seconds of a forward and backward pass, and bytes kept."""
+    """Best seconds of both passes, and bytes of saved activations."""
 
     def step(block: nn.Module) -> None:
         block(x).sum().backward()
 
     steps = {name: partial(step, block) for name, block in blocks.items()}
-    laps = time_in_turns(steps, repeats)
+    timings = time_in_turns(steps, repeats)
     return {
-        name: (
-            min(lap.seconds for lap in laps[name]),
-            kept_bytes(partial(block, x)),
-        )
+        name: (min(timings[name]), saved_activations(partial(block, x)))
         for name, block in blocks.items()
     }
 
@@ -95,20 +89,10 @@ def measure(
 def main() -> None:
     """Print one line for each block and size."""
     args = parse_args()
-    if args.embed_dims < 1 or args.embed_dims % _HEAD_DIMS:
-        raise UsageError(
-            f'--embed-dims expects a multiple of {_HEAD_DIMS}, got '
-            f'{args.embed_dims}'
-        )
-    if min(args.sides) < 1 or args.repeats < 1:
-        raise UsageError(
-            '--sides and --repeats expect numbers from 1 up, got '
-            f'{args.sides} and {args.repeats}'
-        )
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     print(f'torch {torch.__version__}, {device}, {args.embed_dims} channels')
     print(
-        f'{"tokens":>10}  {"block":<18}{"seconds":>9}{"MB kept":>9}'
+        f'{"tokens":>10}  {"block":<18}{"seconds":>9}{"MB saved":>9}'
         f'{"parameters":>12}'
     )
     for side in args.sides:
@@ -119,14 +103,14 @@ def main() -> None:
         }
         measured = measure(blocks, x, args.repeats)
         for name, block in blocks.items():
-            seconds, kept = measured[name]
+            seconds, saved = measured[name]
             numbers = sum(p.numel() for p in block.parameters())
             print(
                 f'{f"{side} x {side}":>10}  {name:<18}{seconds:>9.4f}'
-                f'{kept / 1e6:>9.1f}{numbers:>12,}',
+                f'{saved / 1e6:>9.1f}{numbers:>12,}',
                 flush=True,
             )
 
 
 if __name__ == '__main__':
-    run_command(main)
+    main()

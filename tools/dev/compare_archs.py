@@ -1,16 +1,15 @@
-"""Print what the tiny archs of all backbones cost, beside the papers' figures.
+"""Print what the tiny archs cost, beside the papers' figures.
 
-    python tools/compare_archs.py
+    python tools/dev/compare_archs.py
 
-One Markdown table: parameters and multiply-adds (what papers call FLOPs) of
+Needs the package installed, or `PYTHONPATH=.`. Prints the table of
+docs/model_costs.md: parameters and multiply-adds (what papers call FLOPs) of
 one image of 224 x 224 pixels, with a head of 1000 classes where the paper has
-one. Nothing is computed, shapes are followed: seconds, whatever the machine.
+one. Only shapes are computed, so this takes seconds on any machine.
 """
 
 import argparse
 from typing import NamedTuple
-
-import preflight  # noqa: F401
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ NUM_CLASSES = 1000
 
 
 class Row(NamedTuple):
-    """An arch, and what others say of it, in words; '-' for nothing."""
+    """An arch and its published figures; '-' where there are none."""
 
     backbone: str
     arch: str
@@ -33,8 +32,8 @@ class Row(NamedTuple):
     with_head: bool = True
 
 
-# Reported: the tables of the papers' repositories. Published code: run and
-# counted, by torch.utils.flop_counter too.
+# reported: tables of the papers' repositories. published_code: that code,
+# counted with torch.utils.flop_counter.
 ROWS = (
     Row('BOATSwin', 'tiny', '-', '30.27 M, 5.20 G'),
     Row('BOATCSWin', 'tiny', '-', '26.39 M, 5.20 G'),
@@ -62,7 +61,7 @@ class Classifier(nn.Module):
 
 
 def build(row: Row) -> nn.Module:
-    """The model that a row of the table is about."""
+    """Build the model of a row."""
     cls = MODELS.get(f'mmattn.{row.backbone}')
     if not row.with_head:
         return cls(row.arch)
@@ -79,7 +78,7 @@ def main() -> None:
         '| backbone | arch | parameters | FLOPs | reported by the paper | '
         'published code |\n|---|---|---|---|---|---|'
     )
-    with FakeTensorMode():  # shapes alone
+    with FakeTensorMode():  # shapes only
         for row in ROWS:
             cost = count_cost(build(row), torch.rand(1, 3, SIZE, SIZE))
             print(

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # Check the Triton kernels on this machine's GPU, then measure them and the
-# backbones: bash tools/check_gpu.sh [FOLDER [STEP...]]
+# backbones: bash tools/dev/check_gpu.sh [FOLDER [STEP...]]
 # (default: work_dirs/gpu, all steps).
 #
-# Steps: agreement  the tests of the kernels (pytest)
-#        kernels    single operations beside a copy (torch alone)
-#        eager, detector, compiled  backbones (also mmengine, mmcv, matplotlib)
+# Steps: agreement  the tests of the kernels (needs pytest)
+#        kernels    single operations beside a copy (needs torch and Triton)
+#        eager, detector, compiled  backbones (need mmengine and mmcv-lite)
 #
-# PYTHON names the interpreter; MODELS the models of the step compiled, the
-# first one being what each other is compared with, in a run of its own. What
-# fails does not stop what follows; the exit status is that of the first
-# failure. The page of tables is written anew after each run: a call that is
-# cut short loses one run, and the next call names the steps that are left.
+# Steps with missing dependencies are skipped. PYTHON sets the interpreter and
+# MODELS the models of the step compiled; each is compared with the first, in
+# a run of its own. A failure does not stop later steps; the exit status is
+# that of the first failure. FOLDER/benchmark_gpu.md is updated after each run,
+# so an interrupted check keeps its results: rerun it with the steps left.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 all=(agreement kernels eager detector compiled)
 folder=${1:-work_dirs/gpu}
 steps=("${@:2}")
@@ -28,54 +28,43 @@ sys.exit(not all(map(u.find_spec, sys.argv[1:])))' "$@"
 write_page() {
     local page=$folder/benchmark_gpu.md part
     echo '# Measured on a GPU' > "$page"
-    for part in "$folder"/{compiled-*,eager,detector}/results.md; do
+    for part in "$folder"/{compiled-*,eager,detector,kernels}.out; do
         [[ -f $part ]] || continue
-        printf '\n## %s\n\n' "$(basename "$(dirname "$part")")" >> "$page"
+        printf '\n## %s\n\n' "$(basename "$part" .out)" >> "$page"
         cat "$part" >> "$page"
     done
-    if [[ -f $folder/kernels.md ]]; then
-        printf '\n## Single operations\n\n' >> "$page"
-        cat "$folder/kernels.md" >> "$page"
-    fi
 }
 
 run() {
     local name=$1
     shift
     echo "== $name: $*"
-    rm -rf "${folder:?}/$name"
-    PYTHONUNBUFFERED=1 "$@" 2>&1 | tee "$folder/$name.log"
+    PYTHONUNBUFFERED=1 "$@" 2> "$folder/$name.log" | tee "$folder/$name.out"
     local result=${PIPESTATUS[0]}
     if ((result != 0)); then
         echo "== $name failed ($result)"
+        tail -n 20 "$folder/$name.log"
         ((status != 0)) || status=$result
     fi
     write_page
 }
 
 measure() {
-    local name=$1
-    shift
-    run "$name" "$python" tools/benchmark.py "$@" --device cuda \
-        --dtype bfloat16 --out "$folder/$name"
+    run "$1" "$python" tools/benchmark.py "${@:2}" --device cuda \
+        --dtype bfloat16
 }
 
 agreement() {
-    local tests=tests/test_ops/test_triton_kernels
     if ! has pytest; then
-        echo '== agreement is left out: it needs pytest; the column "error" of' \
-            'the step kernels tells it for some maps'
+        echo '== agreement skipped: needs pytest (the kernels step shows errors)'
         return
     fi
     run agreement "$python" -m pytest -q -m '' -p no:cacheprovider \
-        "$tests"/test_{cluster_attention,clustering,mixed_convolution}.py \
-        "$tests"/test_{mixed_expansion,window_attention,real_sizes}.py \
-        "$tests"/test_cross_shaped_attention.py
+        tests/test_ops/test_triton_kernels -k 'not interpreter and not ahead'
 }
 
 kernels() {
-    run kernels "$python" tools/benchmark_kernels.py --device cuda \
-        --out "$folder/kernels.md"
+    run kernels "$python" tools/dev/benchmark_kernels.py --device cuda
 }
 
 eager() {
@@ -95,24 +84,24 @@ compiled() {
 swin-tiny boat-swin-tiny boat-swin-tiny(impl='triton') cswin-tiny \
 boat-cswin-tiny smt-tiny smt-tiny(impl='triton')}"
     if [[ ${models[0]} == timm:* ]] && ! has timm; then
-        echo "== timm is missing: swin-tiny stands for ${models[0]}"
+        echo "== timm is missing: swin-tiny replaces ${models[0]}"
         models[0]=swin-tiny
     fi
     for model in "${models[@]:1}"; do
         measure "compiled-$(tr -cs 'a-z0-9\n' - <<< "$model" | sed 's/-*$//')" \
-            "${models[0]}" "$model" --batch 128 --compile
+            "${models[0]}" "$model" --batch 128 --runtime compile
     done
 }
 
 for step in "${steps[@]}"; do
     if [[ " ${all[*]} " != *" $step "* ]]; then
-        echo "check_gpu.sh expects steps of ${all[*]}, got $step" >&2
+        echo "check_gpu.sh: unknown step $step; steps are ${all[*]}" >&2
         exit 2
     fi
 done
 python=${PYTHON:-$(bash tools/find_python.sh)}
 if ! "$python" -c 'import torch, triton; assert torch.cuda.is_available()'; then
-    echo 'check_gpu.sh expects PyTorch with a CUDA device and Triton' >&2
+    echo 'check_gpu.sh needs torch with a CUDA device, and Triton' >&2
     exit 2
 fi
 mkdir -p "$folder"
@@ -120,7 +109,7 @@ folder=$(cd "$folder" && pwd)
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 for step in "${steps[@]}"; do
     if [[ $step =~ ^(eager|detector|compiled)$ ]] && ! has mmengine mmcv; then
-        echo "== $step is left out: backbones need mmengine and mmcv"
+        echo "== $step skipped: needs mmengine and mmcv"
         continue
     fi
     "$step"

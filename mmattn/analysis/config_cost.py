@@ -1,10 +1,11 @@
-"""Build a model of mmdet, mmseg or mmpretrain from a config, and count it."""
+"""Build and count the model of a config of mmdet, mmseg or mmpretrain."""
 
 import copy
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import nn
 
@@ -12,21 +13,14 @@ from .cost import Cost, count_cost
 
 
 def build_for_counting(cfg: Config) -> nn.Module:
-    """Build the model of a config with random weights.
-
-    Args:
-        cfg: A config of any of the three codebases.
-
-    Returns:
-        The model, on the CPU.
-    """
+    """Build the model of a config on the CPU, with random weights."""
     model = copy.deepcopy(cfg.model)
     if 'data_preprocessor' in cfg:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         built = MODELS.build(model)
-    # Proposals, learned or predicted, start spread over the image; without
-    # this the second stage would see whatever was in memory.
+    # Without this the second stage sees proposals of uninitialized memory:
+    # Sparse R-CNN learns its proposals and expects init_weights.
     if hasattr(built, 'rpn_head'):
         built.rpn_head.init_weights()
     return built
@@ -37,13 +31,13 @@ def count_config(
 ) -> Cost:
     """Count the model of a config on one image.
 
-    What runs is what the codebases call the mode ``'tensor'``: all parts of
-    the prediction, without what turns it into boxes and labels. A detector of
-    two stages works on the proposals of its untrained first stage, and draws
-    masks for the first hundred of them.
+    The model runs in the mode ``'tensor'``: all parts of a prediction,
+    without the postprocessing into boxes and labels. A two-stage detector
+    works on the proposals of its untrained first stage and predicts masks
+    for the first hundred of them.
 
     Args:
-        cfg: A config of any of the three codebases.
+        cfg: A config of mmdet, mmseg or mmpretrain.
         shape: Height and width of the image that the network sees, in
             pixels.
         in_channels: Channels of the image. Defaults to 3.
@@ -61,9 +55,22 @@ def count_config(
             scale_factor=(1.0, 1.0),
         )
     )
-    # Sparse R-CNN asks for the truth here too: there are no objects.
+    # Sparse R-CNN reads the ground truth in this mode too: no objects.
     sample.gt_instances = InstanceData(
         bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)
     )
     image = torch.rand(1, in_channels, *shape)
     return count_cost(model, image, [sample])
+
+
+def tested_shape(cfg: Config, model: nn.Module) -> tuple[int, int]:
+    """Height and width, in pixels, of the first test image after padding.
+
+    Args:
+        cfg: A config of mmdet, mmseg or mmpretrain whose test data exists.
+        model: Its model, whose data preprocessor pads.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    batch = model.data_preprocessor(pseudo_collate([dataset[0]]), False)
+    return tuple(batch['inputs'].shape[-2:])
