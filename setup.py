@@ -81,7 +81,10 @@ setup(
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
     packages=find_packages(include=['mmattn', 'mmattn.*']),
-    package_data={'mmattn.ops.cpu_kernels': ['*.cpp', '*.h']},
+    package_data={
+        'mmattn.ops.cpu_kernels': ['*.cpp', '*.h'],
+        'mmattn.inference': ['native/*.cpp', 'native/*.h'],
+    },
     python_requires='>=3.10',
     # Neither stack: the two carry the same import packages and must never
     # be installed side by side (mmattn/stack.py checks at run time).

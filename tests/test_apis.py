@@ -77,6 +77,9 @@ def test_mmdet_detects_by_path_and_by_name(image, checkpoint):
     )
     assert len(first['bboxes']) > 0
     assert first['bboxes'] == second['bboxes']
+    fast = apis.det_inferencer(DETECTOR, weights, optimize=True, device='cpu')
+    assert hasattr(fast.model, 'optimized')
+    assert len(fast(image)['predictions'][0]['bboxes']) > 0
 
 
 def test_mmseg_segments_by_path_and_by_name(image, checkpoint):
@@ -94,6 +97,9 @@ def test_mmseg_segments_by_path_and_by_name(image, checkpoint):
     )
     assert first.shape == (72, 104)
     assert (first == second).all()
+    fast = apis.seg_inferencer(SEGMENTOR, weights, optimize=True, device='cpu')
+    assert hasattr(fast.model, 'optimized')
+    assert fast(image, return_datasamples=False)['predictions'].size
 
 
 def test_a_model_without_weights():

@@ -17,6 +17,7 @@ from mmattn.cli.launch import end_processes, prepare_cpu
 from mmattn.cli.usage import run_command
 from mmattn.cli.weights import refuse_foreign_weights
 from mmattn.config import read_config
+from mmattn.inference.hook import OptimizeForInferenceHook
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,6 +51,12 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help="augment in testing: the config's tta_model and tta_pipeline, "
         'else flipped images',
+    )
+    parser.add_argument(
+        '--optimize',
+        action='store_true',
+        help='test with a copy of the model that is faster on a CPU, see '
+        'docs/inference.md',
     )
     parser.add_argument(
         '--cfg-options',
@@ -106,17 +113,19 @@ def main() -> None:
     if args.tta:
         evaluation.use_tta(cfg)
     prepare_cpu(cfg)
-    test(cfg, args.out)
+    test(cfg, args.out, args.optimize)
     end_processes()
 
 
-def test(cfg: Config, out: str | None) -> None:
+def test(cfg: Config, out: str | None, optimize: bool) -> None:
     """Build the config's Runner and test."""
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
     refuse_foreign_weights(runner.model, cfg.load_from, 'backbone.')
     if out is not None and out.endswith(evaluation.DUMP_SUFFIXES):
         evaluation.dump_predictions(runner, out)
+    if optimize:
+        runner.register_hook(OptimizeForInferenceHook())
     runner.test()
 
 

@@ -1,0 +1,77 @@
+"""Fold batch normalization into the convolutions before it."""
+
+import copy
+
+import torch.nn as nn
+from mmcv.cnn import ConvModule
+from torch import Tensor
+
+from mmattn.layers import ConvStem
+
+from .plain import is_plain
+
+
+def fold_batch_norm(
+    weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d
+) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer that includes the norm behind it.
+
+    Args:
+        weight: Of the layer, output channels first, ``(E, *)``.
+        bias: ``(E,)`` or None.
+        norm: Normalizes the E channels by its running statistics.
+    """
+    factor = (norm.running_var.double() + norm.eps).rsqrt()
+    shift = -norm.running_mean.double()
+    if bias is not None:
+        shift = shift + bias
+    if norm.weight is not None:
+        factor = factor * norm.weight
+    shift = shift * factor
+    if norm.bias is not None:
+        shift = shift + norm.bias
+    folded = weight * factor.view(-1, *[1] * (weight.ndim - 1))
+    return folded.to(weight.dtype), shift.to(weight.dtype)
+
+
+def fold_children(module: nn.Module) -> int:
+    """Fold each norm of ``module`` into the convolution that it follows.
+
+    An identity takes its place. Returns how many were folded.
+    """
+    pairs = [
+        (conv, norm)
+        for conv, norm in _consecutive(module)
+        if _can_fold(module._modules[conv], module._modules[norm])
+    ]
+    for conv_name, norm_name in pairs:
+        conv, norm = module._modules[conv_name], module._modules[norm_name]
+        weight, bias = fold_batch_norm(conv.weight, conv.bias, norm)
+        conv = copy.deepcopy(conv)  # another module may share it
+        conv.weight = nn.Parameter(weight, requires_grad=False)
+        conv.bias = nn.Parameter(bias, requires_grad=False)
+        module._modules[conv_name] = conv
+        module._modules[norm_name] = nn.Identity()
+    return len(pairs)
+
+
+def _consecutive(module: nn.Module) -> list[tuple[str, str]]:
+    """Names of children of which the second takes what the first returns."""
+    if type(module) is ConvStem:
+        return [('conv', 'batch_norm')]
+    if type(module) is ConvModule:
+        if module.with_norm and module.order[:2] == ('conv', 'norm'):
+            return [('conv', module.norm_name)]
+    if type(module) is nn.Sequential:
+        names = list(module._modules)
+        return list(zip(names, names[1:]))
+    return []
+
+
+def _can_fold(conv: nn.Module, norm: nn.Module) -> bool:
+    return (
+        is_plain(conv, nn.Conv2d)
+        and is_plain(norm, nn.BatchNorm2d)
+        and norm.running_var is not None
+        and norm.num_features == conv.out_channels
+    )

@@ -1,0 +1,244 @@
+"""Launch the kernels of ``native/``, and those of oneDNN.
+
+None of them has a gradient; :func:`can_run` says when to leave them alone.
+
+Axes: ``*`` any leading axes, C input, D hidden and E output channels; B batch,
+H W rows and columns of a map, h heads of c channels each.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._library import NATIVE, Library, is_autocast_on_cpu, why_not_tensors
+
+LIBRARY = Library(
+    'inference', Path(__file__).parent / 'native', include=[NATIVE]
+)
+_linear = LIBRARY.function('linear', 'ttttiiiii')
+_mlp = LIBRARY.function('mlp', 'ttttttiiiiii')
+_layer_norm = LIBRARY.function('layer_norm', 'ttttiidi')
+_depthwise = LIBRARY.function('depthwise', 'tittiiiiiiti')
+_modulation = LIBRARY.function('modulation', 'tittt' + 'iiiiii' + 'ttti')
+
+# The kernels read whole vectors of channels, of which this is a multiple.
+_VECTOR = 8
+# Laying out the matrices for fewer tokens takes longer than it saves.
+_FEWEST_TOKENS = 512
+# What a kernel multiplies with at a time: half of a core's second cache.
+_BLOCK_BYTES = 2**19
+# Hidden values of the images that an MLP with a convolution takes at a time.
+# So few stay in the caches between its steps; fewer make its products slow.
+_MOST_HIDDEN = 2**22
+# The operator of torch.compile's own linear layers.
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(
+    torch.ops.mkldnn, '_linear_pointwise'
+)
+
+
+def can_run(x: Tensor, *parameters: Tensor | None) -> bool:
+    """Whether the kernels can take ``x`` and parameters.
+
+    They take float32 and float64 on a CPU, want no gradient and no autocast,
+    and nothing that traces or transforms operations.
+    """
+    return (
+        why_not_tensors(x, *parameters) is None
+        and x.numel() > 0
+        and not (torch.is_grad_enabled() and _needs_grad(x, *parameters))
+        and not is_autocast_on_cpu()
+        and LIBRARY.why_not() is None
+    )
+
+
+def _needs_grad(*tensors: Tensor | None) -> bool:
+    return any(x is not None and x.requires_grad for x in tensors)
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    with_gelu: bool = False,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Map ``(*, C)`` to ``(*, E)``, then apply the GELU if asked to.
+
+    Args:
+        x: ``(*, C)``.
+        weight: ``(E, C)``.
+        bias: ``(E,)`` or None.
+        with_gelu: Apply the GELU. Defaults to False.
+        out: Where to write, contiguous. Defaults to None, a new tensor.
+    """
+    E, C = weight.shape
+    rows = x.numel() // C
+    if not with_gelu and rows >= _FEWEST_TOKENS and _in_vectors(C, E):
+        x = x.contiguous()
+        if out is None:
+            out = x.new_empty(*x.shape[:-1], E)
+        threads = torch.get_num_threads()
+        _linear(x, weight, bias, out, rows, C, E, _BLOCK_BYTES, threads)
+        return out
+    if _HAS_ONEDNN and x.dtype == torch.float32 and _onednn_is_on():
+        post = ('gelu', [], 'none') if with_gelu else ('none', [], '')
+        result = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *post)
+    else:
+        result = F.linear(x, weight, bias)
+        result = F.gelu(result) if with_gelu else result
+    return result if out is None else out.copy_(result)
+
+
+def mlp(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor | None,
+    weight2: Tensor,
+    bias2: Tensor | None,
+) -> Tensor:
+    """Map ``(*, C)`` to ``(*, E)`` by two linear layers with the GELU between.
+
+    Args:
+        x: ``(*, C)``.
+        weight1: ``(D, C)``.
+        bias1: ``(D,)`` or None.
+        weight2: ``(E, D)``.
+        bias2: ``(E,)`` or None.
+    """
+    (D, C), E = weight1.shape, len(weight2)
+    rows = x.numel() // C
+    if rows < _FEWEST_TOKENS or not _in_vectors(C, D, E):
+        hidden = linear(x, weight1, bias1, with_gelu=True)
+        return linear(hidden, weight2, bias2)
+    x = x.contiguous()
+    out = x.new_empty(*x.shape[:-1], E)
+    sizes = rows, C, D, E, _BLOCK_BYTES, torch.get_num_threads()
+    _mlp(x, weight1, bias1, weight2, bias2, out, *sizes)
+    return out
+
+
+def conv_mlp(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor | None,
+    kernels: Tensor,
+    kernel_bias: Tensor | None,
+    weight2: Tensor,
+    bias2: Tensor | None,
+) -> Tensor:
+    """Map ``(B, H, W, C)`` to ``(B, H, W, E)``: an MLP with a convolution.
+
+    The depthwise convolution comes before the GELU; a residual around it is
+    part of ``kernels``.
+
+    Args:
+        x: ``(B, H, W, C)``.
+        weight1: ``(D, C)``.
+        bias1: ``(D,)`` or None.
+        kernels: ``(D, 1, s, s)`` with odd s.
+        kernel_bias: ``(D,)`` or None.
+        weight2: ``(E, D)``.
+        bias2: ``(E,)`` or None.
+    """
+    num_hidden = x.shape[:-1].numel() * len(weight1)
+    num_pieces = min(-(-num_hidden // _MOST_HIDDEN), len(x))
+    size = -(-len(x) // num_pieces)  # images of a piece
+    out = x.new_empty(*x.shape[:-1], len(weight2))
+    for x_i, out_i in zip(x.split(size), out.split(size)):
+        hidden = linear(x_i, weight1, bias1)
+        hidden = depthwise_convolution(hidden, kernels, kernel_bias, True)
+        linear(hidden, weight2, bias2, out=out_i)
+    return out
+
+
+def layer_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """Normalize ``(*, C)`` along its last axis.
+
+    Args:
+        x: ``(*, C)``.
+        weight: ``(C,)`` or None.
+        bias: ``(C,)`` or None.
+        eps: Added to the variance.
+    """
+    C = x.shape[-1]
+    if not _in_vectors(C):
+        return F.layer_norm(x, (C,), weight, bias, eps)
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    sizes = x.numel() // C, C, eps, torch.get_num_threads()
+    _layer_norm(x, weight, bias, out, *sizes)
+    return out
+
+
+def depthwise_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, with_gelu: bool = False
+) -> Tensor:
+    """Convolve each channel of ``(B, H, W, C)``, with zeros around the map.
+
+    Args:
+        x: ``(B, H, W, C)``; channels of a wider map are taken as they are.
+        weight: ``(C, 1, s, s)`` with odd s.
+        bias: ``(C,)`` or None.
+        with_gelu: Apply the GELU to the result. Defaults to False.
+    """
+    x, step = _pixels(x)
+    out = x.new_empty(x.shape)
+    sizes = weight.shape[-1], len(weight), with_gelu, *x.shape[:3]
+    threads = torch.get_num_threads()
+    _depthwise(x, step, weight, bias, *sizes, out, threads)
+    return out
+
+
+def modulation(
+    x: Tensor,
+    kernels: Tensor,
+    biases: Tensor,
+    sides: Sequence[int],
+    matrices: Tensor,
+    bias: Tensor,
+) -> Tensor:
+    """Convolve heads at their scales, widen their groups, apply the GELU.
+
+    Args:
+        x: ``(B, H, W, h * c)``.
+        kernels: Kernels of all heads, ``(c, s_i, s_i)`` each, flattened.
+        biases: Their biases, ``(h * c,)``.
+        sides: Odd side s_i of the kernels of each head.
+        matrices: Of each group, ``(c * e, h)``.
+        bias: ``(c * e,)``.
+
+    Returns:
+        ``(B, H, W, c * e)``.
+    """
+    x, step = _pixels(x)
+    out = x.new_empty(*x.shape[:3], len(matrices))
+    c = x.shape[-1] // len(sides)
+    sizes = len(sides), c, *x.shape[:3], len(matrices) // c
+    sides = torch.tensor(sides)
+    threads = torch.get_num_threads()
+    _modulation(
+        x, step, kernels, biases, sides, *sizes, matrices, bias, out, threads
+    )
+    return out
+
+
+def _in_vectors(*channels: int) -> bool:
+    return all(count % _VECTOR == 0 for count in channels)
+
+
+def _onednn_is_on() -> bool:
+    return torch.backends.mkldnn.enabled
+
+
+def _pixels(x: Tensor) -> tuple[Tensor, int]:
+    """A map whose pixels follow each other, and the step between two."""
+    _, H, W, C = x.shape
+    step = x.stride(2)
+    if x.stride() != (H * W * step, W * step, step, 1):
+        return x.contiguous(), C
+    return x, step

@@ -1,0 +1,291 @@
+"""Modules of a model that is optimized for inference on a CPU.
+
+Each owns its parameters. Where its kernel cannot run (another device or
+dtype, gradients, autocast, torch.compile, export) it computes the same by
+plain PyTorch.
+"""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmattn.attentions import ScaleAwareModulation
+from mmattn.layers import MLP, ConvMLP, MixedConvolution
+from mmattn.ops import mixed_convolution
+
+from . import kernels
+from .folding import fold_batch_norm
+from .plain import are_plain, is_plain
+
+CANNOT_TRAIN = (
+    'this model is optimized for inference and cannot be trained; train the '
+    'model that was given to optimize_for_inference'
+)
+
+
+class InferenceOnly(nn.Module):
+    """A module that has no training mode."""
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Accept evaluation mode; raise RuntimeError for training mode."""
+        if mode:
+            raise RuntimeError(CANNOT_TRAIN)
+        return super().train(mode)
+
+
+class FusedLinear(InferenceOnly, nn.Linear):
+    """A linear layer by a kernel for many tokens."""
+
+    kind = 'linear'
+
+    @classmethod
+    def fuse(cls, layer: nn.Linear) -> 'FusedLinear | None':
+        """The fused ``layer``, which must not be used any more, or None."""
+        if not is_plain(layer, nn.Linear):
+            return None
+        layer.__class__ = cls
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(*, in_features)`` to ``(*, out_features)``."""
+        fits = x.ndim > 0 and x.shape[-1] == self.weight.shape[1]
+        if fits and kernels.can_run(x, self.weight, self.bias):
+            return kernels.linear(x, self.weight, self.bias)
+        return super().forward(x)
+
+
+class FusedLayerNorm(InferenceOnly, nn.LayerNorm):
+    """A layer normalization of the last axis by a kernel."""
+
+    kind = 'layer_norm'
+
+    @classmethod
+    def fuse(cls, layer: nn.LayerNorm) -> 'FusedLayerNorm | None':
+        """The fused ``layer``, which must not be used any more, or None."""
+        if not is_plain(layer, nn.LayerNorm):
+            return None
+        if len(layer.normalized_shape) != 1:
+            return None
+        layer.__class__ = cls
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(*, C)`` to ``(*, C)``."""
+        fits = x.ndim > 0 and x.shape[-1:] == self.normalized_shape
+        if fits and kernels.can_run(x, self.weight, self.bias):
+            return kernels.layer_norm(x, self.weight, self.bias, self.eps)
+        return super().forward(x)
+
+
+class FusedDepthwiseConv(InferenceOnly, nn.Conv2d):
+    """A depthwise convolution by a kernel, where channels lie last."""
+
+    kind = 'depthwise_convolution'
+
+    @classmethod
+    def fuse(cls, layer: nn.Conv2d) -> 'FusedDepthwiseConv | None':
+        """The fused ``layer``, which must not be used any more, or None."""
+        if not is_plain(layer, nn.Conv2d) or not _is_depthwise(layer):
+            return None
+        layer.__class__ = cls
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to ``(B, C, H, W)``."""
+        if (
+            x.ndim == 4
+            and x.shape[1] == self.in_channels
+            and x.stride(1) == 1
+            and kernels.can_run(x, self.weight, self.bias)
+        ):
+            out = kernels.depthwise_convolution(
+                x.permute(0, 2, 3, 1), self.weight, self.bias
+            )
+            return out.permute(0, 3, 1, 2)
+        return super().forward(x)
+
+
+class FusedMLP(InferenceOnly):
+    """An MLP whose hidden values stay in the caches.
+
+    Args:
+        mlp (MLP): What it computes.
+    """
+
+    kind = 'mlp'
+
+    def __init__(self, mlp: MLP) -> None:
+        super().__init__()
+        self.weight1, self.bias1 = mlp.fc1.weight, mlp.fc1.bias
+        self.weight2, self.bias2 = mlp.fc2.weight, mlp.fc2.bias
+
+    @classmethod
+    def fuse(cls, mlp: MLP) -> 'FusedMLP | None':
+        """The fused ``mlp``, or None if a part of it is not plain."""
+        parts = {'fc1': nn.Linear, 'act': nn.GELU, 'fc2': nn.Linear}
+        if not is_plain(mlp, MLP) or not are_plain(mlp, parts):
+            return None
+        return cls(mlp)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(*, C)`` to ``(*, C)``."""
+        parameters = self.weight1, self.bias1, self.weight2, self.bias2
+        fits = x.ndim > 0 and x.shape[-1] == self.weight1.shape[1]
+        if fits and kernels.can_run(x, *parameters):
+            return kernels.mlp(x, *parameters)
+        hidden = F.gelu(F.linear(x, self.weight1, self.bias1))
+        return F.linear(hidden, self.weight2, self.bias2)
+
+
+class FusedConvMLP(InferenceOnly):
+    """SMT's MLP, some images at a time.
+
+    Args:
+        mlp (ConvMLP): What it computes.
+    """
+
+    kind = 'conv_mlp'
+
+    def __init__(self, mlp: ConvMLP) -> None:
+        super().__init__()
+        self.weight1, self.bias1 = mlp.fc1.weight, mlp.fc1.bias
+        self.weight2, self.bias2 = mlp.fc2.weight, mlp.fc2.bias
+        weight = mlp.local_conv.weight.detach().clone()
+        middle = weight.shape[-1] // 2
+        weight[..., middle, middle] += 1  # the residual
+        self.kernels, self.kernel_bias = _frozen(weight), mlp.local_conv.bias
+
+    @classmethod
+    def fuse(cls, mlp: ConvMLP) -> 'FusedConvMLP | None':
+        """The fused ``mlp``, or None if a part of it is not plain."""
+        parts = {
+            'fc1': nn.Linear,
+            'local_conv': nn.Conv2d,
+            'act': nn.GELU,
+            'fc2': nn.Linear,
+        }
+        if not is_plain(mlp, ConvMLP) or not are_plain(mlp, parts):
+            return None
+        return cls(mlp) if _is_depthwise(mlp.local_conv) else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
+        parameters = (
+            self.weight1,
+            self.bias1,
+            self.kernels,
+            self.kernel_bias,
+            self.weight2,
+            self.bias2,
+        )
+        fits = x.ndim == 4 and x.shape[-1] == self.weight1.shape[1]
+        if fits and kernels.can_run(x, *parameters):
+            return kernels.conv_mlp(x, *parameters)
+        hidden = F.linear(x, self.weight1, self.bias1)
+        hidden = F.conv2d(
+            hidden.permute(0, 3, 1, 2),
+            self.kernels,
+            self.kernel_bias,
+            padding=self.kernels.shape[-1] // 2,
+            groups=len(self.kernels),
+        )
+        hidden = F.gelu(hidden.permute(0, 2, 3, 1))
+        return F.linear(hidden, self.weight2, self.bias2)
+
+
+class FusedModulation(InferenceOnly):
+    """SMT's scale-aware modulation with one kernel for all its convolutions.
+
+    Args:
+        layer (ScaleAwareModulation): What it computes in evaluation mode.
+    """
+
+    kind = 'modulation'
+
+    def __init__(self, layer: ScaleAwareModulation) -> None:
+        super().__init__()
+        self.v, self.s, self.proj = layer.v, layer.s, layer.proj
+        convs = layer.local_convs
+        self.sides = convs.kernel_sizes
+        heads = range(len(self.sides))
+        kernels = [getattr(convs, f'weight{i}').flatten() for i in heads]
+        self.kernels = _frozen(torch.cat(kernels))
+        biases = [getattr(convs, f'bias{i}') for i in heads]
+        self.biases = _frozen(torch.cat(biases))
+        matrices, bias = fold_batch_norm(
+            layer.expand.weight.flatten(1), layer.expand.bias, layer.norm
+        )
+        self.matrices, self.matrix_bias = _frozen(matrices), _frozen(bias)
+        self.mix_weight = _frozen(layer.mix.weight.flatten(1))
+        self.mix_bias = layer.mix.bias
+
+    @classmethod
+    def fuse(cls, layer: ScaleAwareModulation) -> 'FusedModulation | None':
+        """The fused ``layer``, or None if a part of it is not plain."""
+        parts = {
+            'local_convs': MixedConvolution,
+            'expand': nn.Conv2d,
+            'norm': nn.BatchNorm2d,
+            'act': nn.GELU,
+            'mix': nn.Conv2d,
+        }
+        fits = (
+            is_plain(layer, ScaleAwareModulation)
+            and are_plain(layer, parts)
+            and layer.norm.running_var is not None
+        )
+        return cls(layer) if fits else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
+        s = self.s(x)
+        parameters = self.kernels, self.biases, self.matrices, self.matrix_bias
+        mix = self.mix_weight, self.mix_bias
+        fits = s.ndim == 4 and s.shape[-1] == len(self.biases)
+        if fits and kernels.can_run(s, *parameters, *mix):
+            hidden = kernels.modulation(
+                s,
+                self.kernels,
+                self.biases,
+                self.sides,
+                self.matrices,
+                self.matrix_bias,
+            )
+            modulator = kernels.linear(hidden, *mix)
+        else:
+            modulator = F.linear(self._expand(s), *mix)
+        return self.proj(modulator * self.v(x))
+
+    def _expand(self, s: Tensor) -> Tensor:
+        c = len(self.biases) // len(self.sides)
+        sizes = [c * side**2 for side in self.sides]
+        weights = [
+            part.view(c, 1, side, side)
+            for part, side in zip(self.kernels.split(sizes), self.sides)
+        ]
+        x = mixed_convolution(s, weights, self.biases.split(c))
+        x = F.conv2d(
+            x.permute(0, 3, 1, 2),
+            self.matrices[..., None, None],
+            self.matrix_bias,
+            groups=c,
+        )
+        return F.gelu(x.permute(0, 2, 3, 1))
+
+
+def _frozen(x: Tensor) -> nn.Parameter:
+    return nn.Parameter(x.detach().contiguous(), requires_grad=False)
+
+
+def _is_depthwise(conv: nn.Conv2d) -> bool:
+    """Whether ``conv`` keeps the size of a map and mixes no channels."""
+    side = conv.kernel_size[0]
+    return (
+        conv.groups == conv.in_channels == conv.out_channels
+        and conv.kernel_size == (side, side)
+        and side % 2 == 1
+        and conv.padding == (side // 2, side // 2)
+        and conv.stride == conv.dilation == (1, 1)
+        and conv.padding_mode == 'zeros'
+    )

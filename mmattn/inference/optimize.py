@@ -1,0 +1,127 @@
+"""Put fused modules into a copy of a model, from outside."""
+
+import copy
+import functools
+import logging
+from collections import Counter
+
+import torch.nn as nn
+from mmengine.logging import print_log
+from torch import Tensor
+
+from mmattn.attentions import ScaleAwareModulation
+from mmattn.layers import MLP, ConvMLP
+
+from .folding import fold_children
+from .kernels import LIBRARY
+from .modules import (
+    CANNOT_TRAIN,
+    FusedConvMLP,
+    FusedDepthwiseConv,
+    FusedLayerNorm,
+    FusedLinear,
+    FusedMLP,
+    FusedModulation,
+)
+
+_FUSED = {
+    nn.Linear: FusedLinear,
+    nn.LayerNorm: FusedLayerNorm,
+    nn.Conv2d: FusedDepthwiseConv,
+    MLP: FusedMLP,
+    ConvMLP: FusedConvMLP,
+    ScaleAwareModulation: FusedModulation,
+}
+
+
+def optimize_for_inference(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` that is faster on a CPU and only for inference.
+
+    Inside the modules of mmattn it folds batch normalization into the
+    convolutions before it, and replaces linear layers, layer norms, depthwise
+    convolutions, MLPs and SMT's modulation by modules with kernels of their
+    own. It leaves all other modules (the neck and the head of a detector),
+    subclasses and modules with hooks, adapters, pruning or parametrizations
+    as they are. Without a C++ compiler it replaces nothing and warns.
+
+    Results differ from those of ``model`` in evaluation mode by rounding.
+    Where the kernels cannot run (on a GPU, in half precision, under autocast,
+    torch.compile or export) the copy computes by plain PyTorch.
+
+    Args:
+        model: Any model; it does not change.
+
+    Returns:
+        The copy, in evaluation mode, with ``requires_grad`` False everywhere.
+        Its attribute ``optimized`` counts what was replaced, by kind.
+        ``train()`` raises RuntimeError.
+    """
+    root = nn.Sequential(_copy(model).eval().requires_grad_(False))
+    optimized: Counter[str] = Counter()
+    why_not = LIBRARY.why_not()
+    if why_not is None:
+        _replace_children(root, False, optimized, {})
+    model = root[0]
+    model.optimized = dict(optimized)
+    model.train = functools.partial(_train, model)
+    _log(model, why_not)
+    return model
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    # Pruning and weight norm keep results of operations, which have no copy.
+    results = {
+        id(x): x.detach().clone()
+        for module in model.modules()
+        for x in vars(module).values()
+        if isinstance(x, Tensor) and not x.is_leaf
+    }
+    return copy.deepcopy(model, results)
+
+
+def _replace_children(
+    parent: nn.Module,
+    is_ours: bool,
+    optimized: Counter[str],
+    done: dict[nn.Module, nn.Module],
+) -> None:
+    """Replace what can be inside ``parent``.
+
+    Args:
+        parent: Changed in place.
+        is_ours: Whether ``parent`` is a module of mmattn or inside one.
+        optimized: Counts replacements.
+        done: What each module that was seen has become.
+    """
+    if is_ours:
+        optimized['batch_norm'] += fold_children(parent)
+    for name, child in parent._modules.items():
+        if child is None:
+            continue
+        if child not in done:
+            inside = is_ours or type(child).__module__.startswith('mmattn.')
+            kind = _FUSED.get(type(child)) if inside else None
+            fused = None if kind is None else kind.fuse(child)
+            if fused is not None:
+                optimized[kind.kind] += 1
+            done[child] = child if fused is None else fused
+            _replace_children(done[child], inside, optimized, done)
+        parent._modules[name] = done[child]
+
+
+def _train(model: nn.Module, mode: bool = True) -> nn.Module:
+    if mode:
+        raise RuntimeError(CANNOT_TRAIN)
+    return type(model).train(model, False)
+
+
+def _log(model: nn.Module, why_not: str | None) -> None:
+    kinds = [f'{n} {kind}' for kind, n in sorted(model.optimized.items()) if n]
+    if why_not is not None:
+        message = f'optimize_for_inference replaced nothing: {why_not}'
+    elif not kinds:
+        message = 'optimize_for_inference found nothing to replace'
+    else:
+        message = f'optimize_for_inference replaced {", ".join(kinds)}'
+    level = logging.INFO if kinds else logging.WARNING
+    print_log(message, logger='current', level=level)
