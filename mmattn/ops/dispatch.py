@@ -103,10 +103,23 @@ def register_implementation(
         _TABLE[operation] = dict(
             sorted(known.items(), key=lambda item: -item[1].priority)
         )
-        _BY_DEVICE.clear()
+        _update_devices(operation)
         return function
 
     return add
+
+
+def _update_devices(operation: str) -> None:
+    """List the candidates of each type of device.
+
+    Ahead of the calls: compilers would guard against what calls change.
+    """
+    known = _TABLE[operation].values()
+    devices = {device for x in known for device in x.devices or ()}
+    for device in (*devices, 'other'):
+        _BY_DEVICE[operation, device] = tuple(
+            x for x in known if x.devices is None or device in x.devices
+        )
 
 
 def _check(new: Implementation) -> None:
@@ -240,10 +253,9 @@ def choose_implementation(
     """
     if impl == 'auto' and _FORCED:
         impl = _FORCED.get(operation, 'auto')
-    key = operation, args[0].device.type
-    candidates = _BY_DEVICE.get(key)
+    candidates = _BY_DEVICE.get((operation, args[0].device.type))
     if candidates is None:
-        candidates = _on_device(*key)
+        candidates = _BY_DEVICE[operation, 'other']
     if is_compiling() or in_functorch_or_jit() or in_dispatch_mode():
         return _choose_for_tracer(operation, impl, candidates, args)
     if impl == 'auto':
@@ -257,18 +269,6 @@ def choose_implementation(
     for callback in _WATCHERS:
         callback(chosen)
     return chosen.function
-
-
-def _on_device(operation: str, device: str) -> tuple[Implementation, ...]:
-    """Those that may run on a type of device, kept for the next call."""
-    found = tuple(
-        candidate
-        for candidate in _TABLE[operation].values()
-        if candidate.devices is None or device in candidate.devices
-    )
-    if not is_compiling():
-        _BY_DEVICE[operation, device] = found
-    return found
 
 
 def _find_runnable(operation: str, name: str, args: tuple) -> Implementation:

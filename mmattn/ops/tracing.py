@@ -94,6 +94,8 @@ def is_autocast_enabled(device_type: str) -> bool:
     """Whether autocast chooses the dtypes of operations on this device."""
     try:
         return torch.is_autocast_enabled(device_type)
+    except RuntimeError:  # a device that has none, such as 'meta'
+        return False
     except TypeError:  # torch before 2.4
         if device_type == 'cpu':
             return torch.is_autocast_cpu_enabled()

@@ -1,4 +1,4 @@
-"""Where the kernels of these tests run.
+"""Where the Triton kernels of these tests run.
 
 On a machine with a GPU they run there: `pytest tests/test_ops` is all. On
 one without, they skip, and test_interpreted.py runs them once more, in a
@@ -26,8 +26,8 @@ def round_as_the_gpu(data, source, target):
     return bits.view(torch.uint16).numpy()
 
 
-def mend_interpreter():
-    """Repair what the interpreter does otherwise than a GPU.
+def fix_interpreter():
+    """Make the interpreter do what a GPU does.
 
     NumPy 2.4 reads no bound of a loop from an array of one element. Numbers
     are cut off to bfloat16, not rounded, which doubles every error.
@@ -51,7 +51,7 @@ def mend_interpreter():
 
 
 if IS_INTERPRETED:
-    mend_interpreter()
+    fix_interpreter()
 
 
 @pytest.fixture
@@ -92,12 +92,12 @@ def root_mean_square(x):
 
 
 @pytest.fixture
-def check_against_definition(device):
-    """Compare an operation's kernels with its definition in float64.
+def check_against_reference(device):
+    """Compare an operation's kernels with its reference in float64.
 
     Results and gradients agree within 1e-5 of the largest in float32. In half
     precision their error, as a root mean square, is at most twice that of the
-    definition in the same dtype.
+    reference in the same dtype.
     """
 
     def run(call, tensors, weights, impl):
@@ -120,24 +120,9 @@ def check_against_definition(device):
     return check
 
 
-@pytest.fixture
-def check_result_against_definition(device):
-    """The same for an operation whose kernels have no gradient."""
-
-    def check(call, tensors, dtype, stride_as=lambda x: x):
-        tensors = [x.to(device, dtype) for x in tensors]
-        compare(
-            call(*map(stride_as, tensors), impl='triton'),
-            call(*tensors, impl='reference'),
-            call(*(x.double() for x in tensors), impl='reference'),
-        )
-
-    return check
-
-
-def compare(found, defined, exact):
-    """A kernel's result, the definition's, and that in float64."""
-    assert found.dtype == defined.dtype
+def compare(found, plain, exact):
+    """A kernel's result, the reference's, and that in float64."""
+    assert found.dtype == plain.dtype
     assert found.shape == exact.shape
     if found.dtype == torch.float32:
         scale = exact.abs().max().item()
@@ -145,5 +130,5 @@ def compare(found, defined, exact):
             found.double(), exact, rtol=0, atol=1e-5 * scale + 1e-7
         )
     else:
-        allowed = 2 * root_mean_square(defined - exact) + 1e-6
+        allowed = 2 * root_mean_square(plain - exact) + 1e-6
         assert root_mean_square(found - exact) <= allowed

@@ -8,7 +8,7 @@ from mmattn.ops import (
     relative_position_bias,
     window_attention,
 )
-from mmattn.ops.cluster_attention import _slot_tables
+from mmattn.ops.cluster_attention.slots import slot_tables
 from mmattn.ops.size_cache import cached_per_size
 
 CPU = torch.device('cpu')
@@ -54,7 +54,7 @@ def test_cache_is_bounded_and_forgets_the_oldest(numbers):
 def test_table_built_in_inference_mode_serves_training(numbers):
     with torch.inference_mode():
         assert not numbers(5, CPU).is_inference()
-    x = torch.randn(1, 5, 17, 12)
+    x = torch.randn(1, 6, 15, 12)
     with torch.inference_mode():
         attend(x)
     x.requires_grad_()
@@ -70,9 +70,9 @@ def test_table_built_with_gradients_off_and_on(numbers):
 def test_fake_tensors_are_not_kept(numbers):
     with FakeTensorMode():
         assert isinstance(numbers(6, CPU), FakeTensor)
-        attend(torch.randn(1, 5, 19, 12))
+        attend(torch.randn(1, 6, 18, 12))
     assert not isinstance(numbers(6, CPU), FakeTensor)
-    x = torch.randn(1, 5, 19, 12, requires_grad=True)
+    x = torch.randn(1, 6, 18, 12, requires_grad=True)
     out = attend(x)
     assert not isinstance(out, FakeTensor)
     out.backward()
@@ -86,19 +86,19 @@ def test_export_keeps_no_table(strict):
         def forward(self, x):
             return attend(x)
 
-    x = torch.randn(1, 5, 26 if strict else 23, 12)
-    before = _slot_tables.cache_info()
+    x = torch.randn(1, 6, 27 if strict else 24, 12)
+    before = slot_tables.cache_info()
     program = torch.export.export(Layer(), (x,), strict=strict)
-    assert _slot_tables.cache_info() == before
+    assert slot_tables.cache_info() == before
     want = attend(x, 'sdpa')
     torch.testing.assert_close(program.module()(x), want)
-    assert _slot_tables.cache_info().misses == before.misses + 1
+    assert slot_tables.cache_info().misses == before.misses + 1
 
 
 @pytest.mark.usefixtures('compiler')
 def test_compiling_keeps_no_table():
-    x = torch.randn(1, 5, 29, 12)
-    before = _slot_tables.cache_info()
+    x = torch.randn(1, 6, 30, 12)
+    before = slot_tables.cache_info()
     out = torch.compile(attend, fullgraph=True, backend='aot_eager')(x)
-    assert _slot_tables.cache_info() == before
+    assert slot_tables.cache_info() == before
     torch.testing.assert_close(out, attend(x))

@@ -22,7 +22,7 @@ def check_order(device, features, *options, dtype=torch.float32):
         (2, 11, 5, 2),
     ],
 )
-def test_order_is_that_of_the_definition(device, G, N, d, cluster_size):
+def test_order_is_that_of_the_reference(device, G, N, d, cluster_size):
     check_order(device, torch.randn(G, N, d), cluster_size)
 
 
@@ -49,14 +49,14 @@ def test_strides(device):
 
 
 def test_heads_are_read_where_they_lie(device, monkeypatch):
-    from mmattn.ops.triton_kernels import clustering
+    from mmattn.ops.balanced_clusters import kernels
 
     class Spy(dict):
         def __missing__(self, grid):
             return lambda features, *args, **tiles: read.append(features)
 
     read = []
-    monkeypatch.setattr(clustering, 'sort_groups', Spy())
+    monkeypatch.setattr(kernels, 'sort_groups', Spy())
     q = heads_of(torch.randn(2, 9, 3 * 3 * 8, device=device), 3)
     balanced_clusters(q, 4, impl='triton')
     assert [x.data_ptr() for x in read] == [q.data_ptr()]
@@ -87,7 +87,7 @@ def test_overflown_features_spoil_no_other_problem(device, value):
 
 
 def check_distant_places(features, spread_out):
-    from mmattn.ops.triton_kernels.clustering import balanced_clusters
+    from mmattn.ops.balanced_clusters.triton import balanced_clusters
 
     want = balanced_clusters(features, 1, 2, 100.0)
     for axis in range(3):
@@ -109,13 +109,13 @@ def test_places_that_32_bits_do_not_reach(device, spread_out, shape):
 @pytest.fixture
 def few_for_a_program(monkeypatch):
     """Programs that sort, sum up and merge a few tokens only."""
-    from mmattn.ops.triton_kernels import clustering
+    from mmattn.ops.balanced_clusters import triton
 
     def set_limits(most_tokens, shares=4, runs=2, merged=2):
-        monkeypatch.setattr(clustering, '_MOST_TOKENS', most_tokens)
-        monkeypatch.setattr(clustering, '_SHARES', shares)
-        monkeypatch.setattr(clustering, '_RUNS', runs)
-        monkeypatch.setattr(clustering, '_MERGED', merged)
+        monkeypatch.setattr(triton, '_MOST_TOKENS', most_tokens)
+        monkeypatch.setattr(triton, '_SHARES', shares)
+        monkeypatch.setattr(triton, '_RUNS', runs)
+        monkeypatch.setattr(triton, '_MERGED', merged)
 
     return set_limits
 
@@ -152,10 +152,10 @@ def test_overflown_groups_beyond_a_program(device, few_for_a_program, value):
 
 
 def test_shares_of_several_chunks(device, monkeypatch, few_for_a_program):
-    from mmattn.ops.triton_kernels import clustering
+    from mmattn.ops.balanced_clusters import triton
 
     few_for_a_program(8, shares=2)
-    monkeypatch.setattr(clustering, '_THREAD_VALUES', 1)
+    monkeypatch.setattr(triton, '_THREAD_VALUES', 1)
     check_order(device, torch.randn(1, 45, 12), 10)
 
 
@@ -183,10 +183,10 @@ def test_nothing_is_sorted_by_pytorch(device, few_for_a_program, monkeypatch):
 )
 def test_many_tokens(device, monkeypatch, few_for_a_program, N, most_tokens):
     """Of few directions, so that no rounding parts what is equal."""
-    from mmattn.ops.triton_kernels import clustering
+    from mmattn.ops.balanced_clusters import triton
 
     few_for_a_program(most_tokens, merged=256, runs=32)
-    monkeypatch.setattr(clustering, '_THREAD_VALUES', 512)
+    monkeypatch.setattr(triton, '_THREAD_VALUES', 512)
     tokens = torch.randn(97, 4)
     features = tokens[torch.randint(97, (1, N))]
     check_order(device, features, N // 2)
@@ -206,10 +206,9 @@ def test_more_tokens(device, N, d):
 
 
 def test_operator_keeps_the_rules_of_torch_library(device):
-    from mmattn.ops.triton_kernels.clustering import balanced_clusters
-
     features = torch.randn(1, 5, 2, device=device)
-    torch.library.opcheck(balanced_clusters, (features, 2, 1, 100.0))
+    operator = torch.ops.mmattn.balanced_clusters_triton.default
+    torch.library.opcheck(operator, (features, 2, 1, 100.0))
 
 
 def test_compiled_for_all_sizes_at_once(device):

@@ -32,35 +32,35 @@ def call_with(order, *sizes):
 
 
 @pytest.mark.parametrize('B, h, N, d, cluster_size, overlap', SIZES)
-def test_float32(check_against_definition, B, h, N, d, cluster_size, overlap):
+def test_float32(check_against_reference, B, h, N, d, cluster_size, overlap):
     qkv, order = inputs(B, h, N, d)
     call = call_with(order, cluster_size, overlap)
-    check_against_definition(call, [qkv], torch.float32)
+    check_against_reference(call, [qkv], torch.float32)
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize('N, scale', [(29, None), (61, 1.0)])
-def test_half_precision(check_against_definition, N, scale, dtype):
+def test_half_precision(check_against_reference, N, scale, dtype):
     qkv, order = inputs(1, 2, N, 24)
     call = call_with(order, 13, 5, scale)
-    check_against_definition(call, [qkv], dtype)
+    check_against_reference(call, [qkv], dtype)
 
 
 @pytest.mark.parametrize('axes', [(2, 0, 1), (1, 0, 2), (1, 2, 0)])
-def test_strides(check_against_definition, axes):
+def test_strides(check_against_reference, axes):
     def lay_out(x):
         back = [axes.index(i) for i in range(3)]
         return x.permute(axes).contiguous().permute(back)
 
     qkv, order = inputs(2, 2, 9, 8)
     call = call_with(lay_out(order), 4, 2)
-    check_against_definition(call, [qkv], torch.float32, stride_as=lay_out)
+    check_against_reference(call, [qkv], torch.float32, stride_as=lay_out)
 
 
-def test_clusters_shared_by_the_heads(check_against_definition):
+def test_clusters_shared_by_the_heads(check_against_reference):
     qkv, order = inputs(2, 1, 9, 16)
     call = call_with(order.expand(-1, 2, -1), 4, 2)
-    check_against_definition(call, [qkv], torch.float32)
+    check_against_reference(call, [qkv], torch.float32)
 
 
 def test_a_gradient_that_is_one_number(device):
@@ -101,30 +101,25 @@ def test_checkpointing_gives_the_same_gradient(device):
 
 
 def test_tokens_that_32_bits_do_not_reach(device, spread_out):
-    from mmattn.ops.triton_kernels.cluster_attention import (
-        cluster_attention,
-        cluster_attention_backward,
-    )
+    from mmattn.ops.cluster_attention.triton import backward, forward
 
     qkv = torch.randn(1, 4, 24, device=device).half()
     grad = torch.randn(1, 4, 8, device=device).half()
-    order = torch.tensor([[[2, 0, 3, 1]]], device=device)
+    options = torch.tensor([[[2, 0, 3, 1]]], device=device), 2, 1, 0.5
     far, far_grad = spread_out(qkv, 1), spread_out(grad, 1)
-    want, lse = cluster_attention(qkv, order, 2, 1, 0.5)
-    assert torch.equal(cluster_attention(far, order, 2, 1, 0.5)[0], want)
-    want = cluster_attention_backward(grad, qkv, order, lse, 2, 1, 0.5)
-    got = cluster_attention_backward(far_grad, far, order, lse, 2, 1, 0.5)
+    want, *kept = forward(qkv, *options)
+    assert torch.equal(forward(far, *options)[0], want)
+    want, _ = backward(grad, kept, [True, False], qkv, *options)
+    got, _ = backward(far_grad, kept, [True, False], far, *options)
     assert torch.equal(got, want)
 
 
 def test_operator_keeps_the_rules_of_torch_library(device):
-    from mmattn.ops.triton_kernels.cluster_attention import cluster_attention
-
     qkv, order = (x.to(device) for x in inputs(1, 2, 8, 4))
-    arguments = order, 4, 2, 0.5
+    operator = torch.ops.mmattn.cluster_attention_triton.default
     for needs_gradient in (False, True):
         qkv = qkv.detach().requires_grad_(needs_gradient)
-        torch.library.opcheck(cluster_attention, (qkv, *arguments))
+        torch.library.opcheck(operator, (qkv, order, 4, 2, 0.5))
 
 
 def test_compiled_for_all_sizes_at_once(device):
@@ -146,14 +141,3 @@ def test_compiled_for_all_sizes_at_once(device):
         (expected,) = torch.autograd.grad(want, qkv, weights)
         assert torch.equal(got, expected)
     assert counter.frame_count == 1
-
-
-def test_export_holds_the_operator(device):
-    class Layer(torch.nn.Module):
-        def forward(self, qkv, order):
-            return cluster_attention(qkv, order, 5, 2, impl='triton')
-
-    arguments = tuple(x.to(device) for x in inputs(1, 2, 9, 8))
-    program = torch.export.export(Layer(), arguments)
-    assert 'mmattn.cluster_attention' in str(program.graph)
-    assert torch.equal(program.module()(*arguments), Layer()(*arguments))

@@ -40,21 +40,21 @@ def call_with(heads, stripe, scale=None):
 
 
 @pytest.mark.parametrize('size, heads, channels, stripe', CASES)
-def test_float32(check_against_definition, size, heads, channels, stripe):
-    check_against_definition(
+def test_float32(check_against_reference, size, heads, channels, stripe):
+    check_against_reference(
         call_with(heads, stripe), inputs(size, heads, channels), torch.float32
     )
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize('stripe, heads', [(2, 2), (None, 1)])
-def test_half_precision(check_against_definition, dtype, stripe, heads):
+def test_half_precision(check_against_reference, dtype, stripe, heads):
     tensors = inputs((1, 8, 9), heads, 24)
-    check_against_definition(call_with(heads, stripe), tensors, dtype)
+    check_against_reference(call_with(heads, stripe), tensors, dtype)
 
 
 def test_what_all_values_have_in_common_costs_no_precision(
-    check_against_definition,
+    check_against_reference,
 ):
     def call(queries_and_keys, values, weight, impl):
         qkv = torch.cat([queries_and_keys, values], -1)
@@ -63,44 +63,42 @@ def test_what_all_values_have_in_common_costs_no_precision(
     tensors = [torch.randn(1, 10, 9, n) for n in (32, 16)]
     tensors[1] += 8
     weight = torch.randn(16, 1, 3, 3)
-    check_against_definition(call, [*tensors, weight], torch.bfloat16)
+    check_against_reference(call, [*tensors, weight], torch.bfloat16)
 
 
-def test_without_bias_and_with_a_scale(check_against_definition):
+def test_without_bias_and_with_a_scale(check_against_reference):
     tensors = inputs((1, 5, 9), 2, 8)[:2]
-    check_against_definition(call_with(2, 2, 0.7), tensors, torch.float32)
+    check_against_reference(call_with(2, 2, 0.7), tensors, torch.float32)
 
 
-def test_strides(check_against_definition):
+def test_strides(check_against_reference):
     def lay_out(x):
         if x.shape[-1] != 48:
             return x
         return x.permute(0, 3, 2, 1).contiguous().permute(0, 3, 2, 1)
 
     tensors = inputs((1, 5, 6), 2, 8)
-    check_against_definition(
+    check_against_reference(
         call_with(2, 2), tensors, torch.float32, stride_as=lay_out
     )
 
 
 @pytest.mark.parametrize('stripe', [2, None])
 def test_rows_that_32_bits_do_not_reach(device, spread_out, stripe):
-    from mmattn.ops.triton_kernels.cross_shaped_attention import (
-        cross_shaped_attention,
-        cross_shaped_attention_backward,
-    )
+    from mmattn.ops.cross_shaped_attention.triton import backward, forward
 
     H = 4 if stripe else 23
     qkv = torch.randn(1, H, 3, 24, device=device).half()
     weight = torch.randn(8, 1, 3, 3, device=device).half()
     grad = torch.randn(1, H, 3, 8, device=device).half()
-    options = weight, None, 2, stripe, 0.5
+    options = 2, stripe, weight, None, 0.5
     far, far_grad = spread_out(qkv, 1), spread_out(grad, 1)
-    want, lse = cross_shaped_attention(qkv, *options)
-    assert torch.equal(cross_shaped_attention(far, *options)[0], want)
-    want = cross_shaped_attention_backward(grad, lse, qkv, *options)
-    got = cross_shaped_attention_backward(far_grad, lse, far, *options)
-    assert all(torch.equal(a, b) for a, b in zip(got, want))
+    want, *kept = forward(qkv, *options)
+    assert torch.equal(forward(far, *options)[0], want)
+    wanted = [True, True, False]
+    want = backward(grad, kept, wanted, qkv, *options)
+    got = backward(far_grad, kept, wanted, far, *options)
+    assert all(torch.equal(a, b) for a, b in zip(got[:2], want[:2]))
 
 
 def test_the_kinds_of_numbers_of_mixed_precision(device):
@@ -141,18 +139,12 @@ def test_no_image(device):
 
 
 def test_operator_keeps_the_rules_of_torch_library(device):
-    from mmattn.ops.triton_kernels.cross_shaped_attention import (
-        cross_shaped_attention,
-    )
-
     qkv, weight, bias = (
         x.to(device).requires_grad_() for x in inputs((1, 3, 2), 2, 4)
     )
-    for arguments in (
-        (qkv, weight, bias, 2, 2),
-        (qkv.detach(), weight, None, 1, None),
-    ):
-        torch.library.opcheck(cross_shaped_attention, (*arguments, 0.5))
+    operator = torch.ops.mmattn.cross_shaped_attention_triton.default
+    torch.library.opcheck(operator, (qkv, 2, 2, weight, bias, 0.5))
+    torch.library.opcheck(operator, (qkv.detach(), 1, None, weight, None, 0.5))
 
 
 def test_compiled_for_all_sizes_at_once(device):

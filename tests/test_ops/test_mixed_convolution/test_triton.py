@@ -27,57 +27,53 @@ def convolve(x, *parameters, impl):
 
 
 @pytest.mark.parametrize('size, channels, sides', CASES)
-def test_float32(check_against_definition, size, channels, sides):
+def test_float32(check_against_reference, size, channels, sides):
     tensors = inputs(size, channels, sides)
-    check_against_definition(convolve, tensors, torch.float32)
+    check_against_reference(convolve, tensors, torch.float32)
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision(check_against_definition, dtype):
+def test_half_precision(check_against_reference, dtype):
     tensors = inputs((1, 3, 4), 4, (3, 5))
-    check_against_definition(convolve, tensors, dtype)
+    check_against_reference(convolve, tensors, dtype)
 
 
-def test_strides(check_against_definition):
+def test_strides(check_against_reference):
     def lay_out(x):
         if x.ndim == 1:
             return x
         return x.transpose(-1, 1).contiguous().transpose(-1, 1)
 
     tensors = inputs((1, 3, 4), 4, (3, 5))
-    check_against_definition(
+    check_against_reference(
         convolve, tensors, torch.float32, stride_as=lay_out
     )
 
 
 def test_more_of_all_than_a_program_holds(
-    check_against_definition, monkeypatch
+    check_against_reference, monkeypatch
 ):
-    from mmattn.ops.triton_kernels import mixed_convolution
+    from mmattn.ops.mixed_convolution import triton
 
-    monkeypatch.setattr(mixed_convolution, '_COLUMNS', 2)
-    monkeypatch.setattr(mixed_convolution, '_CHANNELS', 4)
-    monkeypatch.setattr(mixed_convolution, '_VALUES', 16)
-    monkeypatch.setattr(mixed_convolution, '_MOST_PROGRAMS', 2)
+    monkeypatch.setattr(triton, '_COLUMNS', 2)
+    monkeypatch.setattr(triton, '_CHANNELS', 4)
+    monkeypatch.setattr(triton, '_VALUES', 16)
+    monkeypatch.setattr(triton, '_MOST_PROGRAMS', 2)
     tensors = inputs((1, 3, 5), 6, (3, 1))
-    check_against_definition(convolve, tensors, torch.float32)
+    check_against_reference(convolve, tensors, torch.float32)
 
 
 @pytest.mark.parametrize('axis', [1, 2])
 def test_places_that_32_bits_do_not_reach(device, spread_out, axis):
-    from mmattn.ops.triton_kernels.mixed_convolution import (
-        mixed_convolution,
-        mixed_convolution_backward,
-    )
+    from mmattn.ops.mixed_convolution.triton import backward, forward
 
     x, grad = (torch.randn(1, 4, 4, 4, device=device).half() for _ in 'xg')
     far = spread_out(x, axis)
     taps = torch.randn(10, 2, device=device)
     options = taps, torch.randn(2, 2, device=device), [3, 1]
-    want = mixed_convolution(x, *options)
-    assert torch.equal(mixed_convolution(far, *options), want)
-    want = mixed_convolution_backward(grad, x, *options)
-    got = mixed_convolution_backward(grad, far, *options)
+    assert torch.equal(*forward(far, *options), *forward(x, *options))
+    want = backward(grad, [], [True] * 3, x, *options)
+    got = backward(grad, [], [True] * 3, far, *options)
     assert all(map(torch.equal, got, want))
 
 
@@ -113,13 +109,12 @@ def test_checkpointing_gives_the_same_gradients(device):
 
 
 def test_operator_keeps_the_rules_of_torch_library(device):
-    from mmattn.ops.triton_kernels.mixed_convolution import mixed_convolution
-
     tensors = [
         torch.randn(shape, device=device, requires_grad=True)
         for shape in ((1, 2, 3, 4), (10, 2), (2, 2))
     ]
-    torch.library.opcheck(mixed_convolution, (*tensors, [3, 1]))
+    operator = torch.ops.mmattn.mixed_convolution_triton.default
+    torch.library.opcheck(operator, (*tensors, [3, 1]))
 
 
 def test_compiled_for_all_sizes_at_once(device):

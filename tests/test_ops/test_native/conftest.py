@@ -1,8 +1,10 @@
-"""Kernels of a test's own."""
+"""A library of a test's own."""
+
+import os
 
 import pytest
 
-from mmattn.ops.cpu_kernels import building, library
+from mmattn.ops._native import Library, build, library
 
 SOURCE = """#include "simd.h"
 
@@ -12,21 +14,49 @@ extern "C" MMATTN_EXPORT mmattn::Index mmattn_fill_f32(
   return 0;
 }
 """
+NATIVE = build.__file__.removesuffix('build.py')
+
+
+@pytest.fixture(autouse=True)
+def forget_warnings():
+    """Let each test be the first to warn in its process."""
+    library._warn_once.cache_clear()
+    library.is_switched_off.cache_clear()
+    yield
+    library._warn_once.cache_clear()
+    library.is_switched_off.cache_clear()
 
 
 @pytest.fixture
-def own_library(tmp_path, monkeypatch):
-    """Kernels of a test's own in a cache of its own."""
-    sources = tmp_path / 'sources'
-    sources.mkdir()
-    (sources / 'fill.cpp').write_text(SOURCE)
-    (sources / 'simd.h').write_bytes(
-        (building._SOURCES / 'simd.h').read_bytes()
-    )
-    monkeypatch.setattr(building, '_SOURCES', sources)
+def cache(tmp_path, monkeypatch):
+    """The folder of libraries, for this test alone."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    library._load.cache_clear()
-    library._warn_once.cache_clear()
-    yield sources
-    library._load.cache_clear()
-    library._warn_once.cache_clear()
+    return tmp_path / 'cache' / 'mmattn' / 'kernels'
+
+
+@pytest.fixture
+def sources(tmp_path, cache):
+    """A folder with one source, which includes a header of the operations."""
+    folder = tmp_path / 'sources'
+    folder.mkdir()
+    (folder / 'fill.cpp').write_text(SOURCE)
+    return folder
+
+
+@pytest.fixture
+def new_library(sources):
+    """Make a library of the sources, as a new process would."""
+    return lambda: Library('own', sources, [library.Path(NATIVE)])
+
+
+@pytest.fixture
+def compiler_script(tmp_path, monkeypatch):
+    """Name a shell script as the compiler."""
+
+    def name(code):
+        script = tmp_path / 'compiler'
+        script.write_text(f'#!/bin/sh\n{code}\n')
+        os.chmod(script, 0o755)
+        monkeypatch.setenv('CXX', str(script))
+
+    return name

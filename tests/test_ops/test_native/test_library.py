@@ -1,115 +1,149 @@
+"""Calling compiled functions, and doing without."""
+
+import ctypes
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from mmattn.ops import (
+    _native,
     balanced_clusters,
-    definitions_first,
-    layer_norm,
-    linear,
+    reference_only,
     window_attention,
 )
-from mmattn.ops.cpu_kernels import building, library, refuse_cpp
+from mmattn.ops._native import Library, library, why_not_tensors
 
 
-def test_without_a_home_the_next_row_runs(monkeypatch):
-    def homeless():
-        raise RuntimeError('Could not determine home directory.')
-
-    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
-    monkeypatch.setattr(building.Path, 'home', homeless)
-    library._load.cache_clear()
-    try:
-        assert 'home directory' in refuse_cpp(torch.zeros(1))
-        window_attention(torch.zeros(1, 2, 2, 6), 1, 2)
-    finally:
-        library._load.cache_clear()
+@pytest.fixture
+def kernels(monkeypatch, cache):
+    """The kernels of the operations, as in a new process."""
+    new = Library('ops', _native.KERNELS.folder)
+    monkeypatch.setattr(_native, 'KERNELS', new)
+    return new
 
 
 @pytest.fixture
 def warnings_of(caplog):
-    """What a call warns of, as the first one in a process."""
-    library._warn_once.cache_clear()
+    """What a call warns of."""
 
     def listen(call, *args, **options):
         caplog.clear()
         call(*args, **options)
         return [r.getMessage() for r in caplog.records]
 
-    yield listen
-    library._warn_once.cache_clear()
+    return listen
 
 
-def test_a_missing_compiler_is_told_once(monkeypatch, warnings_of):
-    monkeypatch.setattr(building, '_MISSING', 'there is no C++ compiler')
-    qkv, x = torch.randn(1, 4, 4, 12), torch.randn(1, 16)
-    # Who asks for another row, or could not have had this one, loses nothing.
-    assert warnings_of(window_attention, qkv, 2, 2, impl='sdpa') == []
-    assert warnings_of(window_attention, qkv.bfloat16(), 2, 2) == []
-    assert warnings_of(layer_norm, x.to('meta'), None, None) == []
-    with definitions_first():
-        assert warnings_of(layer_norm, x, None, None) == []
-    few = torch.randn(511, 16)
-    assert warnings_of(linear, few, few[:8]) == []
-    # Clustering widens what the other kernels do not take.
-    (text,) = warnings_of(balanced_clusters, qkv[0].bfloat16())
-    library._warn_once.cache_clear()
-    (text,) = warnings_of(window_attention, qkv, 2, 2)
-    assert text.startswith(
-        'No kernels in C++ on this CPU: there is no C++ compiler. Slower ones '
-        "of PyTorch run instead (balanced_clusters: 'reference', cluster_att"
-    )
-    assert "layer_norm: 'reference', linear: 'onednn', mixed_conv" in text
-    assert text.endswith(
-        "window_attention: 'sdpa'). To mend it, install GCC (on Debian: apt "
-        'install g++); to leave it so without this warning, set '
-        'MMATTN_CPU_KERNELS=0'
-    )
-    assert warnings_of(window_attention, qkv, 2, 2) == []
-    assert warnings_of(layer_norm, x, None, None) == []
-
-
-def test_sources_that_do_not_compile_are_told_once(own_library, warnings_of):
-    (own_library / 'fill.cpp').write_text('no C++')
-    qkv = torch.randn(1, 4, 4, 12)
-    compiling, text = warnings_of(window_attention, qkv, 2, 2)
-    assert compiling.startswith('Compiling kernels')
-    assert 'on this CPU: no kernels were built: ' in text
-    assert 'To mend it, see what the compiler says' in text
-    assert warnings_of(window_attention, qkv, 2, 2) == []
-
-
-def test_who_switches_kernels_off_is_told_nothing(monkeypatch, warnings_of):
-    monkeypatch.setattr(building, '_MISSING', 'MMATTN_CPU_KERNELS=0 switches')
-    monkeypatch.setattr(building, 'IS_SWITCHED_OFF', True)
-    assert warnings_of(layer_norm, torch.randn(1, 16), None, None) == []
-
-
-def test_without_a_compiler_the_next_row_runs(monkeypatch):
+def test_a_failure_is_warned_of_once(kernels, compiler_script, warnings_of):
+    compiler_script('echo broken >&2; exit 1')
     qkv = torch.randn(1, 4, 4, 12)
     want = window_attention(qkv, 2, 2, impl='sdpa')
-    monkeypatch.setattr(building, '_MISSING', 'there is no C++ compiler')
+    # Where no kernel would run, nothing is lost.
+    assert warnings_of(window_attention, qkv, 2, 2, impl='sdpa') == []
+    assert warnings_of(window_attention, qkv.bfloat16(), 2, 2) == []
+    with reference_only():
+        assert warnings_of(window_attention, qkv, 2, 2) == []
+    texts = warnings_of(window_attention, qkv, 2, 2)
+    (text,) = [x for x in texts if not x.startswith('Compiling')]
+    assert 'broken' in text and 'MMATTN_CPU_KERNELS=0' in text
+    assert warnings_of(window_attention, qkv, 2, 2) == []
+    assert warnings_of(balanced_clusters, qkv[0]) == []
     torch.testing.assert_close(window_attention(qkv, 2, 2), want)
-    with pytest.raises(RuntimeError, match="impl 'cpp': there is no C.. comp"):
+    with pytest.raises(RuntimeError, match="'cpp'.*broken"):
         window_attention(qkv, 2, 2, impl='cpp')
+
+
+def test_without_a_compiler(kernels, monkeypatch, warnings_of):
+    monkeypatch.setenv('CXX', 'no-compiler')
+    assert not _native.is_available()
+    qkv = torch.randn(1, 4, 4, 12)
+    # Clustering widens what the other kernels do not take.
+    (text,) = warnings_of(balanced_clusters, qkv[0].bfloat16())
+    assert "'no-compiler'" in text and 'apt install g++' in text
+
+
+@pytest.mark.parametrize('value', ['0', 'No', ' OFF ', 'false'])
+def test_switched_off(kernels, monkeypatch, warnings_of, value):
+    monkeypatch.setenv('MMATTN_CPU_KERNELS', value)
+    qkv = torch.randn(1, 4, 4, 12)
+    assert warnings_of(window_attention, qkv, 2, 2) == []
+    assert not _native.is_available()
+    with pytest.raises(RuntimeError, match="'cpp'.*switches"):
+        window_attention(qkv, 2, 2, impl='cpp')
+
+
+@pytest.mark.parametrize('value', ['1', 'YES', 'on', 'True', ''])
+def test_switched_on(monkeypatch, value):
+    monkeypatch.setenv('MMATTN_CPU_KERNELS', value)
+    assert not library.is_switched_off()
+
+
+def test_a_word_that_is_neither_on_nor_off(monkeypatch, warnings_of):
+    monkeypatch.setenv('MMATTN_CPU_KERNELS', 'maybe')
+    (text,) = warnings_of(library.is_switched_off)
+    assert "MMATTN_CPU_KERNELS='maybe'" in text and 'false' in text
+    assert not library.is_switched_off()
+    done = subprocess.run([sys.executable, '-c', 'import mmattn.ops'])
+    assert done.returncode == 0
+
+
+def test_two_libraries_share_a_cache(new_library, kernels, cache):
+    own = new_library()
+    assert own.why_not() is kernels.why_not() is None
+    names = sorted(x.name.split('-')[0] for x in cache.glob('*.so'))
+    assert names == ['ops', 'own']
+
+
+def test_arguments_are_checked(new_library):
+    fill = new_library().function('fill', 'tid')
+    with pytest.raises(TypeError, match='takes 3 arguments, got 2'):
+        fill(torch.zeros(1), 1)
+    with pytest.raises(ctypes.ArgumentError, match='argument 2'):
+        fill(torch.zeros(1), 1.5, 1.0)
+    with pytest.raises(ValueError, match='meta'):
+        fill(torch.zeros(1, device='meta'), 1, 1.0)
+
+
+class Marked(torch.Tensor):
+    """A subclass."""
 
 
 @pytest.mark.parametrize(
     'tensors, reason',
     [
-        ([torch.zeros(1).half()], 'takes float32 or float64 alike, got torch'),
-        ([torch.zeros(1), torch.zeros(1).double()], 'alike, got torch.float6'),
-        ([torch.zeros(1, device='meta')], 'it runs on a CPU, got meta'),
-        ([torch.zeros(1).to_sparse()], 'it takes dense tensors, got torch.sp'),
+        ([torch.zeros(1).half()], 'float32 or float64'),
+        ([torch.zeros(1), torch.zeros(1).double()], 'one dtype'),
+        ([torch.zeros(1), torch.zeros(1, device='meta')], 'on a CPU'),
+        ([torch.zeros(1).to_sparse()], 'dense'),
+        (
+            [torch.zeros(1).as_subclass(Marked)],
+            'plain',
+        ),
         ([torch.zeros(1), None], None),
+        ([torch.nn.Parameter(torch.zeros(1))], None),
     ],
 )
-def test_refuses(tensors, reason):
-    got = refuse_cpp(*tensors)
-    assert got is None if reason is None else reason in got
+def test_tensors_that_no_kernel_takes(tensors, reason):
+    found = why_not_tensors(*tensors)
+    assert found is None if reason is None else reason in found
 
 
-def test_refuses_what_looks_at_operations():
-    from torch.utils.flop_counter import FlopCounterMode
+def test_a_profiler_sees_kernels():
+    from torch.profiler import ProfilerActivity, profile
 
-    with FlopCounterMode(display=False):
-        assert 'a dispatch mode' in refuse_cpp(torch.zeros(1))
+    qkv = torch.randn(1, 4, 4, 12)
+    with profile(activities=[ProfilerActivity.CPU]) as result:
+        window_attention(qkv, 2, 2, impl='cpp')
+    assert 'mmattn::attend' in {x.key for x in result.key_averages()}
+
+
+def test_negated_views_are_read_as_what_they_are():
+    numbers = torch.randn(1, 4, 4, 12, dtype=torch.complex128)
+    qkv = torch.conj(numbers).imag
+    assert qkv.is_neg()
+    torch.testing.assert_close(
+        window_attention(qkv, 2, 2, impl='cpp'),
+        window_attention(-numbers.imag, 2, 2, impl='reference'),
+    )

@@ -1,151 +1,81 @@
+"""What the Triton kernels cannot take, and that nobody gets them unasked."""
+
 import pytest
 import torch
 
 from mmattn.ops import (
+    _triton,
     balanced_clusters,
     cluster_attention,
+    cross_shaped_attention,
     list_implementations,
     window_attention,
 )
-from mmattn.ops.triton_kernels import table
+from mmattn.ops.dispatch import find_implementation
 
 
-def attend(dtype=torch.float32, channels=8):
-    qkv = torch.zeros(1, 9, 3 * channels, dtype=dtype)
-    order = torch.arange(9)[None, None]
-    return cluster_attention(qkv, order, impl='triton')
+def why_not(operation, *args):
+    return find_implementation(operation, 'triton').why_not(*args)
 
 
-@pytest.fixture
-def on_this_machine(monkeypatch):
-    """Pretend that Triton and a GPU are there; nothing is interpreted."""
-    monkeypatch.setattr(table, '_HAS_TRITON', True)
-    monkeypatch.setattr(table, '_HAS_CUSTOM_OPERATORS', True)
-    monkeypatch.setattr(table, '_IS_INTERPRETED', False)
+def test_auto_never_takes_a_kernel_that_was_not_timed():
+    priorities = {}
+    for x in list_implementations():
+        priorities.setdefault(x.operation, {})[x.name] = x.priority
+    kernels = [x for x in priorities.values() if 'triton' in x]
+    assert len(kernels) == 5
+    for known in kernels:
+        assert known['triton'] < known['reference']
+
+
+def test_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(_triton, 'HAS_TRITON', True)
+    monkeypatch.setattr(_triton, 'IS_INTERPRETED', False)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert not _triton.is_available()
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    return monkeypatch
+    assert _triton.is_available()
 
 
-def test_auto_never_takes_a_kernel_that_was_not_measured():
-    best = {}
-    for row in list_implementations():
-        best.setdefault(row.operation, row.name)
-    kernels = {
-        row.operation for row in list_implementations() if row.name == 'triton'
-    }
-    assert kernels >= {
-        'balanced_clusters',
-        'cluster_attention',
-        'mixed_convolution',
-        'mixed_expansion',
-        'window_attention',
-    }
-    assert 'triton' not in best.values()
+@pytest.mark.skipif(_triton.IS_INTERPRETED, reason='takes tensors on a CPU')
+def test_tensors_on_the_cpu():
+    with pytest.raises(RuntimeError, match="'triton'.*runs on cuda"):
+        window_attention(torch.zeros(1, 7, 7, 24), 1, 7, impl='triton')
+    with pytest.raises(RuntimeError, match='cuda'):
+        balanced_clusters(torch.zeros(1, 9, 4), impl='triton')
+    qkv, order = torch.zeros(1, 9, 24), torch.arange(9)[None, None]
+    with pytest.raises(RuntimeError, match='cuda'):
+        cluster_attention(qkv, order, impl='triton')
+    weight = torch.zeros(8, 1, 3, 3)
+    with pytest.raises(RuntimeError, match='cuda'):
+        cross_shaped_attention(qkv[None], 1, None, weight, impl='triton')
 
 
-def test_without_triton(on_this_machine):
-    on_this_machine.setattr(table, '_HAS_TRITON', False)
-    with pytest.raises(RuntimeError) as error:
-        attend()
-    assert str(error.value) == (
-        "cluster_attention cannot run impl 'triton': it needs the package "
-        "'triton', which is not installed"
-    )
+def test_without_triton(monkeypatch):
+    monkeypatch.setattr(_triton, 'HAS_TRITON', False)
+    assert not _triton.is_available()
+    assert "'triton'" in _triton.why_not(torch.zeros(1))
 
 
-def test_without_custom_operators(on_this_machine):
-    on_this_machine.setattr(table, '_HAS_CUSTOM_OPERATORS', False)
-    with pytest.raises(RuntimeError) as error:
-        attend()
-    assert str(error.value) == (
-        "cluster_attention cannot run impl 'triton': it needs custom "
-        f'operators, of torch 2.4 or newer, got torch {torch.__version__}'
-    )
-
-
-def test_without_a_gpu(on_this_machine):
-    on_this_machine.setattr(torch.cuda, 'is_available', lambda: False)
-    with pytest.raises(RuntimeError) as error:
-        attend()
-    assert str(error.value) == (
-        "cluster_attention cannot run impl 'triton': it needs a CUDA device, "
-        'torch sees none'
-    )
-    on_this_machine.setattr(table, '_IS_INTERPRETED', True)
-    assert table.missing() is None
-
-
-def test_on_the_cpu(on_this_machine):
-    with pytest.raises(RuntimeError) as error:
-        attend()
-    assert str(error.value) == (
-        "cluster_attention cannot run impl 'triton': it takes tensors on a "
-        'CUDA device, got one on cpu'
-    )
-
-
+@pytest.mark.skipif(not _triton.HAS_TRITON, reason='Triton is not installed')
 @pytest.mark.parametrize(
-    'options, reason',
+    'operation, args, reason',
     [
-        (
-            {'dtype': torch.float64},
-            'it takes float32, bfloat16 or float16, got torch.float64',
-        ),
-        (
-            {'channels': 129},
-            'it takes at most 128 channels of a head, got 129',
-        ),
+        ('window_attention', ((1, 9, 9, 24), 1, 9, 0, None, 1.0), '64 tokens'),
+        ('window_attention', ((1, 7, 7, 195), 1, 7, 0, None, 1.0), '256 byte'),
+        ('window_attention', ((1, 7, 7, 96), 1, 7, 0, None, 1.0), None),
+        ('cluster_attention', ((1, 9, 387), (1, 1, 9), 49, 20, 1.0), '128'),
+        ('cluster_attention', ((1, 9, 384), (1, 1, 9), 49, 20, 1.0), None),
+        ('cross_shaped_attention', ((1, 3, 3, 387), 1, None), '128 channels'),
+        ('balanced_clusters', ((1, 9, 257), 49, 2, 100.0), '256 channels'),
+        ('balanced_clusters', ((1, 2**24 + 1, 0), 49, 2, 100.0), '16777216'),
+        ('balanced_clusters', ((1, 9, 256), 49, 2, 100.0), None),
     ],
 )
-def test_what_kernels_do_not_take(on_this_machine, options, reason):
-    on_this_machine.setattr(table, '_IS_INTERPRETED', True)
-    with pytest.raises(RuntimeError) as error:
-        attend(**options)
-    assert str(error.value) == (
-        f"cluster_attention cannot run impl 'triton': {reason}"
-    )
-
-
-@pytest.mark.parametrize(
-    'window_size, channels, reason',
-    [
-        (9, 8, 'it takes windows of at most 64 tokens, got 9 x 9'),
-        (
-            7,
-            65,
-            'it takes at most 256 bytes of channels of a head, got 65 of '
-            'torch.float32',
-        ),
-    ],
-)
-def test_windows_that_a_program_cannot_hold(
-    on_this_machine, window_size, channels, reason
-):
-    on_this_machine.setattr(table, '_IS_INTERPRETED', True)
-    qkv = torch.zeros(1, 9, 9, 3 * channels)
-    with pytest.raises(RuntimeError) as error:
-        window_attention(qkv, 1, window_size, impl='triton')
-    assert str(error.value) == (
-        f"window_attention cannot run impl 'triton': {reason}"
-    )
-
-
-def test_more_tokens_than_a_grid_holds(on_this_machine):
-    on_this_machine.setattr(table, '_IS_INTERPRETED', True)
-    features = torch.zeros(1, 1, 1).expand(1, 2**24 + 1, 1)
-    with pytest.raises(RuntimeError) as error:
-        balanced_clusters(features, impl='triton')
-    assert str(error.value) == (
-        "balanced_clusters cannot run impl 'triton': it takes at most "
-        '16777216 tokens, got 16777217'
-    )
-
-
-def test_features_that_are_too_wide(on_this_machine):
-    on_this_machine.setattr(table, '_IS_INTERPRETED', True)
-    with pytest.raises(RuntimeError) as error:
-        balanced_clusters(torch.zeros(1, 9, 257), impl='triton')
-    assert str(error.value) == (
-        "balanced_clusters cannot run impl 'triton': it takes features of at "
-        'most 256 channels, got 257'
-    )
+def test_limits(operation, args, reason):
+    args = [torch.zeros(x) if isinstance(x, tuple) else x for x in args]
+    found = why_not(operation, *args)
+    assert found is None if reason is None else reason in found
+    args[0] = args[0].double()
+    if reason is None:
+        assert 'bfloat16' in why_not(operation, *args)
