@@ -19,70 +19,53 @@ def check(found, want):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
 
 
-def export(model, multiple=1):
-    """For any batch and size but those that PyTorch compiles apart."""
-    size = {
-        axis: step * torch.export.Dim(name, min=least)
-        for axis, step, name, least in [
-            (0, 1, 'batch', 2),
-            (2, multiple, 'height', 40 // multiple),
-            (3, multiple, 'width', 40 // multiple),
-        ]
-    }
-    images = torch.randn(2, 3, 64, 96)
-    return torch.export.export(
-        model, (images,), dynamic_shapes={'x': size}, strict=False
-    )
-
-
-@pytest.mark.usefixtures('compiler_for_all_sizes')
-@pytest.mark.parametrize(
-    'stages', [2, pytest.param(4, marks=pytest.mark.slow)]
-)
-@torch.no_grad()
-def test_one_program_for_all_sizes(nano, stages):
-    model = build(*nano, stages)
-    program = export(model).module()
-    for shape in [(2, 96, 64), (3, 101, 147), (5, 224, 224)]:
-        images = torch.randn(shape[0], 3, *shape[1:])
-        check(program(images), model(images))
-
-
-@pytest.mark.usefixtures('compiler_for_all_sizes')
-@pytest.mark.parametrize('name', ['BOATSwin', 'BOATCSWin'])
-@torch.no_grad()
-def test_a_program_of_one_size_holds_operators_of_torch_alone(name):
-    model = build(name, 'nano', 2)
-    images = torch.randn(2, 3, 64, 96)
+def export(model, size=(64, 96), multiple=None):
+    """For any batch and, with ``multiple``, for sides that it divides."""
     axes = {0: torch.export.Dim('batch', min=2)}
-    program = torch.export.export(
-        model, (images,), dynamic_shapes={'x': axes}, strict=False
+    if multiple:
+        axes[2] = multiple * torch.export.Dim('height', min=2)
+        axes[3] = multiple * torch.export.Dim('width', min=2)
+    return torch.export.export(
+        model,
+        (torch.randn(2, 3, *size),),
+        dynamic_shapes={'x': axes},
+        strict=False,
     )
-    images = torch.randn(17, 3, 64, 96)
-    check(program.module()(images), model(images))
+
+
+@pytest.mark.usefixtures('compiler')
+@torch.no_grad()
+def test_a_program_for_all_batches_holds_operators_of_torch_alone(nano):
+    model = build(*nano, stages=2)
+    program = export(model)
+    for batch in (3, 17):
+        images = torch.randn(batch, 3, 64, 96)
+        check(program.module()(images), model(images))
     called = [node.target for node in program.graph.nodes]
     assert not any('mmattn' in str(target) for target in called)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures('compiler_for_all_sizes')
+@pytest.mark.usefixtures('compiler')
+@pytest.mark.parametrize(
+    'name, arch, multiple',
+    [('SMT', 'nano', 32), ('AttentionPyramid', 'swin-nano', 224)],
+)
 @torch.no_grad()
-def test_one_program_for_multiples_of_16():
-    model = build('PerspectiveEncoder', 'nano', 5)
-    program = export(model, 16).module()
-    for shape in [(2, 96, 64), (17, 80, 112)]:
-        images = torch.randn(shape[0], 3, *shape[1:])
-        check(program(images), model(images))
+def test_a_program_for_many_sizes(name, arch, multiple):
+    model = build(name, arch, stages=2)
+    program = export(model, (2 * multiple, 3 * multiple), multiple).module()
+    images = torch.randn(2, 3, 3 * multiple, 2 * multiple)
+    check(program(images), model(images))
 
 
-@pytest.mark.usefixtures('compiler_for_all_sizes')
+@pytest.mark.usefixtures('compiler')
 @torch.no_grad()
 def test_a_saved_program():
     model, file = build('BOATCSWin', 'nano', 1), io.BytesIO()
     torch.export.save(export(model), file)
     file.seek(0)
     program = torch.export.load(file).module()
-    images = torch.randn(3, 3, 101, 147)
+    images = torch.randn(3, 3, 64, 96)
     check(program(images), model(images))
 
 
