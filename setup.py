@@ -82,7 +82,7 @@ setup(
     ],
     packages=find_packages(include=['mmattn', 'mmattn.*']),
     package_data={
-        'mmattn.ops.cpu_kernels': ['*.cpp', '*.h'],
+        'mmattn.ops._native': ['*.cpp', '*.h'],
         'mmattn.inference': ['native/*.cpp', 'native/*.h'],
     },
     python_requires='>=3.10',

@@ -13,10 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._library import NATIVE, Library, is_autocast_on_cpu, why_not_tensors
+from mmattn.ops import _native
+from mmattn.ops._native import Library, contiguous, why_not_tensors
+from mmattn.ops.tracing import is_autocast_enabled, is_observed, needs_grad
 
 LIBRARY = Library(
-    'inference', Path(__file__).parent / 'native', include=[NATIVE]
+    'inference',
+    Path(__file__).parent / 'native',
+    include=[Path(_native.__file__).parent],
 )
 _linear = LIBRARY.function('linear', 'ttttiiiii')
 _mlp = LIBRARY.function('mlp', 'ttttttiiiiii')
@@ -46,16 +50,13 @@ def can_run(x: Tensor, *parameters: Tensor | None) -> bool:
     and nothing that traces or transforms operations.
     """
     return (
-        why_not_tensors(x, *parameters) is None
+        not is_observed()
+        and why_not_tensors(x, *parameters) is None
         and x.numel() > 0
-        and not (torch.is_grad_enabled() and _needs_grad(x, *parameters))
-        and not is_autocast_on_cpu()
+        and not needs_grad(x, *parameters)
+        and not is_autocast_enabled('cpu')
         and LIBRARY.why_not() is None
     )
-
-
-def _needs_grad(*tensors: Tensor | None) -> bool:
-    return any(x is not None and x.requires_grad for x in tensors)
 
 
 def linear(
@@ -77,13 +78,17 @@ def linear(
     E, C = weight.shape
     rows = x.numel() // C
     if not with_gelu and rows >= _FEWEST_TOKENS and _in_vectors(C, E):
-        x = x.contiguous()
+        x = contiguous(x)
         if out is None:
             out = x.new_empty(*x.shape[:-1], E)
         threads = torch.get_num_threads()
         _linear(x, weight, bias, out, rows, C, E, _BLOCK_BYTES, threads)
         return out
-    if _HAS_ONEDNN and x.dtype == torch.float32 and _onednn_is_on():
+    if (
+        _HAS_ONEDNN
+        and x.dtype == torch.float32
+        and torch.backends.mkldnn.enabled
+    ):
         post = ('gelu', [], 'none') if with_gelu else ('none', [], '')
         result = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *post)
     else:
@@ -113,7 +118,7 @@ def mlp(
     if rows < _FEWEST_TOKENS or not _in_vectors(C, D, E):
         hidden = linear(x, weight1, bias1, with_gelu=True)
         return linear(hidden, weight2, bias2)
-    x = x.contiguous()
+    x = contiguous(x)
     out = x.new_empty(*x.shape[:-1], E)
     sizes = rows, C, D, E, _BLOCK_BYTES, torch.get_num_threads()
     _mlp(x, weight1, bias1, weight2, bias2, out, *sizes)
@@ -168,7 +173,7 @@ def layer_norm(
     C = x.shape[-1]
     if not _in_vectors(C):
         return F.layer_norm(x, (C,), weight, bias, eps)
-    x = x.contiguous()
+    x = contiguous(x)
     out = torch.empty_like(x)
     sizes = x.numel() // C, C, eps, torch.get_num_threads()
     _layer_norm(x, weight, bias, out, *sizes)
@@ -196,9 +201,9 @@ def depthwise_convolution(
 
 def modulation(
     x: Tensor,
+    sides: Sequence[int],
     kernels: Tensor,
     biases: Tensor,
-    sides: Sequence[int],
     matrices: Tensor,
     bias: Tensor,
 ) -> Tensor:
@@ -206,9 +211,9 @@ def modulation(
 
     Args:
         x: ``(B, H, W, h * c)``.
+        sides: Odd side s_i of the kernels of each head.
         kernels: Kernels of all heads, ``(c, s_i, s_i)`` each, flattened.
         biases: Their biases, ``(h * c,)``.
-        sides: Odd side s_i of the kernels of each head.
         matrices: Of each group, ``(c * e, h)``.
         bias: ``(c * e,)``.
 
@@ -231,14 +236,10 @@ def _in_vectors(*channels: int) -> bool:
     return all(count % _VECTOR == 0 for count in channels)
 
 
-def _onednn_is_on() -> bool:
-    return torch.backends.mkldnn.enabled
-
-
 def _pixels(x: Tensor) -> tuple[Tensor, int]:
     """A map whose pixels follow each other, and the step between two."""
     _, H, W, C = x.shape
     step = x.stride(2)
     if x.stride() != (H * W * step, W * step, step, 1):
-        return x.contiguous(), C
+        return contiguous(x), C
     return x, step

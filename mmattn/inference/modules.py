@@ -1,22 +1,23 @@
 """Modules of a model that is optimized for inference on a CPU.
 
-Each owns its parameters. Where its kernel cannot run (another device or
-dtype, gradients, autocast, torch.compile, export) it computes the same by
-plain PyTorch.
+Where a kernel cannot run (another device or dtype, gradients, autocast,
+torch.compile, export) they compute the same by plain PyTorch.
 """
+
+from typing import ClassVar
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.attentions import ScaleAwareModulation
+from mmattn.attentions import MultiHeadSelfAttention, ScaleAwareModulation
 from mmattn.layers import MLP, ConvMLP, MixedConvolution
-from mmattn.ops import mixed_convolution
+from mmattn.ops import cross_shaped_attention, mixed_convolution
 
 from . import kernels
 from .folding import fold_batch_norm
-from .plain import are_plain, is_plain
+from .plain import is_plain
 
 CANNOT_TRAIN = (
     'this model is optimized for inference and cannot be trained; train the '
@@ -24,8 +25,39 @@ CANNOT_TRAIN = (
 )
 
 
-class InferenceOnly(nn.Module):
-    """A module that has no training mode."""
+class Fused(nn.Module):
+    """A module that takes the place of another one and cannot train.
+
+    A fused module owns the parameters that its kernel reads. A subclass of
+    what it replaces is made by a change of class, which keeps parameters and
+    their names; another one is called with what it replaces.
+    """
+
+    kind: ClassVar[str]
+    replaces: ClassVar[type[nn.Module]]
+    # Children of what it replaces whose code it takes over.
+    parts: ClassVar[dict[str, type[nn.Module]]] = {}
+
+    @classmethod
+    def fuse(cls, module: nn.Module) -> 'Fused | None':
+        """Replace ``module``, which must not be used any more.
+
+        Returns None where ``module`` does not compute what the kernel does.
+        """
+        if not cls.can_replace(module):
+            return None
+        if not issubclass(cls, cls.replaces):
+            return cls(module).eval()
+        module.__class__ = cls
+        return module
+
+    @classmethod
+    def can_replace(cls, module: nn.Module) -> bool:
+        """Whether ``module`` and its parts are plain and fit the kernel."""
+        return is_plain(module, cls.replaces) and all(
+            is_plain(getattr(module, name), kind)
+            for name, kind in cls.parts.items()
+        )
 
     def train(self, mode: bool = True) -> nn.Module:
         """Accept evaluation mode; raise RuntimeError for training mode."""
@@ -34,18 +66,11 @@ class InferenceOnly(nn.Module):
         return super().train(mode)
 
 
-class FusedLinear(InferenceOnly, nn.Linear):
+class FusedLinear(Fused, nn.Linear):
     """A linear layer by a kernel for many tokens."""
 
     kind = 'linear'
-
-    @classmethod
-    def fuse(cls, layer: nn.Linear) -> 'FusedLinear | None':
-        """The fused ``layer``, which must not be used any more, or None."""
-        if not is_plain(layer, nn.Linear):
-            return None
-        layer.__class__ = cls
-        return layer
+    replaces = nn.Linear
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(*, in_features)`` to ``(*, out_features)``."""
@@ -55,20 +80,18 @@ class FusedLinear(InferenceOnly, nn.Linear):
         return super().forward(x)
 
 
-class FusedLayerNorm(InferenceOnly, nn.LayerNorm):
+class FusedLayerNorm(Fused, nn.LayerNorm):
     """A layer normalization of the last axis by a kernel."""
 
     kind = 'layer_norm'
+    replaces = nn.LayerNorm
 
     @classmethod
-    def fuse(cls, layer: nn.LayerNorm) -> 'FusedLayerNorm | None':
-        """The fused ``layer``, which must not be used any more, or None."""
-        if not is_plain(layer, nn.LayerNorm):
-            return None
-        if len(layer.normalized_shape) != 1:
-            return None
-        layer.__class__ = cls
-        return layer
+    def can_replace(cls, module: nn.Module) -> bool:
+        """Whether ``module`` is plain and normalizes one axis."""
+        return (
+            super().can_replace(module) and len(module.normalized_shape) == 1
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(*, C)`` to ``(*, C)``."""
@@ -78,18 +101,16 @@ class FusedLayerNorm(InferenceOnly, nn.LayerNorm):
         return super().forward(x)
 
 
-class FusedDepthwiseConv(InferenceOnly, nn.Conv2d):
+class FusedDepthwiseConv(Fused, nn.Conv2d):
     """A depthwise convolution by a kernel, where channels lie last."""
 
     kind = 'depthwise_convolution'
+    replaces = nn.Conv2d
 
     @classmethod
-    def fuse(cls, layer: nn.Conv2d) -> 'FusedDepthwiseConv | None':
-        """The fused ``layer``, which must not be used any more, or None."""
-        if not is_plain(layer, nn.Conv2d) or not _is_depthwise(layer):
-            return None
-        layer.__class__ = cls
-        return layer
+    def can_replace(cls, module: nn.Module) -> bool:
+        """Whether ``module`` is a plain depthwise convolution."""
+        return super().can_replace(module) and _is_depthwise(module)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, C, H, W)``."""
@@ -106,7 +127,7 @@ class FusedDepthwiseConv(InferenceOnly, nn.Conv2d):
         return super().forward(x)
 
 
-class FusedMLP(InferenceOnly):
+class FusedMLP(Fused):
     """An MLP whose hidden values stay in the caches.
 
     Args:
@@ -114,19 +135,13 @@ class FusedMLP(InferenceOnly):
     """
 
     kind = 'mlp'
+    replaces = MLP
+    parts: ClassVar = {'fc1': nn.Linear, 'act': nn.GELU, 'fc2': nn.Linear}
 
     def __init__(self, mlp: MLP) -> None:
         super().__init__()
         self.weight1, self.bias1 = mlp.fc1.weight, mlp.fc1.bias
         self.weight2, self.bias2 = mlp.fc2.weight, mlp.fc2.bias
-
-    @classmethod
-    def fuse(cls, mlp: MLP) -> 'FusedMLP | None':
-        """The fused ``mlp``, or None if a part of it is not plain."""
-        parts = {'fc1': nn.Linear, 'act': nn.GELU, 'fc2': nn.Linear}
-        if not is_plain(mlp, MLP) or not are_plain(mlp, parts):
-            return None
-        return cls(mlp)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(*, C)`` to ``(*, C)``."""
@@ -138,7 +153,7 @@ class FusedMLP(InferenceOnly):
         return F.linear(hidden, self.weight2, self.bias2)
 
 
-class FusedConvMLP(InferenceOnly):
+class FusedConvMLP(Fused):
     """SMT's MLP, some images at a time.
 
     Args:
@@ -146,6 +161,13 @@ class FusedConvMLP(InferenceOnly):
     """
 
     kind = 'conv_mlp'
+    replaces = ConvMLP
+    parts: ClassVar = {
+        'fc1': nn.Linear,
+        'local_conv': nn.Conv2d,
+        'act': nn.GELU,
+        'fc2': nn.Linear,
+    }
 
     def __init__(self, mlp: ConvMLP) -> None:
         super().__init__()
@@ -157,17 +179,9 @@ class FusedConvMLP(InferenceOnly):
         self.kernels, self.kernel_bias = _frozen(weight), mlp.local_conv.bias
 
     @classmethod
-    def fuse(cls, mlp: ConvMLP) -> 'FusedConvMLP | None':
-        """The fused ``mlp``, or None if a part of it is not plain."""
-        parts = {
-            'fc1': nn.Linear,
-            'local_conv': nn.Conv2d,
-            'act': nn.GELU,
-            'fc2': nn.Linear,
-        }
-        if not is_plain(mlp, ConvMLP) or not are_plain(mlp, parts):
-            return None
-        return cls(mlp) if _is_depthwise(mlp.local_conv) else None
+    def can_replace(cls, module: nn.Module) -> bool:
+        """Whether ``module`` is plain and its convolution depthwise."""
+        return super().can_replace(module) and _is_depthwise(module.local_conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
@@ -194,7 +208,44 @@ class FusedConvMLP(InferenceOnly):
         return F.linear(hidden, self.weight2, self.bias2)
 
 
-class FusedModulation(InferenceOnly):
+class FusedSelfAttention(Fused):
+    """SMT's attention with its convolution in the same operation.
+
+    Args:
+        layer (MultiHeadSelfAttention): What it computes.
+    """
+
+    kind = 'self_attention'
+    replaces = MultiHeadSelfAttention
+    parts: ClassVar = {'local_conv': nn.Conv2d}
+
+    def __init__(self, layer: MultiHeadSelfAttention) -> None:
+        super().__init__()
+        self.num_heads = layer.num_heads
+        self.qkv, self.proj = layer.qkv, layer.proj
+        self.weight = layer.local_conv.weight
+        self.bias = layer.local_conv.bias
+
+    @classmethod
+    def can_replace(cls, module: nn.Module) -> bool:
+        """Whether ``module`` is plain and names no implementation."""
+        return (
+            super().can_replace(module)
+            and module.impl == 'auto'
+            and _is_depthwise(module.local_conv)
+            and module.local_conv.kernel_size == (3, 3)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
+        # One stripe as wide as the map, whose LePE is the convolution.
+        out = cross_shaped_attention(
+            self.qkv(x), self.num_heads, None, self.weight, self.bias
+        )
+        return self.proj(out)
+
+
+class FusedModulation(Fused):
     """SMT's scale-aware modulation with one kernel for all its convolutions.
 
     Args:
@@ -202,6 +253,14 @@ class FusedModulation(InferenceOnly):
     """
 
     kind = 'modulation'
+    replaces = ScaleAwareModulation
+    parts: ClassVar = {
+        'local_convs': MixedConvolution,
+        'expand': nn.Conv2d,
+        'norm': nn.BatchNorm2d,
+        'act': nn.GELU,
+        'mix': nn.Conv2d,
+    }
 
     def __init__(self, layer: ScaleAwareModulation) -> None:
         super().__init__()
@@ -221,37 +280,20 @@ class FusedModulation(InferenceOnly):
         self.mix_bias = layer.mix.bias
 
     @classmethod
-    def fuse(cls, layer: ScaleAwareModulation) -> 'FusedModulation | None':
-        """The fused ``layer``, or None if a part of it is not plain."""
-        parts = {
-            'local_convs': MixedConvolution,
-            'expand': nn.Conv2d,
-            'norm': nn.BatchNorm2d,
-            'act': nn.GELU,
-            'mix': nn.Conv2d,
-        }
-        fits = (
-            is_plain(layer, ScaleAwareModulation)
-            and are_plain(layer, parts)
-            and layer.norm.running_var is not None
+    def can_replace(cls, module: nn.Module) -> bool:
+        """Whether ``module`` is plain and its norm has running statistics."""
+        return (
+            super().can_replace(module) and module.norm.running_var is not None
         )
-        return cls(layer) if fits else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
         s = self.s(x)
-        parameters = self.kernels, self.biases, self.matrices, self.matrix_bias
         mix = self.mix_weight, self.mix_bias
+        parameters = self.kernels, self.biases, self.matrices, self.matrix_bias
         fits = s.ndim == 4 and s.shape[-1] == len(self.biases)
         if fits and kernels.can_run(s, *parameters, *mix):
-            hidden = kernels.modulation(
-                s,
-                self.kernels,
-                self.biases,
-                self.sides,
-                self.matrices,
-                self.matrix_bias,
-            )
+            hidden = kernels.modulation(s, self.sides, *parameters)
             modulator = kernels.linear(hidden, *mix)
         else:
             modulator = F.linear(self._expand(s), *mix)
@@ -272,6 +314,17 @@ class FusedModulation(InferenceOnly):
             groups=c,
         )
         return F.gelu(x.permute(0, 2, 3, 1))
+
+
+FUSED = (
+    FusedLinear,
+    FusedLayerNorm,
+    FusedDepthwiseConv,
+    FusedMLP,
+    FusedConvMLP,
+    FusedSelfAttention,
+    FusedModulation,
+)
 
 
 def _frozen(x: Tensor) -> nn.Parameter:

@@ -9,29 +9,11 @@ import torch.nn as nn
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmattn.attentions import ScaleAwareModulation
-from mmattn.layers import MLP, ConvMLP
-
 from .folding import fold_children
 from .kernels import LIBRARY
-from .modules import (
-    CANNOT_TRAIN,
-    FusedConvMLP,
-    FusedDepthwiseConv,
-    FusedLayerNorm,
-    FusedLinear,
-    FusedMLP,
-    FusedModulation,
-)
+from .modules import CANNOT_TRAIN, FUSED
 
-_FUSED = {
-    nn.Linear: FusedLinear,
-    nn.LayerNorm: FusedLayerNorm,
-    nn.Conv2d: FusedDepthwiseConv,
-    MLP: FusedMLP,
-    ConvMLP: FusedConvMLP,
-    ScaleAwareModulation: FusedModulation,
-}
+_FUSED = {kind.replaces: kind for kind in FUSED}
 
 
 def optimize_for_inference(model: nn.Module) -> nn.Module:
@@ -39,10 +21,11 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
 
     Inside the modules of mmattn it folds batch normalization into the
     convolutions before it, and replaces linear layers, layer norms, depthwise
-    convolutions, MLPs and SMT's modulation by modules with kernels of their
-    own. It leaves all other modules (the neck and the head of a detector),
-    subclasses and modules with hooks, adapters, pruning or parametrizations
-    as they are. Without a C++ compiler it replaces nothing and warns.
+    convolutions, MLPs and SMT's attention and modulation by modules with
+    kernels of their own. It leaves all other modules (the neck and the head
+    of a detector), subclasses and modules with hooks, adapters, pruning or
+    parametrizations as they are. Without a C++ compiler it replaces nothing
+    and warns.
 
     Results differ from those of ``model`` in evaluation mode by rounding.
     Where the kernels cannot run (on a GPU, in half precision, under autocast,

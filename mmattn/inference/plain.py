@@ -8,7 +8,8 @@ def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether ``module`` is exactly of ``kind``, with nothing attached to it.
 
     False for subclasses, adapters, hooks (pruning and weight norm are hooks),
-    parametrizations, a ``forward`` of its own, and parameters of a subclass.
+    parametrizations, a ``forward`` of its own, parameters of a subclass, and
+    a GELU that is not the exact one.
     """
     return (
         type(module) is kind
@@ -24,16 +25,5 @@ def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
             for x in (*module._parameters.values(), *module._buffers.values())
             if x is not None
         )
-    )
-
-
-def are_plain(parent: nn.Module, children: dict[str, type[nn.Module]]) -> bool:
-    """Whether ``parent`` has plain children of these names and kinds.
-
-    A GELU must be the exact one.
-    """
-    return all(
-        is_plain(getattr(parent, name, None), kind)
-        and getattr(getattr(parent, name), 'approximate', 'none') == 'none'
-        for name, kind in children.items()
+        and getattr(module, 'approximate', 'none') == 'none'
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmattn.attentions import ScaleAwareModulation
+from mmattn.attentions import MultiHeadSelfAttention, ScaleAwareModulation
 from mmattn.inference.kernels import LIBRARY
 from mmattn.inference.modules import (
     FusedConvMLP,
@@ -15,6 +15,7 @@ from mmattn.inference.modules import (
     FusedLinear,
     FusedMLP,
     FusedModulation,
+    FusedSelfAttention,
 )
 from mmattn.layers import MLP, ConvMLP
 
@@ -105,6 +106,12 @@ CASES = {
         lambda: ConvMLP(15, 33),
         (1, 2, 3, 15),
         'depthwise',
+    ),
+    'self-attention': (
+        FusedSelfAttention,
+        lambda: MultiHeadSelfAttention(24, 3),
+        (2, 5, 9, 24),
+        'attend',
     ),
     'modulation': (
         FusedModulation,
@@ -248,6 +255,8 @@ def test_tracing_records_plain_operations(case):
 
 def test_runs_on_other_devices(case):
     kind, module, x = case
+    if kind is FusedSelfAttention:
+        pytest.skip('attention chooses by device, and takes no meta tensors')
     fused = fuse(kind, module).to('meta')
     assert fused(x.to('meta')).shape == module(x).shape
 

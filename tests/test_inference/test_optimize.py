@@ -18,9 +18,9 @@ from mmattn.attentions import feature_space_attention
 from mmattn.inference import optimize
 from mmattn.inference.kernels import LIBRARY
 from mmattn.inference.modules import (
+    Fused,
     FusedLinear,
     FusedMLP,
-    InferenceOnly,
 )
 from mmattn.layers import MLP, AttentionBlock
 from mmattn.registry import MODELS
@@ -155,7 +155,7 @@ def test_counts_what_it_replaced(messages):
         conv_mlp=blocks,
         linear=3 * 5 + 2 * 3,
         layer_norm=2 * blocks + 1 + 3 + 4,
-        depthwise_convolution=3,
+        self_attention=3,
     )
     ((level, text),) = messages
     assert level == logging.INFO
@@ -354,7 +354,7 @@ def test_leaves_necks_and_heads_of_other_codebases(codebase, config):
         model = ROOT.build(cfg.model).double().eval()
     optimized = optimize_for_inference(model)
     for name, module in optimized.named_modules():
-        own = isinstance(module, InferenceOnly)
+        own = isinstance(module, Fused)
         assert not own or name.startswith('backbone.')
     assert optimized.optimized['conv_mlp'] == 8
     x = torch.randn(1, 3, 96, 128).double()
