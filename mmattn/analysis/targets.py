@@ -15,6 +15,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmattn.ops import list_implementations
+from mmattn.stack import CODEBASES
 from mmattn.swapping import list_families
 
 Size = tuple[int, int]
@@ -37,7 +38,6 @@ models, impl='triton' forces an implementation on every operation that has it;
 the others take 'sdpa', or 'reference' if they lack that too. So impl='sdpa'
 measures what runs on a GPU by default, without native kernels.
 """
-_CODEBASES = ('mmdet', 'mmseg', 'mmpretrain')
 
 
 class Target(NamedTuple):
@@ -77,7 +77,7 @@ def read_target(text: str, outputs: str = 'last', **defaults: Any) -> Target:
         cls, arch = list_families()[name]
         options = dict(arch=arch) | options
         build = _from_registry(f'mmattn.{cls}', options, outputs)
-    elif library in _CODEBASES and colon or name.endswith('.py'):
+    elif library in CODEBASES and colon or name.endswith('.py'):
         build = _from_config(_find_config(name), options, outputs)
     elif re.fullmatch(r'\w+\.\w+', name):
         build = _from_registry(name, options, outputs)
@@ -110,7 +110,7 @@ def _split_arguments(text: str) -> tuple[str, Options]:
 
 def _from_registry(name: str, options: Options, outputs: str) -> Build:
     scope = name.partition('.')[0]
-    if scope in _CODEBASES:
+    if scope in CODEBASES:
         _import(scope)
     found = MODELS.get(name)
     if found is None:

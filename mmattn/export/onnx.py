@@ -1,6 +1,7 @@
 """Write a model as ONNX, with standard operators only."""
 
 import importlib.util
+import logging
 import os
 import warnings
 from typing import Any
@@ -34,11 +35,16 @@ def export_onnx(model: nn.Module, images: Tensor, path: str) -> None:
         raise ImportError(
             f'export to ONNX needs torch 2.5 or newer, got {torch.__version__}'
         )
-    with warnings.catch_warnings(), reference_only():
-        warnings.simplefilter('ignore')  # deprecations inside the exporter
-        torch.onnx.export(
-            model, (images,), os.fspath(path), dynamo=True, verbose=False
-        )
+    # The exporter warns of its own deprecations and of what it cannot fold.
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), reference_only():
+            warnings.simplefilter('ignore')
+            torch.onnx.export(
+                model, (images,), os.fspath(path), dynamo=True, verbose=False
+            )
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def output_tensors(out: Any) -> list[Tensor]:

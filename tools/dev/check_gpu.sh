@@ -60,7 +60,8 @@ agreement() {
         return
     fi
     run agreement "$python" -m pytest -q -m '' -p no:cacheprovider \
-        tests/test_ops/test_triton_kernels -k 'not interpreter and not ahead'
+        tests/test_ops/test_*/test_triton.py \
+        tests/test_ops/test_triton/test_real_sizes.py
 }
 
 kernels() {
