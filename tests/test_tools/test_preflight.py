@@ -12,9 +12,8 @@ import pytest
 from mmattn import stack
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
-# They need no stack: they make the environment or data, or need torch alone.
+# They need no stack.
 WITHOUT = {'benchmark_kernels', 'make_digit_scenes', 'preflight'}
-WITHOUT |= {'setup_env', 'setup_env_steps'}
 NAMES = sorted({path.stem for path in TOOLS.glob('*.py')} - WITHOUT)
 
 
@@ -44,7 +43,7 @@ def test_a_stack_that_does_not_fit_is_one_line(monkeypatch, capsys):
         importlib.import_module('preflight')
     assert ended.value.code == 2
     error = capsys.readouterr().err
-    assert error.startswith('train.py: error: mmattn expects mmengine>=99 ')
+    assert error.startswith('train.py: error: ') and 'mmengine>=99' in error
 
 
 def test_a_clone_runs_from_its_own_source(tmp_path):
