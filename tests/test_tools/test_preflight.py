@@ -13,7 +13,7 @@ from mmattn import stack
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 # They need no stack.
-WITHOUT = {'benchmark_kernels', 'make_digit_scenes', 'preflight'}
+WITHOUT = {'make_digit_scenes', 'preflight'}
 NAMES = sorted({path.stem for path in TOOLS.glob('*.py')} - WITHOUT)
 
 

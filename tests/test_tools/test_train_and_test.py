@@ -127,8 +127,8 @@ def test_test_explains_usage_errors(words, message, tmp_path):
     'tool, words, message',
     [
         ('dist_train.sh', [IMAGENET], 'CONFIG and GPUS are expected'),
-        ('dist_train.sh', [IMAGENET, 'two'], "positive integer, got 'two'"),
-        ('dist_train.sh', [IMAGENET, '0'], "positive integer, got '0'"),
+        ('dist_train.sh', [IMAGENET, 'two'], "got 'two'"),
+        ('dist_train.sh', [IMAGENET, '0'], "got '0'"),
         ('dist_test.sh', [IMAGENET, '2'], 'CONFIG, CHECKPOINT and GPUS are'),
         ('slurm_train.sh', ['dev', 'job'], 'PARTITION, JOB_NAME, CONFIG and'),
         ('slurm_test.sh', ['dev', 'job'], 'PARTITION, JOB_NAME, CONFIG and'),
