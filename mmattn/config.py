@@ -65,8 +65,11 @@ def load_config(path: str | Path) -> Config:
     """Evaluate a config file.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         UsageError: If it includes itself or does not evaluate.
     """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'there is no config file {path}')
     try:
         _check_bases(Path(path).resolve(), ())
         return Config.fromfile(path)

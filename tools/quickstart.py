@@ -215,8 +215,8 @@ def prepare_data(root: str) -> None:
         folder = make_digit_folder(root, read_parameters(root), report=say)
     except (OSError, ImportError) as error:
         raise UsageError(
-            f'{error}\nReplace it with `python tools/make_digit_scenes.py '
-            f'--out {root} --force`, or name another folder by `--data-root`'
+            f'{error}\n--force is an option of tools/make_digit_scenes.py, '
+            '--data-root sets another path'
         ) from error
     say('  made' if folder.is_new else '  already there')
 
