@@ -6,18 +6,22 @@ import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # setuptools < 70.1, which builds mmcv 2.1.0
+    from wheel.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).resolve().parent
 MIM_FILES = ('configs', 'tools', 'model-index.yml')
 
 
 class BuildWithMim(build_py):
-    """Put the MIM files under ``mmattn/.mim`` of what is built.
+    """Put the MIM files under ``mmattn/.mim``.
 
-    A build copies them into the build folder and leaves the checkout alone,
-    where git keeps links; an editable install makes the same ones anew.
+    A build copies them into its own folder. The checkout keeps the links
+    that are in git; an editable install makes the same links.
     """
 
     def run(self) -> None:
@@ -36,9 +40,8 @@ class BuildWithMim(build_py):
 class WheelWithMim(bdist_wheel):
     """Put the MIM files beside the metadata too, for onedl-mim 0.5.
 
-    It takes the folder of the first installed file, in the order of pip's
-    sorted list, for the package. A distribution that is called like its
-    package has its metadata there: `mmattn-` sorts before `mmattn/`.
+    It expects the package in the folder of the first installed file, which
+    is the folder of the metadata: `mmattn-` sorts before `mmattn/`.
     """
 
     def egg2dist(self, egginfo_path: str, distinfo_path: str) -> None:
@@ -81,13 +84,10 @@ setup(
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
     packages=find_packages(include=['mmattn', 'mmattn.*']),
-    package_data={
-        'mmattn.ops._native': ['*.cpp', '*.h'],
-        'mmattn.inference': ['native/*.cpp', 'native/*.h'],
-    },
+    package_data={'mmattn': ['**/*.cpp', '**/*.h']},
     python_requires='>=3.10',
-    # Neither stack: the two carry the same import packages and must never
-    # be installed side by side (mmattn/stack.py checks at run time).
+    # Neither stack: they have the same import names and must never be
+    # installed side by side (mmattn/stack.py checks at run time).
     install_requires=[
         'matplotlib',
         'numpy',
@@ -115,6 +115,7 @@ setup(
             'ftfy',  # imported by mmsegmentation, which does not ask for it
             'numpy<2',
         ],
+        'export': ['onnxruntime', 'onnxscript', 'openvino'],
         'tests': [
             'hypothesis',
             'pre-commit',

@@ -1,8 +1,10 @@
 """Read a config of mmdet, mmseg or mmpretrain."""
 
+import ast
 import difflib
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,18 @@ from mmattn.errors import UsageError
 from mmattn.stack import CODEBASES
 from mmattn.zoo import find_model
 
-SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'mmcv.SyncBN', 'mmcv.MMSyncBN')
+SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 
 
 def read_config(
     path: str, options: dict | None, needs: tuple[str, ...], purpose: str
 ) -> Config:
-    """Read a config file, apply overrides and check what it has to hold.
+    """Read a config file, apply overrides and check that fields are there.
 
     Args:
         path: The file, or the name of one of our models.
         options: Overrides, dotted key to value.
-        needs: Fields without which the config does not serve the purpose.
+        needs: Fields that the purpose needs.
         purpose: For the message: ``'training'`` or ``'testing'``.
 
     Returns:
@@ -32,16 +34,11 @@ def read_config(
     Raises:
         UsageError: If the file is missing or does not evaluate, if an
             override does not fit, if a field is missing, or if the codebase
-            of its ``default_scope`` is not installed.
+            of the config is not installed.
     """
     if not os.path.isfile(path):
         path = _config_of(path, purpose)
-    try:
-        cfg = Config.fromfile(path)
-    except Exception as error:  # a config is code: it raises what it likes
-        raise UsageError(
-            f'cannot read the config {path}: {type(error).__name__}: {error}'
-        ) from error
+    cfg = load_config(path)
     try:
         cfg.merge_from_dict(options or {})
     except (AttributeError, LookupError, TypeError) as error:
@@ -52,16 +49,57 @@ def read_config(
     missing = [name for name in needs if cfg.get(name) is None]
     if missing:
         raise UsageError(
-            f'{purpose} expects {", ".join(needs)} in the '
-            f'config, got no {", ".join(missing)} in {path}'
+            f'{purpose} needs {", ".join(missing)} in the config, got none '
+            f'in {path}'
         )
-    scope = cfg.get('default_scope')
-    if scope in CODEBASES and importlib.util.find_spec(scope) is None:
+    codebase = codebase_of(cfg)
+    if codebase is not None and importlib.util.find_spec(codebase) is None:
         raise UsageError(
-            f'{path} is a config of {scope} (its default_scope), which is '
-            'not installed; `python -m mmattn` says how to install it'
+            f'{path} is a config of {codebase}, which is not installed; '
+            '`python -m mmattn` shows how to install it'
         )
     return cfg
+
+
+def load_config(path: str | Path) -> Config:
+    """Evaluate a config file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        UsageError: If it includes itself or does not evaluate.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'there is no config file {path}')
+    try:
+        _check_bases(Path(path).resolve(), ())
+        return Config.fromfile(path)
+    except UsageError:
+        raise
+    # A config is code: it raises what it likes, and may exit.
+    except (Exception, SystemExit) as error:
+        raise UsageError(
+            f'cannot read the config {path}: {type(error).__name__}: {error}'
+        ) from error
+
+
+def codebase_of(cfg: Config) -> str | None:
+    """The codebase that a config is written for, or None.
+
+    It is the ``default_scope``; a config of the new style needs none, since
+    the class of its model tells.
+    """
+    name = cfg.get('default_scope')
+    if not name:
+        kind = (cfg.get('model') or {}).get('type', '')
+        kind = kind.__module__ if isinstance(kind, type) else str(kind)
+        name = kind.partition('.')[0]
+    return name if name in CODEBASES else None
+
+
+def type_name(kind: Any) -> str:
+    """The name of a ``type``: a string with or without scope, or a class."""
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    return name.rpartition('.')[2]
 
 
 def replace_sync_norms(node: Any) -> int:
@@ -75,7 +113,7 @@ def replace_sync_norms(node: Any) -> int:
     """
     replaced = 0
     if isinstance(node, dict):
-        if node.get('type') in SYNC_NORMS:
+        if type_name(node.get('type')) in SYNC_NORMS:
             node['type'] = 'BN'
             replaced += 1
         children = list(node.values())
@@ -84,18 +122,48 @@ def replace_sync_norms(node: Any) -> int:
     return replaced + sum(replace_sync_norms(child) for child in children)
 
 
+def _check_bases(path: Path, above: tuple[Path, ...]) -> None:
+    # mmengine would read a config that includes itself until Python stops it.
+    if path in above:
+        chain = ' -> '.join(str(x) for x in (*above, path))
+        raise UsageError(f'the config includes itself: {chain}')
+    for base in _bases(path):
+        _check_bases(base, (*above, path))
+
+
+def _bases(path: Path) -> Iterator[Path]:
+    """The local files that a config inherits from."""
+    if path.suffix != '.py' or not path.is_file():
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.ImportFrom) and node.level:  # new style
+            folder = path.parents[node.level - 1]
+            yield (folder / f'{(node.module or "").replace(".", "/")}.py')
+        elif isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == '_base_'
+            for target in node.targets
+        ):
+            for item in ast.walk(node.value):
+                if isinstance(item, ast.Constant) and _is_local(item.value):
+                    yield (path.parent / item.value).resolve()
+
+
+def _is_local(name: Any) -> bool:
+    return isinstance(name, str) and '::' not in name
+
+
 def _config_of(name: str, purpose: str) -> str:
     try:
         return str(find_model(name).config)
     except ValueError as error:
         raise UsageError(
-            f'{purpose} expects a config file, got {name!r}, which does not '
-            f'exist, nor as the name of a model{_suggest(name)}'
+            f'{purpose} needs a config file, got {name!r}, which is neither '
+            f'a file nor the name of a model{_suggest(name)}'
         ) from error
 
 
 def _suggest(path: str) -> str:
-    # Whoever types a config's name mostly has it nearly right.
+    # Most mistyped names are nearly right.
     name = os.path.basename(path)
     known = {file.name: file for file in Path('configs').glob('*/*.py')}
     close = difflib.get_close_matches(name, known, n=1)

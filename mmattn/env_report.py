@@ -1,7 +1,6 @@
 """The report of ``python -m mmattn``: what is installed and what to fix.
 
-torch and the stack are imported inside functions, so that a broken
-installation is reported too.
+Functions import torch and the stack: a broken installation is reported too.
 """
 
 import argparse
@@ -82,9 +81,12 @@ def report_torch(name: str, problems: Problems) -> Rows:
         count = range(torch.cuda.device_count())
         device = ', '.join(torch.cuda.get_device_name(i) for i in count)
     elif torch is not None:
-        device = f'CPU, {torch.get_num_threads()} threads; torch sees no GPU'
-    found = ', '.join(f'{key} {version}' for key, version in versions.items())
-    return [('packages', found), ('device', device)]
+        device = f'CPU, threads: {torch.get_num_threads()}; torch sees no GPU'
+    rows = [
+        (', '.join(pair), ', '.join(versions[package] for package in pair))
+        for pair in (packages[:2], packages[2:])
+    ]
+    return [*rows, ('device', device)]
 
 
 def report_stack(name: str, problems: Problems) -> Rows:
@@ -116,7 +118,7 @@ def report_stack(name: str, problems: Problems) -> Rows:
             if package == 'mmcv' and {'mmdet', 'mmseg'} & set(versions):
                 ops = try_import('mmcv.ops', problems, command)
                 cuda = ops and ops.get_compiling_cuda_version()
-                version += f', ops compiled with CUDA: {cuda}'
+                version += f', compiled for CUDA: {cuda}'
         rows.append((f'  {package}', version))
     return rows
 

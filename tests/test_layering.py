@@ -144,13 +144,13 @@ def test_ops_run_with_torch_alone():
     code = (
         'import torch\n'
         'from mmattn.ops import balanced_clusters, window_attention\n'
-        'x = torch.rand(2, 9, 14, 24)\n'
+        'x = torch.rand(2, 14, 21, 24)\n'
         'print(*window_attention(x, 2, 7, shift=3).shape)\n'
         'print(*balanced_clusters(x.flatten(1, 2)).shape)\n'
     )
     done = run_blocked([*STACK, 'torchvision', 'triton'], code)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == '2 9 14 8\n2 126\n'
+    assert done.stdout == '2 14 21 8\n2 294\n'
 
 
 def test_kernels_are_measured_with_torch_alone():

@@ -78,7 +78,7 @@ def test_wheel_from_the_sdist_is_the_same(
 
 
 def test_requirements_cover_what_the_package_imports(wheel):
-    """Whatever is neither ours, python's nor the stack's is asked for."""
+    """All but the stack and what torch brings; of export as an extra."""
     imported = set()
     for file in (ROOT / 'mmattn').rglob('*.py'):
         for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
@@ -86,12 +86,11 @@ def test_requirements_cover_what_the_package_imports(wheel):
                 imported |= {name.name.split('.')[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add(node.module.split('.')[0])
-    # torch brings triton along where there is one, and nothing else needs it.
     known = sys.stdlib_module_names | set(DISTRIBUTIONS[ONEDL]) | {'triton'}
-    plain, _ = requirements_of(wheel)
+    plain, by_extra = requirements_of(wheel)
     distributions = {DISTRIBUTION_OF.get(n, n) for n in imported - known}
     assert distributions - {'mmattn'} <= {
-        re.match('[a-z-]+', name)[0] for name in plain
+        re.match('[a-z-]+', name)[0] for name in plain + by_extra['export']
     }
 
 
@@ -102,7 +101,7 @@ def test_metadata_requires_neither_stack(wheel):
     assert metadata['Requires-Python'] == '>=3.10'
     assert metadata['License'] == 'Apache-2.0'
     plain, by_extra = requirements_of(wheel)
-    assert set(by_extra) == {'onedl', 'openmmlab', 'tests'}
+    assert set(by_extra) == {'export', 'onedl', 'openmmlab', 'tests'}
     assert any(name.startswith('torch') for name in plain)
     assert 'numpy' in plain
     assert not any('mm' in name for name in plain)

@@ -1,7 +1,9 @@
 """The quickstart, on few images and for one epoch."""
 
 import importlib.util
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -107,7 +109,7 @@ def test_a_former_result_is_not_overwritten(quickstart, tmp_path, monkeypatch):
 def test_a_foreign_data_root_is_not_overwritten(quickstart, tmp_path):
     (tmp_path / 'a.jpg').write_text('')
     with pytest.raises(
-        quickstart.UsageError, match='(?s)holds no digit scenes.*--data-root'
+        quickstart.UsageError, match='(?s)digit scenes.*--data-root'
     ):
         quickstart.prepare_data(str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ['a.jpg']
@@ -138,7 +140,7 @@ def test_a_failed_training_names_its_log(quickstart, tmp_path, capfd):
     cfg = Config(dict(model=None, work_dir=str(tmp_path)))
     with pytest.raises(Exception, match='model'):
         quickstart.train(cfg, quickstart.TASKS['det'], tmp_path)
-    assert f'{tmp_path}/log.txt has its log' in capfd.readouterr().err
+    assert f'{tmp_path}/log.txt' in capfd.readouterr().err
 
 
 @pytest.mark.slow
@@ -159,3 +161,47 @@ def test_publish_ends_with_a_model_that_is_loaded_by_name(
     assert model.name.startswith('boat-swin-nano_1xb32-25e_digits_')
     assert f'published    {model.name} in ' in done.stdout
     assert re.fullmatch(LAST_LINES['cls'], done.stdout.splitlines()[-1])
+
+
+def test_ctrl_c_ends_with_one_line(few_digits, tmp_path):
+    """Also of several tasks, which run in processes of their own."""
+    process = subprocess.Popen(
+        [sys.executable, str(TOOL), '--task', 'all', '--data-root']
+        + [str(few_digits)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),
+    )
+    for line in process.stdout:
+        if 'step ' in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert errors == 'quickstart.py: interrupted\n'
+
+
+@pytest.mark.parametrize('set_to, expected', [(None, 'all'), ('1', '1')])
+def test_threads_are_those_of_the_machine(quickstart, set_to, expected):
+    code = (
+        'import sys, os, runpy; sys.argv = sys.argv[1:]\n'
+        'sys.path.insert(0, os.path.dirname(sys.argv[0]))\n'
+        "runpy.run_path(sys.argv[0], run_name='quickstart')\n"
+        'import torch; print(torch.get_num_threads())'
+    )
+    env = {k: v for k, v in os.environ.items() if k != 'OMP_NUM_THREADS'}
+    if set_to:
+        env['OMP_NUM_THREADS'] = set_to
+    done = subprocess.run(
+        [sys.executable, '-c', code, str(TOOL)],
+        capture_output=True,
+        text=True,
+        env=env,
+    )
+    cores = len(os.sched_getaffinity(0))
+    assert done.stdout == f'{cores if expected == "all" else expected}\n'

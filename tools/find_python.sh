@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Print the interpreter that the launchers run: PYTHON where it is set, else
-# the python of the PATH where it has the stack, else that of the environment
-# which quickstart.sh and run_tests.sh have made.
+# Print the interpreter that the launchers run: PYTHON if it is set, else the
+# python of the PATH if it has the stack, else that of the environment that
+# quickstart.sh and run_tests.sh make.
 set -euo pipefail
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -11,6 +11,6 @@ if [[ -n ${PYTHON:-} ]]; then
 elif python -c "$has_stack" 2>/dev/null; then
   echo python
 else
-  # Where there is neither, the tool says what to install.
+  # With neither, the tool reports what to install.
   bash "$tools/setup_env.sh" --if-ready 2>/dev/null || echo python3
 fi

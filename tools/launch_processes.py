@@ -1,4 +1,4 @@
-"""Start several processes of a tool: what the dist_*.sh scripts call.
+"""Start several processes of a tool, as the dist_*.sh scripts do.
 
     python tools/launch_processes.py GPUS SCRIPT [arguments of SCRIPT]
 
@@ -14,10 +14,10 @@ import preflight  # noqa: F401
 
 import torch
 from torch.distributed import run as torchrun
-from torch.distributed.elastic.multiprocessing import errors
+from torch.distributed.elastic.multiprocessing import SignalException, errors
 
-from mmattn.cli import usage
 from mmattn.cli.launch import count_cores
+from mmattn.cli.usage import INTERRUPTED, UsageError, run_command
 
 DEFAULT_PORT = 29500
 
@@ -25,21 +25,20 @@ DEFAULT_PORT = 29500
 def count_processes(word: str) -> int:
     """Read the number of processes and check it against the GPUs."""
     if not word.isdecimal() or int(word) == 0:
-        raise usage.UsageError(
-            'the number of GPUs (of processes, without a GPU) '
-            f'is expected as a positive integer, got {word!r}'
+        raise UsageError(
+            'GPUS must be a positive integer (the number of processes on a '
+            f'machine without a GPU), got {word!r}'
         )
     available = torch.cuda.device_count()
     if 0 < available < int(word):
-        raise usage.UsageError(
-            f'{word} GPUs were asked for, but this machine '
-            f'shows {available}; ask for at most {available}'
+        raise UsageError(
+            f'{word} GPUs were asked for, but this machine has {available}'
         )
     return int(word)
 
 
 def share_cores(processes: int) -> None:
-    """Divide the cores among the processes where there is no GPU.
+    """Divide the cores among the processes if there is no GPU.
 
     By default each process would compute on one core only, or on all.
     """
@@ -56,22 +55,29 @@ def share_cores(processes: int) -> None:
     )
 
 
+def read_number(name: str, default: int) -> int:
+    """Read a number from the environment."""
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise UsageError(f'{name} must be a number, got {text!r}')
+    return int(text)
+
+
 def find_port(nodes: int) -> int:
     """Return the port where the processes meet.
 
-    The default is replaced by a free one when it is taken, except where
-    other machines count on it.
+    The default is replaced by a free one if it is taken, except if other
+    machines count on it.
     """
-    asked = os.environ.get('PORT')
-    if asked is not None and not asked.isdecimal():
-        raise usage.UsageError(f'PORT expects a number, got {asked!r}')
-    port = int(asked or DEFAULT_PORT)
-    if nodes > 1 or _is_free(port):
+    port = read_number('PORT', DEFAULT_PORT)
+    with socket.socket() as probe:
+        is_free = probe.connect_ex(('127.0.0.1', port)) != 0
+    if nodes > 1 or is_free:
         return port
-    if asked is not None:
-        raise usage.UsageError(
-            f'PORT={port} is taken on this machine; name '
-            'another one, or none to take a free one'
+    if 'PORT' in os.environ:
+        raise UsageError(
+            f'PORT={port} is taken on this machine; set another one, or none '
+            'to take a free one'
         )
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
@@ -82,34 +88,36 @@ def find_port(nodes: int) -> int:
 
 def main() -> None:
     """Start the processes and wait for them."""
+    if {'-h', '--help'} & set(sys.argv[1:3]):
+        print(__doc__)
+        return
     if len(sys.argv) < 3:
-        raise usage.UsageError('GPUS and SCRIPT are expected as arguments')
+        raise UsageError('GPUS and SCRIPT are required; --help explains them')
     processes = count_processes(sys.argv[1])
-    nodes = int(os.environ.get('NNODES', 1))
+    nodes = read_number('NNODES', 1)
+    rank = read_number('NODE_RANK', 0)
     share_cores(processes)
     args = torchrun.parse_args(
         [
             f'--nnodes={nodes}',
-            f'--node_rank={os.environ.get("NODE_RANK", 0)}',
+            f'--node_rank={rank}',
             f'--nproc_per_node={processes}',
             f'--master_addr={os.environ.get("MASTER_ADDR", "127.0.0.1")}',
             f'--master_port={find_port(nodes)}',
             *sys.argv[2:],
         ]
     )
+    # In these cases the processes have printed what happened.
     try:
         torchrun.run(args)
     except errors.ChildFailedError as error:
-        # The process has said what went wrong: hand on its status without a
-        # second traceback.
         status = error.get_first_failure()[1].exitcode
         sys.exit(status if status > 0 else 1)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(('127.0.0.1', port)) != 0
+    except SignalException as error:
+        sys.exit(128 + error.sigval)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == '__main__':
-    usage.run_command(main)
+    run_command(main)

@@ -1,20 +1,38 @@
-"""What has to hold before a tool starts: each imports this first.
+"""Check what a tool needs before it starts: each imports this first.
 
-A clone runs from its own source, installed or not, and a missing or mixed
-stack is one clear line.
+A clone runs from its own source, installed or not. A missing or mixed stack,
+and Ctrl-C during the imports, end in one line.
 """
 
+import os
 import sys
 from pathlib import Path
+from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[1]
 if (ROOT / 'mmattn' / '__init__.py').is_file():
     sys.path.insert(0, str(ROOT))
+TOOL = Path(sys.argv[0]).name
 
 from mmattn.stack import check_stack  # noqa: E402
 
+
+def report(
+    kind: type[BaseException],
+    error: BaseException,
+    trace: TracebackType | None,
+) -> None:
+    """Print an exception that ends the process."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(f'{TOOL}: interrupted', file=sys.stderr, flush=True)
+    os._exit(130)
+
+
+sys.excepthook = report
 try:
     check_stack()
 except ImportError as missing:
-    print(f'{Path(sys.argv[0]).name}: error: {missing}', file=sys.stderr)
+    print(f'{TOOL}: error: {missing}', file=sys.stderr)
     sys.exit(2)

@@ -3,7 +3,7 @@
     python tools/quickstart.py                      # Mask R-CNN on BOAT-Swin
     python tools/quickstart.py --task all --backbone swin
 
-Minutes on two CPU cores; nothing is downloaded.
+Takes minutes on two CPU cores and downloads nothing.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from mmengine.runner import Runner
 
 from mmattn import visualization as vis
 from mmattn.cli.console import output_to_file
-from mmattn.cli.launch import count_cores, prepare_cpu
+from mmattn.cli.launch import prepare_cpu
 from mmattn.cli.progress import ProgressReport, format_time
 from mmattn.cli.run_config import fill_loaders
-from mmattn.cli.usage import UsageError, run_command
+from mmattn.cli.usage import INTERRUPTED, UsageError, run_command
 from mmattn.datasets import (
     DIGIT_CLASSES,
     make_digit_folder,
@@ -35,8 +35,6 @@ from mmattn.datasets import (
 )
 
 DATA_ROOT = 'data/digit_scenes'
-# More threads than this do not make models of this size faster.
-MAX_THREADS = 4
 
 
 class Metric(NamedTuple):
@@ -129,7 +127,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--data-root',
         default=DATA_ROOT,
         metavar='DIR',
-        help='digit scenes; made if missing (default: %(default)s)',
+        help='folder of the digit scenes; made if missing (default: '
+        '%(default)s)',
     )
     parser.add_argument(
         '--work-dir',
@@ -181,9 +180,9 @@ def main() -> None:
 
 
 def run_all(args: argparse.Namespace) -> None:
-    """Run the tasks one after the other.
+    """Run each task in a process of its own.
 
-    Each codebase sets process-wide defaults, hence a process for each.
+    The codebases set process-wide defaults.
     """
     for name in TASKS:
         command = [sys.executable, __file__, '--task', name]
@@ -196,13 +195,18 @@ def run_all(args: argparse.Namespace) -> None:
         if args.publish:
             command += ['--publish']
         say(f'\n=== {name}: {TASKS[name].model} ===')
-        status = subprocess.run(command).returncode
+        process = subprocess.Popen(command)
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:  # the child prints that it was interrupted
+            process.wait()
+            sys.exit(INTERRUPTED)
         if status != 0:
             sys.exit(status)
 
 
 def prepare_data(root: str) -> None:
-    """Make the digit scenes where there are none; check those there are.
+    """Make the digit scenes if the folder is new, else check them.
 
     Raises:
         UsageError: If the folder holds something else.
@@ -211,8 +215,8 @@ def prepare_data(root: str) -> None:
         folder = make_digit_folder(root, read_parameters(root), report=say)
     except (OSError, ImportError) as error:
         raise UsageError(
-            f'{error}\n`python tools/make_digit_scenes.py --out {root} '
-            '--force` replaces it, `--data-root` names another place'
+            f'{error}\n--force is an option of tools/make_digit_scenes.py, '
+            '--data-root sets another path'
         ) from error
     say('  made' if folder.is_new else '  already there')
 
@@ -285,8 +289,6 @@ def move_data(node: Any, root: str) -> Any:
 
 def train(cfg: Config, task: Task, work_dir: Path) -> tuple[Runner, float]:
     """Train and evaluate; return the runner and the seconds it took."""
-    if 'OMP_NUM_THREADS' not in os.environ:
-        torch.set_num_threads(min(count_cores(), MAX_THREADS))
     labels = {metric.key: metric.label for metric in task.metrics}
     log = work_dir / 'log.txt'
     try:
@@ -298,8 +300,8 @@ def train(cfg: Config, task: Task, work_dir: Path) -> tuple[Runner, float]:
             start = time.monotonic()
             runner.train()
             return runner, time.monotonic() - start
-    except BaseException:
-        print(f'The training failed; {log} has its log.', file=sys.stderr)
+    except Exception:
+        print(f'The training failed; its log is {log}.', file=sys.stderr)
         raise
 
 
@@ -324,7 +326,7 @@ def draw(runner: Runner, task: Task, backbone: str, work_dir: Path) -> None:
 def summarize(
     runner: Runner, task: Task, backbone: str, work_dir: Path, seconds: float
 ) -> None:
-    """Say what was trained and where it is; results in the last line."""
+    """Print what was trained and where it is; results in the last line."""
     model = runner.model
     total = sum(p.numel() for p in model.parameters()) / 1e6
     inner = sum(p.numel() for p in model.backbone.parameters()) / 1e6
@@ -354,7 +356,7 @@ def summarize(
 
 
 def publish(runner: Runner, task: Task, work_dir: Path) -> None:
-    """Publish the last checkpoint; tools/publish_model.py tells how it went.
+    """Publish the last checkpoint with tools/publish_model.py.
 
     Exits with its status if it fails.
     """
@@ -380,7 +382,7 @@ def find_checkpoint(runner: Runner, work_dir: Path) -> Path:
 
 
 def read_scores(runner: Runner, task: Task) -> dict[str, float]:
-    """The last validation's metrics, by the names of the host."""
+    """The last validation's metrics, by their names in the codebase."""
     scalars = runner.message_hub.log_scalars
     return {
         metric.key: float(scalars[f'val/{metric.key}'].current())

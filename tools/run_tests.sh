@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Check lint, format and the tests:
+# Check lint and format and run the tests:
 #     bash tools/run_tests.sh [--slow] [arguments of pytest]
 #     bash tools/run_tests.sh tests/test_ops -k windows
-# Tests marked slow run with --slow only. As many run at once as there are
-# cores, up to four: -n 0 --pdb debugs one. Makes the environment first where
-# it is missing or stale (setup_env.sh).
+# Tests marked slow or dev run only with --slow. Up to four processes run them; to
+# debug one, add -n 0 --pdb. Makes or updates the environment first; for
+# MMATTN_STACK and MMATTN_ENV see setup_env.sh.
 set -euo pipefail
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
   sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
@@ -15,13 +15,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=$(bash tools/setup_env.sh)
 PATH="$(dirname "$python"):$PATH"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-# The tensors of the tests are small: a core for each test, not for each sum.
+# The tensors are small: one core for each process.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-cores=$(getconf _NPROCESSORS_ONLN)
+cores=$(env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 workers=$((cores < 4 ? cores : 4))
 
 # A file stays in one process: its tests share what they train.
-arguments=(-m 'not slow' -n "$workers" --dist loadfile)
+arguments=(-m 'not slow and not dev' -n "$workers" --dist loadfile)
 for argument; do
   if [[ $argument == --slow ]]; then
     arguments=("${arguments[@]:2}")

@@ -66,7 +66,7 @@ stop() {
 
 # Compile mmcv once for each torch: pip's cache does not tell them apart.
 install_mmcv() {
-  local pin name build wheels source jobs
+  local pin name build wheels source jobs cores
   # Without nvcc the build fails if torch sees a GPU.
   command -v nvcc "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" >/dev/null || export CUDA_VISIBLE_DEVICES=
   pin=$(grep -v '^#' "$pins/mmcv.txt")
@@ -85,8 +85,9 @@ torch.__version__, *sys.version_info[:2], "cuda" if torch.cuda.is_available() el
       mv "$source.new" "$source"
     fi
     # Each compiler takes up to 2 GB of memory.
-    jobs=$("$python" -c 'import os, psutil; print(max(1, min(
-len(os.sched_getaffinity(0)), psutil.virtual_memory().total // 2_000_000_000)))')
+    jobs=$("$python" -c 'import psutil; print(psutil.virtual_memory().total // 2_000_000_000)')
+    cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+    jobs=$((jobs < 1 ? 1 : jobs < cores ? jobs : cores))
     say "mmcv: compiling with $jobs processes, about 13 minutes on two cores"
     MAX_JOBS=$jobs MMCV_WITH_OPS=1 run mmcv "$python" -m pip wheel --verbose \
       --no-deps --no-build-isolation --wheel-dir "$state/tmp/wheel" "$source"

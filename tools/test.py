@@ -4,15 +4,15 @@ python tools/test.py CONFIG CHECKPOINT [options]
 """
 
 import argparse
-import os
 
 import preflight  # noqa: F401
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmattn.cli import evaluation, run_config
+from mmattn.cli.arguments import add_cfg_options, add_launcher, parse_args
 from mmattn.cli.launch import end_processes, prepare_cpu
 from mmattn.cli.usage import run_command
 from mmattn.cli.weights import refuse_foreign_weights
@@ -20,10 +20,10 @@ from mmattn.config import read_config
 from mmattn.inference.hook import OptimizeForInferenceHook
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """The options of this tool."""
     parser = argparse.ArgumentParser(description='Test a model.')
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file or the name of a model')
     parser.add_argument('checkpoint', help='checkpoint file or its address')
     parser.add_argument(
         '--work-dir',
@@ -58,39 +58,14 @@ def parse_args() -> argparse.Namespace:
         help='test with a copy of the model that is faster on a CPU, see '
         'docs/inference.md',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override fields of the config, e.g. test_dataloader.'
-        "batch_size=1; lists as key='[a,b]' or key=a,b",
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='who started the processes (default: %(default)s)',
-    )
-    # torch.distributed.launch hands its processes one or the other.
-    parser.add_argument(
-        '--local_rank',
-        '--local-rank',
-        type=int,
-        default=0,
-        help=argparse.SUPPRESS,
-    )
-    try:
-        args = parser.parse_args()
-    except ValueError:  # of mmengine's DictAction
-        parser.error('--cfg-options expects KEY=VALUE, one or several')
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    add_cfg_options(parser, 'test_dataloader.batch_size=1')
+    add_launcher(parser)
+    return parser
 
 
 def main() -> None:
     """Turn the command line into a config and test."""
-    args = parse_args()
+    args = parse_args(make_parser())
     run_config.forbid_code_in_checkpoints()
     cfg = read_config(
         args.config,

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
+from mmattn.config import load_config
 from mmattn.ops import list_implementations
 from mmattn.stack import CODEBASES
 from mmattn.swapping import list_families
@@ -130,7 +130,7 @@ def _from_registry(name: str, options: Options, outputs: str) -> Build:
 
 def _from_config(path: Path, options: Options, outputs: str) -> Build:
     """Build the backbone of a config, without its weights."""
-    cfg = Config.fromfile(path)
+    cfg = load_config(path)
     backbone = (cfg.get('model') or {}).get('backbone')
     if backbone is None:
         raise ValueError(f'{path} has no model.backbone')

@@ -1,4 +1,4 @@
-"""What the test command adds to a config: pictures, flips, dumped results."""
+"""What tools/test.py adds to a config: pictures, flips, dumped results."""
 
 import os
 from copy import deepcopy
@@ -7,16 +7,18 @@ from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
+from mmattn.config import codebase_of, type_name
 from mmattn.errors import UsageError
 
 DUMP_SUFFIXES = ('.pkl', '.pickle')
+# With scopes: a config of the new style need not have a default one.
 TTA_MODELS = dict(
     mmdet=dict(
-        type='DetTTAModel',
+        type='mmdet.DetTTAModel',
         tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
     ),
-    mmseg=dict(type='SegTTAModel'),
-    mmpretrain=dict(type='AverageClsScoreTTA'),
+    mmseg=dict(type='mmseg.SegTTAModel'),
+    mmpretrain=dict(type='mmpretrain.AverageClsScoreTTA'),
 )
 
 
@@ -42,14 +44,14 @@ def draw_predictions(
         )
     hook.show = show
     hook.wait_time = wait_time
-    if cfg.get('default_scope') == 'mmpretrain':
+    if codebase_of(cfg) == 'mmpretrain':
         hook.enable = True
         hook.out_dir = show_dir
         return
     hook.draw = True
     if show_dir is None:
         return
-    if cfg.get('default_scope') == 'mmseg':
+    if codebase_of(cfg) == 'mmseg':
         cfg.visualizer.save_dir = show_dir
     else:
         hook.test_out_dir = show_dir
@@ -63,8 +65,8 @@ def use_tta(cfg: Config) -> None:
             does not say what to do, if its codebase cannot merge masks, or if
             pictures are asked for that its codebase cannot draw.
     """
-    scope = cfg.get('default_scope')
-    if scope not in TTA_MODELS and not (
+    codebase = codebase_of(cfg)
+    if codebase not in TTA_MODELS and not (
         'tta_model' in cfg and 'tta_pipeline' in cfg
     ):
         raise UsageError(
@@ -72,21 +74,23 @@ def use_tta(cfg: Config) -> None:
             f'{cfg.filename} without them'
         )
     hook = (cfg.get('default_hooks') or {}).get('visualization') or {}
-    if scope == 'mmpretrain' and hook.get('enable'):
+    if codebase == 'mmpretrain' and hook.get('enable'):
         raise UsageError(
             'mmpretrain draws the images as the model gets them, several at '
             'a time with --tta; leave --show and --show-dir away'
         )
-    if scope == 'mmdet' and (cfg.model.get('roi_head') or {}).get('mask_head'):
+    if codebase == 'mmdet' and (cfg.model.get('roi_head') or {}).get(
+        'mask_head'
+    ):
         raise UsageError(
             'mmdet merges boxes but not masks; leave --tta away, or test the '
             'boxes alone with `--cfg-options model.roi_head.mask_head=None '
             'test_evaluator.metric=bbox`'
         )
     dataset = read_dataset(cfg)
-    cfg.setdefault('tta_model', TTA_MODELS.get(scope))
+    cfg.setdefault('tta_model', TTA_MODELS.get(codebase))
     if 'tta_pipeline' not in cfg:
-        cfg.tta_pipeline = _flipped(dataset.pipeline)
+        cfg.tta_pipeline = _flipped(dataset.pipeline, codebase)
     dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
@@ -102,7 +106,7 @@ def read_dataset(cfg: Config) -> ConfigDict:
 def dump_predictions(runner: Runner, out: str) -> None:
     """Write the predictions of the coming test to a pickle file."""
     metric = DumpResults
-    if runner.cfg.get('default_scope') == 'mmdet':
+    if codebase_of(runner.cfg) == 'mmdet':
         from mmdet.evaluation import DumpDetResults  # packs the masks
 
         metric = DumpDetResults
@@ -118,7 +122,7 @@ def check_out(cfg: Config, out: str) -> None:
     """
     if out.endswith(DUMP_SUFFIXES):
         return
-    if cfg.get('default_scope') != 'mmseg':
+    if codebase_of(cfg) != 'mmseg':
         raise UsageError(
             '--out expects a file name that ends in .pkl or '
             f'.pickle, got {out!r}'
@@ -128,11 +132,12 @@ def check_out(cfg: Config, out: str) -> None:
     cfg.test_evaluator.keep_results = True
 
 
-def _flipped(pipeline: list) -> list:
+def _flipped(pipeline: list, codebase: str) -> list:
     # The labels are those of the first: it is not flipped.
-    flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
+    flip = f'{codebase}.RandomFlip'
+    flips = [dict(type=flip, prob=prob) for prob in (0.0, 1.0)]
     pack = deepcopy(pipeline[-1])
-    if pack.type.endswith('PackDetInputs'):
+    if type_name(pack.type) == 'PackDetInputs':
         # The merged boxes are flipped back: the samples must say how.
         pack.meta_keys = (
             'img_id',
@@ -145,5 +150,5 @@ def _flipped(pipeline: list) -> list:
         )
     return [
         *deepcopy(pipeline[:-1]),
-        dict(type='TestTimeAug', transforms=[flips, [pack]]),
+        dict(type=f'{codebase}.TestTimeAug', transforms=[flips, [pack]]),
     ]

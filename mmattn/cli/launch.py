@@ -1,9 +1,9 @@
-"""Several processes on a machine without a GPU.
+"""Run in several processes on a machine without a GPU.
 
-With a GPU mmengine's Runner does everything. Without one it fails twice: it
-asks for a CUDA device when it initialises the process group, and it hands a
-device number to DistributedDataParallel. It leaves alone a process group that
-exists, and takes the wrapper from the config: both are prepared here.
+Without a GPU, mmengine's Runner fails twice: it asks for a CUDA device when it
+initialises the process group, and it hands a device number to
+DistributedDataParallel. It keeps a process group that exists and takes the
+wrapper from the config, so both are prepared here.
 """
 
 import datetime
@@ -39,8 +39,8 @@ def prepare_cpu(cfg: Config) -> None:
     if cfg.pop('sync_bn', None) is not None or replaced:
         if int(os.environ.get('RANK', 0)) == 0:
             print_log(
-                'SyncBN needs a GPU, this machine has none: it becomes BN '
-                f'({replaced} entries of the config).',
+                'SyncBN needs a GPU and this machine has none: replaced it '
+                f'by BN ({replaced} entries of the config).',
                 logger='current',
             )
     if cfg.get('launcher', 'none') == 'none':
@@ -60,7 +60,7 @@ def init_gloo(launcher: str, timeout: float) -> None:
     """Initialise the default process group for CPU tensors.
 
     Args:
-        launcher: Who started the processes. Only ``'pytorch'`` is written.
+        launcher: Who started the processes; only ``'pytorch'`` is supported.
         timeout: How long a process waits for the others, in seconds.
 
     Raises:
@@ -69,17 +69,17 @@ def init_gloo(launcher: str, timeout: float) -> None:
     """
     if launcher != 'pytorch':
         raise UsageError(
-            f'--launcher {launcher} expects a GPU for each process, got a '
-            'machine without one; use --launcher pytorch through '
-            'tools/dist_train.sh or tools/dist_test.sh'
+            f'--launcher {launcher} needs a GPU for each process, got a '
+            'machine without one; use tools/dist_train.sh or '
+            'tools/dist_test.sh'
         )
     names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
     missing = [name for name in names if name not in os.environ]
     if missing:
         raise UsageError(
-            '--launcher pytorch expects a process started by torchrun, got '
-            f'no {", ".join(missing)} in the environment; use '
-            'tools/dist_train.sh or tools/dist_test.sh, which start them'
+            '--launcher pytorch needs a process started by torchrun, got no '
+            f'{", ".join(missing)} in the environment; use '
+            'tools/dist_train.sh or tools/dist_test.sh'
         )
     if torch.distributed.is_initialized():
         return
@@ -98,9 +98,9 @@ def count_cores() -> int:
 def end_processes() -> None:
     """Let the processes of a finished run end together.
 
-    One that ends while another still talks to it takes that one down, and
-    the threads of gloo abort a process that ends before they do. They end
-    with the last user of the process group: the caller keeps no model.
+    A process that ends early takes down the others that still talk to it.
+    gloo's threads abort a process that ends before them; they end with the
+    last user of the process group, so the caller must keep no model.
     """
     if torch.distributed.is_initialized():
         gc.collect()

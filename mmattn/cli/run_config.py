@@ -1,7 +1,7 @@
-"""From the words of a command line to the config that a Runner takes.
+"""Turn command-line options into a config for the Runner.
 
-The three codebases name a few things differently; the differences live here,
-so that one pair of tools serves all of them.
+The codebases name a few things differently. The differences are handled here,
+so that one tool serves all of them.
 """
 
 import inspect
@@ -19,6 +19,7 @@ from mmengine.device import get_device
 from mmengine.registry import DATASETS
 from mmengine.utils import digit_version
 
+from mmattn.config import codebase_of, type_name
 from mmattn.errors import UsageError
 from mmattn.zoo import SCHEME, check_digest, find_weights
 
@@ -45,13 +46,11 @@ def enable_amp(cfg: Config) -> None:
             '--amp expects a GPU, got a machine without one; leave --amp away'
         )
     wrapper = cfg.optim_wrapper
-    if wrapper.get('type', 'OptimWrapper') not in (
-        'OptimWrapper',
-        'AmpOptimWrapper',
-    ):
+    kind = type_name(wrapper.get('type', 'OptimWrapper'))
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise UsageError(
-            '--amp expects optim_wrapper of type OptimWrapper '
-            f'or AmpOptimWrapper, got {wrapper.type}'
+            '--amp needs an optim_wrapper of type OptimWrapper or '
+            f'AmpOptimWrapper, got {kind}'
         )
     wrapper.type = 'AmpOptimWrapper'
     with_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
@@ -195,7 +194,7 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
 
 def fill_loaders(cfg: Config) -> None:
     """Add the data-loader defaults of mmpretrain's own tools."""
-    if cfg.get('default_scope') != 'mmpretrain':
+    if codebase_of(cfg) != 'mmpretrain':
         return
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
@@ -214,7 +213,8 @@ def _find_pretrained(node: Any, name: str) -> Iterator[tuple[str, dict]]:
         node = dict(enumerate(node))
     if not isinstance(node, dict):
         return
-    if node.get('type') == 'Pretrained' and 'checkpoint' in node:
+    is_pretrained = type_name(node.get('type')).startswith('Pretrained')
+    if is_pretrained and 'checkpoint' in node:
         yield name, node
     for key, child in node.items():
         yield from _find_pretrained(child, f'{name}.{key}')
@@ -236,8 +236,7 @@ def _is_fetched(cfg: Config, dataset: dict) -> bool:
         return True
     kind = dataset['type']
     if isinstance(kind, str):
-        scope = cfg.get('default_scope')
-        with DATASETS.switch_scope_and_registry(scope) as registry:
+        with DATASETS.switch_scope_and_registry(codebase_of(cfg)) as registry:
             kind = registry.get(kind)
     # An unknown type is the Runner's to report.
     return kind is None or 'download' in inspect.signature(kind).parameters

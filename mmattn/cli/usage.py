@@ -1,4 +1,4 @@
-"""Mistakes of whoever typed a command, told in one message."""
+"""Report a user's mistakes in one message, without a traceback."""
 
 import os
 import pickle
@@ -11,9 +11,17 @@ from collections.abc import Callable
 
 from mmattn.errors import UsageError
 
-# What torch.load says of a file that wants more than tensors.
+# Errors raised below these functions are mistakes in a config or in a file.
+_USER_INPUT = (
+    'mmengine.registry.build_functions.build_from_cfg',
+    'mmengine.runner.checkpoint.',
+    'mmattn.checkpoints.',
+)
+_TORCH_LOAD = 'torch.serialization.load'
+INTERRUPTED = 130  # exit status after Ctrl-C, as in shells
+# What torch.load says about a file that holds more than tensors.
 _CODE = r'GLOBAL \S+|reduce for|create new object|Can only'
-# What it raises for bytes that are no checkpoint, or only half of one.
+# What it raises for a file that is damaged or something else.
 _DAMAGE = (
     pickle.UnpicklingError,
     EOFError,
@@ -26,58 +34,66 @@ _DAMAGE = (
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run the body of a tool; a usage error ends it with exit status 2.
+    """Run the body of a tool and report mistakes in one message.
 
-    So does a checkpoint that cannot be read; other errors pass.
+    A usage error, a checkpoint that cannot be read, and any error while a
+    part of a config is built end it with exit status 2; if the variable
+    ``MMATTN_TRACEBACK`` is set, the last keeps its traceback. Ctrl-C ends it
+    with status 130. Other errors are bugs and pass.
 
     Of several processes only the first of each machine prints the message.
-    The others wait, since the launcher stops all of them as soon as one
-    ends, and the message would be lost.
+    The others wait: the launcher stops all of them as soon as one ends, and
+    the message would be lost.
 
     Args:
         main: The tool's body, without arguments.
     """
     try:
         main()
+    except KeyboardInterrupt:
+        _exit('interrupted', INTERRUPTED)
     except UsageError as error:
-        _exit_with(error)
-    except _DAMAGE as error:
-        if not _comes_from_loading(error):
+        _exit(f'error: {error}')
+    except Exception as error:
+        functions = [
+            f'{frame.f_globals.get("__name__")}.{frame.f_code.co_name}'
+            for frame, _ in traceback.walk_tb(error.__traceback__)
+        ]
+        if isinstance(error, _DAMAGE) and _TORCH_LOAD in functions:
+            _exit(f'error: {_explain_file(error)}')
+        if os.environ.get('MMATTN_TRACEBACK') or not any(
+            name.startswith(_USER_INPUT) for name in functions
+        ):
             raise
-        _exit_with(UsageError(_explain_file(error)))
-
-
-def _comes_from_loading(error: Exception) -> bool:
-    return any(
-        frame.f_code.co_name == 'load'
-        and frame.f_globals.get('__name__') == 'torch.serialization'
-        for frame, _ in traceback.walk_tb(error.__traceback__)
-    )
+        _exit(
+            f'error: {type(error).__name__}: {error}\n'
+            'MMATTN_TRACEBACK=1 shows where it was raised'
+        )
 
 
 def _explain_file(error: Exception) -> str:
     text = str(error)
     if isinstance(error, pickle.UnpicklingError) and re.search(_CODE, text):
         return (
-            'the checkpoint wants to run code when it is read: nothing of it '
-            'was run or loaded. If you trust who made it, save its weights '
-            'alone where it comes from, '
+            'the checkpoint wants to run code when it is read; nothing was '
+            'run or loaded. If you trust its author, save the weights alone '
+            'where it comes from: '
             "torch.save(model.state_dict(), 'weights.pth')"
         )
-    said = re.search(r'Unpickler error:\s+(.+)', text) or re.search(
+    found = re.search(r'Unpickler error:\s+(.+)', text) or re.search(
         r'(.+)', text
     )
-    reason = said[1][:200] if said else type(error).__name__
+    reason = found[1][:200] if found else type(error).__name__
     return (
-        'the checkpoint is cut short, damaged or no checkpoint '
-        f'({reason}); download it again'
+        f'the checkpoint is cut short, damaged or not a checkpoint ({reason});'
+        ' download it again'
     )
 
 
-def _exit_with(error: Exception) -> None:
-    if int(os.environ.get('LOCAL_RANK', 0)) > 0:
-        time.sleep(60)
-    else:
+def _exit(message: str, status: int = 2) -> None:
+    if int(os.environ.get('LOCAL_RANK', 0)) == 0:
         name = os.path.basename(sys.argv[0])
-        print(f'{name}: error: {error}', file=sys.stderr, flush=True)
-    sys.exit(2)
+        print(f'{name}: {message}', file=sys.stderr, flush=True)
+    elif status != INTERRUPTED:
+        time.sleep(60)
+    sys.exit(status)

@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from mmengine.config import Config
+from mmattn.config import load_config
+from mmattn.errors import UsageError
+from mmattn.stack import CODEBASES
 
 from .edits import plain
 from .unsupported import SwapError
 
-CODEBASES = ('mmdet', 'mmseg', 'mmpretrain')
 _PREFIXES = ', '.join(f'{codebase}::' for codebase in CODEBASES)
 
 
@@ -60,11 +61,9 @@ def read_source(text: str) -> Source:
             f'that an installed codebase ships ({_PREFIXES})'
         )
     try:
-        config = plain(Config.fromfile(path).to_dict())
-    except Exception as error:  # configs are code and raise anything
-        raise SwapError(
-            f'cannot read the config {text}: {type(error).__name__}: {error}'
-        ) from error
+        config = plain(load_config(path).to_dict())
+    except UsageError as error:
+        raise SwapError(str(error)) from error
     if not separator:
         text, codebase = _shipped_name(path) or (str(path), '')
     codebase = config.get('default_scope') or codebase

@@ -103,7 +103,7 @@ def test_nothing_changes_with_a_gpu(monkeypatch, gloo):
 def test_cluster_launchers_need_gpus(launcher):
     with pytest.raises(
         UsageError,
-        match=f'--launcher {launcher} expects a GPU for each process',
+        match=f'--launcher {launcher}',
     ):
         launch.init_gloo(launcher, 60)
 
@@ -114,7 +114,7 @@ def test_processes_must_come_from_torchrun(monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '0')
     with pytest.raises(
         UsageError,
-        match='got no RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the env',
+        match='no RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT',
     ):
         launch.init_gloo('pytorch', 60)
 

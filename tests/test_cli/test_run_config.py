@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 from mmengine.runner.checkpoint import _load_checkpoint
 from mmengine.utils import digit_version
 
@@ -37,7 +38,7 @@ def test_work_dir_comes_from_the_command_then_config_then_name(file):
 
 def test_amp_needs_a_gpu(monkeypatch):
     monkeypatch.setattr(run_config, 'get_device', lambda: 'cpu')
-    with pytest.raises(UsageError, match='--amp expects a GPU'):
+    with pytest.raises(UsageError, match='--amp'):
         run_config.enable_amp(Config(dict(optim_wrapper=dict())))
 
 
@@ -48,6 +49,13 @@ def test_amp_keeps_what_the_config_says(monkeypatch):
     assert cfg.optim_wrapper == dict(
         type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic'
     )
+
+
+def test_amp_takes_classes(monkeypatch):
+    monkeypatch.setattr(run_config, 'get_device', lambda: 'cuda')
+    cfg = Config(dict(optim_wrapper=dict(type=OptimWrapper)))
+    run_config.enable_amp(cfg)
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
 
 
 def test_amp_refuses_other_wrappers(monkeypatch):
@@ -68,12 +76,12 @@ def test_resume_and_load_from(tmp_path):
     assert (cfg.resume, cfg.load_from) == (True, str(checkpoint))
     run_config.set_start(cfg, None, str(checkpoint))
     assert (cfg.resume, cfg.load_from) == (False, str(checkpoint))
-    with pytest.raises(UsageError, match='--resume continues .* got both'):
+    with pytest.raises(UsageError, match='--load-from'):
         run_config.set_start(cfg, 'auto', str(checkpoint))
 
 
 def test_checkpoint_must_be_there():
-    with pytest.raises(UsageError, match="got 'gone.pth', which does not ex"):
+    with pytest.raises(UsageError, match='gone.pth'):
         run_config.checkpoint_file('gone.pth')
     remote = 'https://example.org/a.pth'
     assert run_config.checkpoint_file(remote) == remote
@@ -84,7 +92,7 @@ def test_checkpoint_must_be_whole(tmp_path):
     torch.save({'a': torch.zeros(100)}, whole)
     cut.write_bytes(whole.read_bytes()[:-50])
     assert run_config.checkpoint_file(str(whole)) == str(whole)
-    with pytest.raises(UsageError, match='cut.pth.* which is cut short'):
+    with pytest.raises(UsageError, match='cut.pth.* cut short'):
         run_config.checkpoint_file(str(cut))
 
 
@@ -112,7 +120,7 @@ def test_checkpoints_run_no_code(tmp_path, monkeypatch):
 def test_old_torch_warns_that_checkpoints_run_code(monkeypatch):
     monkeypatch.setattr(torch, '__version__', '2.1.2')
     monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', raising=False)
-    with pytest.warns(UserWarning, match='2.6: reading a checkpoint can run'):
+    with pytest.warns(UserWarning, match='2.6'):
         run_config.forbid_code_in_checkpoints()
     assert 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in run_config.os.environ
 

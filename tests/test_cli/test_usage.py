@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 
 from mmattn.cli import usage
 
@@ -51,7 +52,7 @@ def test_code_in_a_checkpoint(tmp_path, capsys):
     assert 'WEIGHTS_ONLY' not in message
 
 
-DAMAGED = 'the checkpoint is cut short, damaged or no checkpoint ('
+DAMAGED = 'damaged'
 
 
 def test_a_page_in_place_of_a_checkpoint(tmp_path, capsys):
@@ -76,6 +77,33 @@ def test_a_legacy_checkpoint_cut_short(part, tmp_path, capsys):
 def test_damage_elsewhere_keeps_its_traceback():
     with pytest.raises(EOFError):
         usage.run_command(lambda: pickle.loads(b''))
+
+
+def test_interrupt(capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        usage.run_command(interrupt)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == 'train.py: interrupted\n'
+
+
+def build_nothing():
+    MODELS.build(dict(type='NoSuchModel'))
+
+
+def test_a_mistake_in_a_config(capsys):
+    with pytest.raises(SystemExit) as ended:
+        usage.run_command(build_nothing)
+    assert ended.value.code == 2
+    assert 'NoSuchModel' in capsys.readouterr().err
+
+
+def test_a_mistake_in_a_config_with_its_traceback(monkeypatch):
+    monkeypatch.setenv('MMATTN_TRACEBACK', '1')
+    with pytest.raises(KeyError):
+        usage.run_command(build_nothing)
 
 
 def test_other_errors_keep_their_traceback():

@@ -56,6 +56,9 @@ def test_other_codebases_and_broken_configs(tmp_path):
     path.write_text("default_scope = 'mmagic'\n")
     with pytest.raises(SwapError, match='mmagic'):
         read_source(str(path))
+    path.write_text("_base_ = 'mine.py'\n")
+    with pytest.raises(SwapError, match='includes itself'):
+        read_source(str(path))
     path.write_text('a = b\n')
     with pytest.raises(SwapError, match='NameError'):
         read_source(str(path))

@@ -12,9 +12,8 @@ import pytest
 from mmattn import stack
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
-# They need no stack: they make the environment or data.
+# They need no stack.
 WITHOUT = {'make_digit_scenes', 'preflight'}
-WITHOUT |= {'setup_env', 'setup_env_steps'}
 NAMES = sorted({path.stem for path in TOOLS.glob('*.py')} - WITHOUT)
 
 

@@ -27,7 +27,7 @@ if words[0] == '-' or 'sys.exit' in text or text.endswith('[:2])'):
     sys.exit(subprocess.call([{sys.executable!r}, *words]))
 if 'torch.__version__' in text:
     print('torch-2.11.0+fake'), sys.exit()
-if 'sched_getaffinity' in text:
+if 'virtual_memory' in text:
     print(2), sys.exit()
 if text == '-m pip --version':
     sys.exit()

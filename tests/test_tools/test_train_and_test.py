@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,19 +88,19 @@ def test_tools_explain_a_missing_stack(tool, tmp_path):
         cwd=tmp_path,
         PYTHONPATH=str(tmp_path),
     )
-    assert 'mmattn expects one stack' in error_of(done)
+    assert 'both stacks' in error_of(done)
 
 
 @pytest.mark.parametrize(
     'words, message',
     [
-        (['nope.py'], "a config file, got 'nope.py', which does not exist"),
-        ([IMAGENET], 'expects the folder data/imagenet, which does not exist'),
-        ([COCO], 'the weights checkpoints/boat-swin-tiny_in1k.pth, which do'),
-        ([IMAGENET, '--resume', 'gone.pth'], "got 'gone.pth', which does not"),
+        (['nope.py'], 'nope.py'),
+        ([IMAGENET], 'data/imagenet'),
+        ([COCO], 'checkpoints/boat-swin-tiny_in1k.pth'),
+        ([IMAGENET, '--resume', 'gone.pth'], 'gone.pth'),
         (
             [IMAGENET, '--cfg-options', 'train_dataloader=None'],
-            'got no train_dataloader in ',
+            'needs train_dataloader',
         ),
         ([IMAGENET, '--cfg-options', 'x'], '--cfg-options expects KEY=VALUE'),
     ],
@@ -111,10 +112,10 @@ def test_train_explains_usage_errors(words, message, tmp_path):
 @pytest.mark.parametrize(
     'words, message',
     [
-        ([IMAGENET, 'gone.pth'], "got 'gone.pth', which does not exist"),
+        ([IMAGENET, 'gone.pth'], 'gone.pth'),
         (
             [IMAGENET, 'a.pth', '--cfg-options', 'test_evaluator=None'],
-            'got no test_evaluator in ',
+            'needs test_evaluator',
         ),
     ],
 )
@@ -126,13 +127,13 @@ def test_test_explains_usage_errors(words, message, tmp_path):
     'tool, words, message',
     [
         ('dist_train.sh', [IMAGENET], 'CONFIG and GPUS are expected'),
-        ('dist_train.sh', [IMAGENET, 'two'], "positive integer, got 'two'"),
-        ('dist_train.sh', [IMAGENET, '0'], "positive integer, got '0'"),
+        ('dist_train.sh', [IMAGENET, 'two'], "got 'two'"),
+        ('dist_train.sh', [IMAGENET, '0'], "got '0'"),
         ('dist_test.sh', [IMAGENET, '2'], 'CONFIG, CHECKPOINT and GPUS are'),
         ('slurm_train.sh', ['dev', 'job'], 'PARTITION, JOB_NAME, CONFIG and'),
         ('slurm_test.sh', ['dev', 'job'], 'PARTITION, JOB_NAME, CONFIG and'),
         # One process speaks for both, and its status is handed on.
-        ('dist_train.sh', ['nope.py', '2'], "got 'nope.py', which does not"),
+        ('dist_train.sh', ['nope.py', '2'], 'nope.py'),
     ],
 )
 def test_scripts_explain_usage_errors(tool, words, message, tmp_path):
@@ -147,7 +148,7 @@ def test_taken_port_is_named(tmp_path):
         taken.listen()
         port = taken.getsockname()[1]
         done = bash('dist_train.sh', 'c.py', '2', cwd=tmp_path, PORT=str(port))
-    assert f'PORT={port} is taken on this machine' in error_of(done)
+    assert f'PORT={port} ' in error_of(done)
 
 
 @pytest.mark.parametrize('tool', ['train', 'test'])
@@ -230,7 +231,7 @@ def test_two_processes_train_and_test_as_one(config, here):
 
 def test_weights_of_another_model_are_refused(here):
     torch.save({'model': {'layers.0.x': torch.ones(1)}}, here / 'other.pth')
-    message = 'a checkpoint of this model is expected, got other.pth, none'
+    message = 'other.pth'
     for words in (
         ('test.py', CLASSIFIER, 'other.pth'),
         ('train.py', CLASSIFIER, '--load-from', 'other.pth'),
@@ -251,7 +252,54 @@ def test_tools_run_from_an_installed_package(here, tmp_path):
         cwd=here,
         PYTHONPATH=str(ROOT),
     )
-    assert "got 'nope.py', which does not exist" in error_of(done)
+    assert 'nope.py' in error_of(done)
+
+
+def test_launcher_explains_itself(tmp_path):
+    done = python('launch_processes.py', '--help', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'GPUS SCRIPT' in done.stdout
+
+
+def test_launcher_needs_numbers(tmp_path):
+    for name in ('NNODES', 'NODE_RANK', 'PORT'):
+        done = bash('dist_train.sh', 'c.py', '2', cwd=tmp_path, **{name: 'x'})
+        assert name in error_of(done)
+
+
+def interrupt(process, seen):
+    """Press Ctrl-C once a process has printed a line; return its errors."""
+    for line in process.stdout:
+        if seen in line:
+            break
+    else:
+        raise AssertionError(process.stderr.read())
+    os.killpg(process.pid, signal.SIGINT)
+    return process.communicate(timeout=60)[1]
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_ctrl_c_ends_with_one_line(processes, here):
+    """As in a terminal, where all processes of the group get the signal."""
+    words = [sys.executable, TOOLS / 'train.py', CLASSIFIER]
+    if processes > 1:
+        words = ['bash', TOOLS / 'dist_train.sh', CLASSIFIER, processes]
+    process = subprocess.Popen(
+        [*map(str, words), '--work-dir', f'interrupted-{processes}'],
+        cwd=here,
+        env={**os.environ, 'PYTHON': sys.executable},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),
+    )
+    errors = interrupt(process, 'Epoch(train)')
+    assert process.returncode == 130, errors
+    assert 'Traceback' not in errors
+    assert errors.count('interrupted\n') == 1
 
 
 @pytest.mark.parametrize(
