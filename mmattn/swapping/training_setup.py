@@ -23,15 +23,22 @@ _NAME_BOUND = (
 )
 
 
-def edit_preprocessor(config: dict) -> list[Edit]:
-    """Normalize RGB images with ImageNet statistics."""
+def edit_preprocessor(config: dict, in_channels: int = 3) -> list[Edit]:
+    """Normalize RGB images with ImageNet statistics.
+
+    Images with other channels, and those that the config does not normalize
+    (``mean=None``), are left as they are.
+    """
     path = ('model', 'data_preprocessor')
     if not get_at(config, path):
         path = path[1:]
     if isinstance(get_at(config, (*path, path[-1])), dict):
         path = (*path, path[-1])  # of each branch of a semi-supervised model
     cfg = get_at(config, path)
-    if not cfg or len(cfg.get('mean') or MEAN) != len(MEAN):
+    if not cfg or in_channels != 3:
+        return []
+    mean = cfg.get('mean', MEAN)
+    if mean is None or len(mean) != len(MEAN):
         return []
     kind = str(cfg.get('type', ''))
     classifies = kind in ('', 'ReIDDataPreprocessor') or (

@@ -43,6 +43,15 @@ def test_pixels_of_classifiers_and_of_branches():
     }
 
 
+@pytest.mark.parametrize(
+    'mean, in_channels', [(None, 3), (None, 4), ([0.5], 1), (MEAN, 6)]
+)
+def test_pixels_of_other_images_are_kept(mean, in_channels):
+    cfg = dict(type='SegDataPreProcessor', mean=mean, std=mean)
+    config = dict(model=dict(data_preprocessor=cfg))
+    assert edit_preprocessor(config, in_channels) == []
+
+
 def test_weights_of_the_old_backbone_are_dropped():
     detector = dict(init_cfg=dict(type='Pretrained', checkpoint='a.pth'))
     config = dict(

@@ -10,7 +10,13 @@ from typing import Any
 from coverage_page import FAILED, PASSED, SOURCE_FAILS, UNCHECKED, UNSUPPORTED
 from optimizer_check import describe_optimizer
 
-from mmattn.swapping import SwapError, UnsupportedSwap, find_family
+from mmattn.swapping import (
+    ChannelMismatch,
+    SwapError,
+    UnsupportedSwap,
+    check_channels,
+    find_family,
+)
 from mmattn.swapping.checking import CheckFailed, check_model, shrink_model
 from mmattn.swapping.edits import apply_edits
 from mmattn.swapping.planning import plan_swap
@@ -81,6 +87,10 @@ def _run(name: str, backbone: str, known: dict[str, dict], row: dict) -> None:
         out = Path(folder) / 'swapped.py'
         write_config(source, edits, out, make_header(source, family), False)
     config = apply_edits(source.config, edits)
+    try:
+        check_channels(config, source.codebase)
+    except ChannelMismatch as error:  # it must accept working models
+        raise CheckFailed(f'channels: {error}') from error
     _check_optimizer(source, config, known, row)
     key = _key(source.codebase, shrink_model(config), loads_masks(config))
     row['key'] = key
