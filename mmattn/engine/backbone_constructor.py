@@ -40,8 +40,9 @@ class BackboneOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def __init__(
         self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None
     ) -> None:
-        # mmengine only calls add_params if there are options.
-        options = paramwise_cfg or dict(custom_keys={})
+        # Without options mmengine does not call add_params, and parameters of
+        # shared modules are no error.
+        options = paramwise_cfg or dict(bypass_duplicate=True)
         super().__init__(optim_wrapper_cfg, options)
 
     def add_params(

@@ -97,7 +97,7 @@ def _shrink(node: Any) -> None:
         node['use_autocast'] = False  # needs a GPU
     for key in ('pretrained', 'teacher_ckpt'):
         if node.get(key) is not None:
-            node[key] = None
+            node[key] = False if node[key] is True else None  # timm
     for key, limit in _LIMITS.items():
         if isinstance(node.get(key), int):
             node[key] = min(node[key], limit)

@@ -102,6 +102,7 @@ def edit_optimizer(config: dict, family: Family, codebase: str) -> list[Edit]:
             norm_decay_mult=0.0,
             bias_decay_mult=0.0,
             flat_decay_mult=0.0,
+            bypass_duplicate=True,
         )
         why = 'The old constructor does not know the layers of this backbone.'
         edits.append(Edit(path, _LAYER_DECAY, why))

@@ -90,6 +90,12 @@ def test_layer_decay_keeps_norms_and_tables_from_decay():
         assert decay == (0.0 if is_exempt(name) else 1.0), name
 
 
+def test_shared_modules_have_one_group():
+    model = Model(BOATSwin('nano'))
+    model.tied = model.head
+    assert groups(model)['head.weight'] == (1.0, 1.0)
+
+
 def test_frozen_parameters_have_no_group():
     model = Model(BOATSwin('nano', frozen_stages=0))
     with pytest.raises(KeyError):

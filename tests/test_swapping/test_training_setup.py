@@ -136,6 +136,7 @@ def test_constructors_that_know_other_layers_are_replaced():
             norm_decay_mult=0.0,
             bias_decay_mult=0.0,
             flat_decay_mult=0.0,
+            bypass_duplicate=True,
         ),
     )
     name = 'mmpretrain.LearningRateDecayOptimWrapperConstructor'
