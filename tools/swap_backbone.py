@@ -9,6 +9,7 @@ explanation and exit status 2, and write no file.
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
 import preflight  # noqa: F401
@@ -72,15 +73,15 @@ def main() -> None:
     if swapped.checked is not None:
         loss = 'a loss and ' if swapped.checked.has_loss else ''
         print(f'checked   {loss}a prediction')
+    parts = ('.'.join(map(str, edit.path[:2])) for edit in swapped.edits)
+    print(f'changed   {", ".join(dict.fromkeys(parts))}')
     print(f'wrote     {swapped.path}')
-    paths = ('.'.join(map(str, edit.path)) for edit in swapped.edits)
-    print(f'changed   {", ".join(dict.fromkeys(paths))}')
-    if swapped.checked is not None:
-        for bug in swapped.checked.bugs:
-            print(
-                'warning   this config needs a fix in the codebase before it '
-                f'runs with any backbone: {bug.description}'
-            )
+    for warning in swapped.warnings:
+        print(f'warning   {warning}')
+    print(
+        f'train     python tools/train.py {shlex.quote(str(swapped.path))} '
+        f'(tools/train.py of {swapped.codebase} works as well)'
+    )
 
 
 if __name__ == '__main__':

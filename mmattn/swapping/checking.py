@@ -34,7 +34,7 @@ _LIMITS = {
 }
 _MAX_SAMPLED = 16
 _MAX_CLASSES = 6
-_SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'mmcv.SyncBN', 'mmcv.MMSyncBN')
+_SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 # Small parameters are initialized again if they hold larger values.
 _SMALL = 1 << 14
 _LARGE_VALUE = 1e3
@@ -91,13 +91,13 @@ def _shrink(node: Any) -> None:
     if not isinstance(node, dict):
         return
     node.pop('init_cfg', None)
-    if node.get('type') in _SYNC_NORMS:
+    if str(node.get('type')).rpartition('.')[2] in _SYNC_NORMS:
         node['type'] = 'BN'
     if node.get('use_autocast'):
         node['use_autocast'] = False  # needs a GPU
     for key in ('pretrained', 'teacher_ckpt'):
         if node.get(key) is not None:
-            node[key] = None
+            node[key] = False if node[key] is True else None  # timm
     for key, limit in _LIMITS.items():
         if isinstance(node.get(key), int):
             node[key] = min(node[key], limit)

@@ -19,8 +19,6 @@ _CLASSES = {
     'smt': 'SMT',
     '': 'AttentionPyramid',
 }
-# Parts of the names of parameters that do not decay.
-_UNDECAYED = ('norm', 'relative_position_bias_table', '.gamma')
 
 
 class Family(NamedTuple):
@@ -31,10 +29,8 @@ class Family(NamedTuple):
     arch: str
     channels: tuple[int, ...]
     """Of the maps at ``STRIDES``."""
-    undecayed: tuple[str, ...]
-    """Parts of the names of parameters without weight decay."""
-    undecayed_paths: tuple[str, ...]
-    """The same with what precedes them, once for each place."""
+    parameters: tuple[str, ...]
+    """Names of its parameters."""
 
 
 def list_families() -> dict[str, tuple[str, str]]:
@@ -61,17 +57,10 @@ def find_family(name: str) -> Family:
     class_name, arch = known[name]
     with torch.device('meta'):
         backbone = getattr(backbones, class_name)(arch=arch)
-    found = [
-        (part, parameter[: parameter.index(part)] + part)
-        for part in _UNDECAYED
-        for parameter, _ in backbone.named_parameters()
-        if part in parameter
-    ]
     return Family(
         name,
         f'mmattn.{class_name}',
         arch,
         tuple(backbone.out_channels),
-        tuple(dict.fromkeys(part for part, _ in found)),
-        tuple(dict.fromkeys(path for _, path in found)),
+        tuple(name for name, _ in backbone.named_parameters()),
     )

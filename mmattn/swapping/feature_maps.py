@@ -73,7 +73,7 @@ def _probe_backbone(key: _Key, codebase: str) -> tuple[FeatureMap, ...]:
     small = _SMALL_SIDE if 'img_size' not in cfg else max(size)
     try:
         with DefaultScope.overwrite_default_scope(codebase):
-            module = _build_without_weights(cfg)
+            module = build_without_weights(cfg)
     except Exception as error:  # codebases raise anything
         raise UnsupportedSwap(
             f'the backbone {kind} cannot be built here',
@@ -123,7 +123,7 @@ def _probe_neck(
     )
     try:
         with DefaultScope.overwrite_default_scope(codebase):
-            neck = nn.Sequential(*map(_build_without_weights, key.cfg))
+            neck = nn.Sequential(*map(build_without_weights, key.cfg))
         outputs, used = _run(neck, large, small)
     except Exception as error:  # codebases raise anything
         kinds = ' and '.join(str(cfg.get('type')) for cfg in key.cfg)
@@ -194,14 +194,16 @@ def without_weights() -> Iterator[None]:
         nn.Module.register_parameter = register
 
 
-def _build_without_weights(cfg: dict) -> nn.Module:
+def build_without_weights(cfg: dict) -> nn.Module:
+    """Build a module on the meta device, in the current scope.
+
+    Modules that compute with their weights in ``__init__`` get real ones.
+    """
     try:
         with without_weights():
-            module = MODELS.build(ConfigDict(plain(cfg)))
-    except RuntimeError:  # it computes with its weights in __init__
-        module = MODELS.build(ConfigDict(plain(cfg)))
-    module.eval()  # not chained: some train() methods return None
-    return module
+            return MODELS.build(ConfigDict(plain(cfg)))
+    except RuntimeError:
+        return MODELS.build(ConfigDict(plain(cfg)))
 
 
 def _run(module: nn.Module, x: Any, small: Any) -> tuple[Any, Any]:
@@ -210,6 +212,7 @@ def _run(module: nn.Module, x: Any, small: Any) -> tuple[Any, Any]:
     Returns:
         The outputs, and which of the two inputs they belong to.
     """
+    module.eval()
     with torch.no_grad():
         try:
             return module.to_empty(device='meta')(_move(x, 'meta')), x

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from .edits import Edit, Path
 from .feature_maps import FeatureMap
-from .unsupported import UnsupportedSwap
+from .unsupported import ChannelMismatch
 
 # Entries of a network that do not read the maps of its backbone.
 _NOT_HEADS = (
@@ -56,7 +56,7 @@ def indices_read(head: dict, maps: Sequence[FeatureMap]) -> set[int]:
     """Return the indices of the maps that a head reads.
 
     Raises:
-        UnsupportedSwap: If the head expects other channels.
+        ChannelMismatch: If the head expects other channels.
     """
     count = len(maps)
     read = set()
@@ -75,7 +75,7 @@ def edit_head(head: dict, path: Path, maps: Maps) -> list[Edit]:
     """Fit the channels and indices of a head to the new maps.
 
     Raises:
-        UnsupportedSwap: If the head expects other channels than those of the
+        ChannelMismatch: If the head expects other channels than those of the
             old maps.
     """
     edits = []
@@ -176,7 +176,4 @@ def _check(head: dict, expected: Any, given: Any) -> None:
     if isinstance(expected, (list, tuple)):
         expected = list(expected)
     if expected != given:
-        raise UnsupportedSwap(
-            f'the head {head.get("type")} does not fit its backbone',
-            f'it expects {expected} channels, the backbone returns {given}',
-        )
+        raise ChannelMismatch(f'head {head.get("type")}', expected, given)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from .edits import Edit, Path
 from .feature_maps import FeatureMap
-from .unsupported import UnsupportedSwap
+from .unsupported import ChannelMismatch
 
 # Names of the option that holds the channels of a neck's inputs.
 _CHANNEL_KEYS = ('in_channels', 'input_features', 'embed_dim')
@@ -63,7 +63,7 @@ def read_neck(
         The maps that it reads, or None if the network has no neck.
 
     Raises:
-        UnsupportedSwap: If the neck expects other channels.
+        ChannelMismatch: If the neck expects other channels.
     """
     neck = network.get('neck')
     path = (*path, 'neck')
@@ -97,7 +97,4 @@ def read_neck(
 
 def _check(fits: object, neck: dict, expected: object, given: list) -> None:
     if not fits:
-        raise UnsupportedSwap(
-            f'the neck {neck.get("type")} does not fit its backbone',
-            f'it expects {expected} channels, the backbone returns {given}',
-        )
+        raise ChannelMismatch(f'neck {neck.get("type")}', expected, given)

@@ -48,7 +48,8 @@ def plan_swap(
     if on_maps is not None:
         on_maps(old)
     check_uses(network)
-    edits = edit_preprocessor(config)
+    in_channels = network['backbone'].get('in_channels') or 3
+    edits = edit_preprocessor(config, in_channels)
     edits += edit_weights(config, path)
     edits += edit_network(network, path, codebase, old, family, checkpoint)
     if not keep_optimizer:

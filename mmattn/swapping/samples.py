@@ -8,6 +8,7 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
 from .edits import get_at
+from .unsupported import UnsupportedSwap, find_network
 
 Size = tuple[int, int]
 # Sizes of the images: not square, multiples of the coarsest stride. The larger
@@ -37,7 +38,7 @@ def make_batch(
     """
     model = config['model']
     if codebase == 'mmseg':
-        return _segmentation(model, size)
+        return _segmentation(config, size)
     if codebase == 'mmdet' and model['type'] not in _CLASSIFIERS:
         return _detection_batch(config, training, size)
     if model['type'] in _CLASSIFIERS or codebase == 'mmdet':
@@ -67,8 +68,14 @@ def loads_masks(config: dict) -> bool:
 _CLASSIFIERS = ('ImageClassifier', 'BaseReID')
 
 
-def _image(size: Size = SIZE) -> Tensor:
-    return torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+def _images(config: dict, count: int, size: Size = SIZE) -> list[Tensor]:
+    """Random images with the channels that the backbone expects."""
+    try:
+        backbone = get_at(config, find_network(config))['backbone']
+    except UnsupportedSwap:
+        backbone = {}
+    shape = (count, backbone.get('in_channels') or 3, *size)
+    return list(torch.randint(0, 256, shape, dtype=torch.uint8))
 
 
 def _classes(node: Any) -> int:
@@ -86,7 +93,7 @@ def _classes(node: Any) -> int:
 def _classification(config: dict) -> dict:
     model = config['model']
     if model['type'] == 'BaseReID':
-        return _identities(model)
+        return _identities(config)
     from mmpretrain.structures import DataSample
 
     classes = _classes(model.get('head')) or 2
@@ -97,7 +104,7 @@ def _classification(config: dict) -> dict:
         if multi:
             sample.set_gt_score(torch.eye(classes)[label])
         samples.append(sample)
-    return dict(inputs=[_image() for _ in samples], data_samples=samples)
+    return dict(inputs=_images(config, 2), data_samples=samples)
 
 
 def _views(config: dict) -> dict:
@@ -106,13 +113,13 @@ def _views(config: dict) -> dict:
 
     crops = get_at(config, ('model', 'head', 'loss', 'num_crops'), [2])
     inputs = [
-        torch.stack([_image((64, 64)) for _ in range(_BATCH)])
+        torch.stack(_images(config, _BATCH, (64, 64)))
         for _ in range(sum(crops))
     ]
     return dict(inputs=inputs, data_samples=[DataSample()] * _BATCH)
 
 
-def _identities(model: dict) -> dict:
+def _identities(config: dict) -> dict:
     from mmdet.structures import ReIDDataSample
 
     samples = []
@@ -121,14 +128,14 @@ def _identities(model: dict) -> dict:
         sample = ReIDDataSample()
         sample.set_gt_label(label)
         samples.append(sample)
-    images = torch.stack([_image((256, 128)) for _ in samples])
-    return dict(inputs=list(images), data_samples=samples)
+    images = _images(config, len(samples), (256, 128))
+    return dict(inputs=images, data_samples=samples)
 
 
-def _segmentation(model: dict, size: Size) -> dict:
+def _segmentation(config: dict, size: Size) -> dict:
     from mmseg.structures import SegDataSample
 
-    classes = _classes(model) or 2
+    classes = _classes(config['model']) or 2
     samples = []
     for _ in range(_BATCH):
         sample = SegDataSample(
@@ -139,7 +146,8 @@ def _segmentation(model: dict, size: Size) -> dict:
         labels = labels.repeat_interleave(8, 2).repeat_interleave(8, 3)[0]
         sample.gt_sem_seg = PixelData(data=labels)
         samples.append(sample)
-    return dict(inputs=[_image(size) for _ in samples], data_samples=samples)
+    images = _images(config, len(samples), size)
+    return dict(inputs=images, data_samples=samples)
 
 
 def _detection_batch(config: dict, training: bool, size: Size) -> dict:
@@ -162,7 +170,8 @@ def _detection(config: dict, training: bool, size: Size) -> dict:
     # Some detectors only predict on single images.
     count = _BATCH if training else 1
     samples = [_detection_sample(config, i, size) for i in range(count)]
-    return dict(inputs=[_image(size) for _ in samples], data_samples=samples)
+    images = _images(config, len(samples), size)
+    return dict(inputs=images, data_samples=samples)
 
 
 def _detection_sample(config: dict, index: int, size: Size) -> Any:
@@ -237,5 +246,5 @@ def _video(config: dict, training: bool, size: Size) -> dict:
         clip.video_data_samples = frames if training else frames[:1]
         samples.append(clip)
         count = len(clip.video_data_samples)
-        inputs.append(torch.stack([_image(size) for _ in range(count)]))
+        inputs.append(torch.stack(_images(config, count, size)))
     return dict(inputs=inputs, data_samples=samples)

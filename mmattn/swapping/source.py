@@ -5,7 +5,10 @@ import importlib.util
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.config import Config
 
 from mmattn.config import load_config
 from mmattn.errors import UsageError
@@ -14,6 +17,8 @@ from mmattn.stack import CODEBASES
 from .edits import plain
 from .unsupported import SwapError
 
+# Folder of the configs in an installed codebase.
+_SHIPPED = '.mim/configs'
 _PREFIXES = ', '.join(f'{codebase}::' for codebase in CODEBASES)
 
 
@@ -26,18 +31,50 @@ class Source(NamedTuple):
     codebase: str
     config: dict
     """All of it, bases merged, as plain dicts and lists."""
+    is_new_style: bool = False
+    """Whether it is a pure Python config (``with read_base():``)."""
 
     def base_for(self, out: Path) -> str:
-        """The ``_base_`` of a config at ``out``."""
+        """The ``_base_`` expression of a config at ``out``."""
         if '::' not in self.name:
-            return Path(
-                os.path.relpath(self.path.resolve(), out.resolve().parent)
-            ).as_posix()
+            return repr(_relative_path(self.path, out).as_posix())
         codebase, relative = self.name.split('::')
+        if codebase == 'mmseg':
+            # mmengine does not find onedl-mmsegmentation by `mmseg::`.
+            folder = f"__import__('mmseg').__path__[0] + '/{_SHIPPED}/'"
+            return f'({folder}\n          {relative!r})'
         if re.match(r'\w*/\w*', relative) is None:
             # mmengine only accepts \w before the first slash.
             relative = f'_base_/../{relative}'
-        return f'{codebase}::{relative}'
+        return repr(f'{codebase}::{relative}')
+
+    def module_for(self, out: Path) -> str:
+        """The module that a new-style config at ``out`` imports.
+
+        Raises:
+            SwapError: If the path cannot be written as a module name.
+        """
+        path = self.path.resolve()
+        for codebase in CODEBASES:
+            root = _package_root(codebase)
+            if root is not None and path.is_relative_to(root):
+                parts = (codebase, *path.relative_to(root).parts)
+                break
+        else:
+            parts = _relative_path(self.path, out).parts
+        names = [part.removesuffix('.py') for part in parts if part != '..']
+        if not all(name.isidentifier() for name in names):
+            raise SwapError(
+                f'a new-style config cannot import {self.path}, since its '
+                'name or a folder is not a Python identifier; rename it, or '
+                'write the new config next to it'
+            )
+        dots = '' if parts[0] in CODEBASES else '.' * (parts.count('..') + 1)
+        return dots + '.'.join(names)
+
+
+def _relative_path(path: Path, out: Path) -> Path:
+    return Path(os.path.relpath(path.resolve(), out.resolve().parent))
 
 
 def read_source(text: str) -> Source:
@@ -64,6 +101,7 @@ def read_source(text: str) -> Source:
         config = plain(load_config(path).to_dict())
     except UsageError as error:
         raise SwapError(str(error)) from error
+    is_new_style = Config._is_lazy_import(str(path))
     if not separator:
         text, codebase = _shipped_name(path) or (str(path), '')
     codebase = config.get('default_scope') or codebase
@@ -72,7 +110,32 @@ def read_source(text: str) -> Source:
             f'{text} has default_scope {codebase!r}; only configs of '
             f'{", ".join(CODEBASES)} can be swapped'
         )
-    return Source(text, path, codebase, config)
+    config = shorten_types(config, codebase)
+    return Source(text, path, codebase, config, is_new_style)
+
+
+def shorten_types(node: Any, codebase: str) -> Any:
+    """Replace class paths, as in new-style configs, by registered names.
+
+    ``mmdet.models.detectors.FCOS`` becomes ``FCOS`` in a config of mmdet and
+    ``mmdet.FCOS`` elsewhere.
+    """
+    if isinstance(node, (list, tuple)):
+        return type(node)(shorten_types(item, codebase) for item in node)
+    if not isinstance(node, dict):
+        return node
+    node = {key: shorten_types(item, codebase) for key, item in node.items()}
+    for key in ('type', 'constructor'):
+        if isinstance(node.get(key), str) and node[key].count('.') > 1:
+            root, _, name = node[key].partition('.')
+            name = name.rpartition('.')[2]
+            if root in (codebase, 'mmengine', 'mmcv') or hasattr(
+                torch.optim, name
+            ):
+                node[key] = name
+            elif root in (*CODEBASES, 'mmattn'):
+                node[key] = f'{root}.{name}'
+    return node
 
 
 def config_root(codebase: str) -> Path:
@@ -102,12 +165,18 @@ def list_shipped(codebase: str) -> list[str]:
     ]
 
 
-def _config_root(codebase: str) -> Path | None:
+def _package_root(codebase: str) -> Path | None:
     spec = importlib.util.find_spec(codebase)
     if spec is None or spec.origin is None:
         return None
-    root = Path(spec.origin).parent / '.mim' / 'configs'
-    return root if root.is_dir() else None
+    return Path(spec.origin).resolve().parent
+
+
+def _config_root(codebase: str) -> Path | None:
+    package = _package_root(codebase)
+    if package is None or not (package / _SHIPPED).is_dir():
+        return None
+    return package / _SHIPPED
 
 
 def _shipped_name(path: Path) -> tuple[str, str] | None:

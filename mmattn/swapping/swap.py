@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mmattn.checkpoints import convert, load_file
 
 from .checking import Checked, CheckFailed, check_model
-from .edits import Edit, apply_edits
+from .edits import Edit, apply_edits, get_at
 from .families import Family, find_family
 from .planning import plan_swap
 from .source import Source, read_source
@@ -18,8 +18,11 @@ from .writing import write_config
 # How the part of a config's name that names the backbone begins.
 _BACKBONE = re.compile(
     r'[rxs]\d|res|hr|regnet|swin|convnext|mobilenet|vgg|pvt|twins|mit|vit|'
-    r'beit|mae|mscan|poolformer|d53|cspnext|[slmx]$|tiny$|nano$'
+    r'beit|mae|mscan|poolformer|d53|cspnext|[slmx]$|tiny$|nano$|'
+    r'boat|cswin|smt|enl|sliding-window|multi-head|key-value'
 )
+# Part of its own in names of new-style configs, such as swin_l.
+_SIZE = re.compile(r'[ntsblx]|nano|tiny|small|base|large|huge')
 
 
 class Swapped(NamedTuple):
@@ -27,6 +30,9 @@ class Swapped(NamedTuple):
 
     path: Path
     edits: list[Edit]
+    codebase: str
+    warnings: list[str]
+    """What may keep the new config from training well."""
     checked: Checked | None = None
 
 
@@ -53,7 +59,8 @@ def swap_backbone(
         force: Overwrite ``out``. Defaults to False.
 
     Returns:
-        The path of the new config, its edits and the result of the check.
+        The path of the new config, its edits, warnings and the result of
+        the check.
 
     Raises:
         UnsupportedSwap: If the backbone cannot be swapped.
@@ -67,9 +74,9 @@ def swap_backbone(
     edits = plan_swap(
         read.config, read.codebase, family, checkpoint, keep_optimizer
     )
+    config = apply_edits(read.config, edits)
     checked = None
     if check:
-        config = apply_edits(read.config, edits)
         try:
             checked = check_model(config, read.codebase, find_network(config))
         except CheckFailed as error:
@@ -77,21 +84,60 @@ def swap_backbone(
                 f'the check of {source} with {backbone} failed, nothing was '
                 f'written: {error}'
             ) from error
-    out = out or Path(f'{new_name(read.path, family)}.py')
+    out = out or Path(f'{new_name(read, family)}.py')
     header = make_header(read, family, checkpoint, keep_optimizer)
     write_config(read, edits, out, header, force)
-    return Swapped(out, edits, checked)
+    warnings = list_warnings(config, checkpoint, keep_optimizer)
+    for bug in checked.bugs if checked else ():
+        warnings.append(
+            f'this config needs a fix in {read.codebase} before it runs with '
+            f'any backbone: {bug.description}'
+        )
+    return Swapped(out, edits, read.codebase, warnings, checked)
 
 
-def new_name(path: Path, family: Family) -> str:
+def new_name(source: Source, family: Family) -> str:
     """Name of a config with its backbone replaced, or added."""
-    first, *parts = path.stem.split('_')
-    for i, part in enumerate(parts):
-        if _BACKBONE.match(part):
-            return '_'.join([first, *parts[:i], family.name, *parts[i + 1 :]])
-    if _BACKBONE.match(first):  # of a classifier
-        return '_'.join([family.name, *parts])
-    return '_'.join([first, family.name, *parts])
+    first, *parts = source.path.stem.split('_')
+    found = next((i for i, x in enumerate(parts) if _BACKBONE.match(x)), None)
+    if found is not None:
+        rest = parts[found + 1 :]
+        if rest and _SIZE.fullmatch(rest[0]):
+            del rest[0]
+        name = '_'.join([first, *parts[:found], family.name, *rest])
+    elif _BACKBONE.match(first):  # of a classifier
+        name = '_'.join([family.name, *parts])
+    else:
+        name = '_'.join([first, family.name, *parts])
+    # Others can only import new-style configs with the name of a module.
+    return name.replace('-', '_') if source.is_new_style else name
+
+
+def list_warnings(
+    config: dict, checkpoint: str | None, keep_optimizer: bool
+) -> list[str]:
+    """Warn of random weights and of optimizers that do not suit them."""
+    wrapper = config.get('optim_wrapper') or {}
+    keys = get_at(wrapper, ('paramwise_cfg', 'custom_keys')) or {}
+    found = [key for key in keys if key in 'backbone.']
+    rate = keys[max(found, key=len)].get('lr_mult', 1) if found else 1
+    warnings = []
+    if checkpoint is None:
+        slow = f' and trains at {rate:g} times the learning rate'
+        warnings.append(
+            f'the backbone starts from random weights{slow * (rate != 1)}; '
+            'name pretrained weights with --checkpoint FILE'
+        )
+    elif rate == 0:
+        warnings.append('the backbone has a learning rate of 0')
+    constructor = str(wrapper.get('constructor', ''))
+    if wrapper and not constructor.startswith('mmattn.'):
+        if not keep_optimizer:
+            warnings.append(
+                f'{constructor} is kept: norms and position tables of the '
+                'backbone may decay'
+            )
+    return warnings
 
 
 def make_header(

@@ -12,26 +12,33 @@ _RECIPES = {
     'mmseg': (6e-5, 16, 0.01),
     'mmpretrain': (1e-3, 1024, 0.05),
 }
-# Names of the layer decay in these constructors.
-_RATES = ('decay_rate', 'layer_decay_rate')
-# Recipes with a smaller weight decay (DETR) decay norms as well.
-_LEAST_DECAY = 1e-4
-# Constructors that only know the layers of certain other backbones.
+_DEFAULT = 'DefaultOptimWrapperConstructor'
+_CONSTRUCTOR = 'mmattn.BackboneOptimWrapperConstructor'
+_LAYER_DECAY = 'mmattn.LayerDecayOptimWrapperConstructor'
+# Constructors of mmdet and mmseg that only know the layers of certain other
+# backbones; biases and 1-d parameters do not decay.
 _NAME_BOUND = (
     'LayerDecayOptimizerConstructor',
     'LearningRateDecayOptimizerConstructor',
 )
 
 
-def edit_preprocessor(config: dict) -> list[Edit]:
-    """Normalize RGB images with ImageNet statistics."""
+def edit_preprocessor(config: dict, in_channels: int = 3) -> list[Edit]:
+    """Normalize RGB images with ImageNet statistics.
+
+    Images with other channels, and those that the config does not normalize
+    (``mean=None``), are left as they are.
+    """
     path = ('model', 'data_preprocessor')
     if not get_at(config, path):
         path = path[1:]
     if isinstance(get_at(config, (*path, path[-1])), dict):
         path = (*path, path[-1])  # of each branch of a semi-supervised model
     cfg = get_at(config, path)
-    if not cfg or len(cfg.get('mean') or MEAN) != len(MEAN):
+    if not cfg or in_channels != 3:
+        return []
+    mean = cfg.get('mean', MEAN)
+    if mean is None or len(mean) != len(MEAN):
         return []
     kind = str(cfg.get('type', ''))
     classifies = kind in ('', 'ReIDDataPreprocessor') or (
@@ -78,57 +85,53 @@ def edit_optimizer(config: dict, family: Family, codebase: str) -> list[Edit]:
     wrapper = config.get('optim_wrapper')
     if not wrapper or not isinstance(wrapper.get('optimizer'), dict):
         return []
-    path = ('optim_wrapper',)
     edits = []
     if wrapper['optimizer'].get('type') != 'AdamW':
         edits.append(_adamw(config, codebase))
-    old = get_at(wrapper, ('paramwise_cfg', 'custom_keys')) or {}
-    missing = _undecayed(family, old, wrapper['optimizer'])
+    path = ('optim_wrapper', 'constructor')
+    options = wrapper.get('paramwise_cfg') or {}
+    constructor = (
+        wrapper.get('constructor') or 'DefaultOptimWrapperConstructor'
+    )
+    constructor = constructor.rpartition('.')[2]
     why = 'Norms and position tables of the backbone do not decay.'
-    paramwise = wrapper.get('paramwise_cfg') or {}
-    if wrapper.get('constructor') in _NAME_BOUND:
-        rates = [paramwise.get(key) for key in _RATES]
-        edits.append(
-            Edit(
-                (*path, 'constructor'),
-                'mmattn.LayerDecayOptimWrapperConstructor',
-                'The old constructor only knows layers of other backbones.',
-            )
-        )
+    if constructor in _NAME_BOUND:
+        rate = options.get('decay_rate', options.get('layer_decay_rate', 1.0))
         value = dict(
-            layer_decay_rate=next(filter(None, rates), 1.0),
-            custom_keys={**old, **missing},
+            layer_decay_rate=rate,
+            norm_decay_mult=0.0,
+            bias_decay_mult=0.0,
+            flat_decay_mult=0.0,
+            bypass_duplicate=True,
         )
-        edits.append(Edit((*path, 'paramwise_cfg'), value, why))
-    elif not paramwise:
-        value = dict(custom_keys=missing)
-        edits.append(Edit((*path, 'paramwise_cfg'), value, why))
-    else:
-        where = (*path, 'paramwise_cfg', 'custom_keys')
-        edits += [
-            Edit((*where, key), value, why) for key, value in missing.items()
-        ]
+        why = 'The old constructor does not know the layers of this backbone.'
+        edits.append(Edit(path, _LAYER_DECAY, why))
+        edits.append(Edit((path[0], 'paramwise_cfg'), value))
+    elif constructor == 'LearningRateDecayOptimWrapperConstructor':
+        edits.append(Edit(path, _LAYER_DECAY, why))
+    elif constructor == _DEFAULT:
+        edits.append(Edit(path, _CONSTRUCTOR, why))
+        if _changes_rates(options, family):
+            edits.append(
+                Edit(
+                    (path[0], 'paramwise_cfg', 'custom_keys', 'backbone'),
+                    dict(lr_mult=1.0),
+                    'The learning rates of biases are for neck and head.',
+                )
+            )
     return edits
 
 
-def _undecayed(family: Family, old: dict, optimizer: dict) -> dict:
-    """Missing keys of the parameters that do not decay.
-
-    mmengine uses the longest key that is part of a parameter's name, so a key
-    for the whole backbone overrides shorter ones.
-    """
-    parts, rule = family.undecayed, dict(decay_mult=0.0)
-    whole = next((key for key in ('backbone', 'backbone.') if key in old), '')
-    decays = optimizer.get('weight_decay', 0) > _LEAST_DECAY
-    if whole and decays and old[whole].get('decay_mult', 1) != 0:
-        parts = [part for part in parts if len(part) > len(whole)]
-        parts += [
-            f'backbone.{path}'
-            for path in family.undecayed_paths
-            if not path.endswith(tuple(parts))
-        ]
-        rule = {**old[whole], **rule}
-    return {part: dict(rule) for part in parts if part not in old}
+def _changes_rates(options: dict, family: Family) -> bool:
+    """Whether rules for other parts change learning rates in the backbone."""
+    keys = options.get('custom_keys') or {}
+    if any(key in 'backbone.' for key in keys):
+        return False  # the config has a rule for the whole backbone
+    return options.get('bias_lr_mult', 1) != 1 or any(
+        rule.get('lr_mult', 1) != 1
+        and any(key in f'backbone.{name}' for name in family.parameters)
+        for key, rule in keys.items()
+    )
 
 
 def _adamw(config: dict, codebase: str) -> Edit:

@@ -57,6 +57,23 @@ class UnsupportedSwap(SwapError):
         self.reason = reason
 
 
+class ChannelMismatch(UnsupportedSwap):
+    """A neck or head that expects other channels than its backbone returns.
+
+    Args:
+        part (str): The neck or head.
+        expected (int | list[int]): Its ``in_channels``.
+        given (int | list[int]): The ``out_channels`` of the backbone.
+    """
+
+    def __init__(self, part: str, expected: object, given: object) -> None:
+        super().__init__(
+            f'the {part} does not fit its backbone',
+            f'it has in_channels={expected}, but the backbone has '
+            f'out_channels={given}',
+        )
+
+
 def find_network(config: dict) -> Path:
     """Return the path of the dict that holds backbone, neck and heads.
 

@@ -9,10 +9,15 @@ from typing import Any
 from mmengine.config import Config
 
 from .edits import Edit, apply_edits, get_at, plain
-from .source import Source
+from .source import Source, shorten_types
 from .unsupported import SwapError
 
 _WIDTH = 79
+_IMPORT = """from mmengine.config import read_base
+
+with read_base():
+    from {} import *
+"""
 _STEP = 4
 
 
@@ -61,6 +66,7 @@ def check_text(path: Path, source: Source, edits: Sequence[Edit]) -> None:
         SwapError: If they are not the same.
     """
     config = plain(Config.fromfile(path).to_dict())
+    config = shorten_types(config, source.codebase)
     wanted = apply_edits(source.config, edits)
     wrong = [key for key in wanted if config.get(key) != wanted[key]]
     if wrong:
@@ -74,6 +80,7 @@ def render_config(
     source: Source, edits: Sequence[Edit], out: Path, head: str
 ) -> str:
     """Render a config that inherits from its source and makes the edits."""
+    is_new_style = source.is_new_style
     lists: dict[tuple, list[Edit]] = {}
     tree: dict = {}
     for edit in edits:
@@ -82,15 +89,23 @@ def render_config(
         )
         if depth == 0:
             _put(tree, edit)
-        elif edit.path[:depth] not in lists:
+        elif edit.path[:depth] not in lists and not is_new_style:
             _put(tree, Edit(edit.path[:depth], _Name(edit.path[depth - 1])))
         if depth:
             lists.setdefault(edit.path[:depth], []).append(edit)
-    blocks = [head, f'_base_ = {source.base_for(out)!r}\n']
-    blocks += [_render_list(path, items) for path, items in lists.items()]
-    blocks += [
-        _render_entry(key, tree[key], source.config, (key,), 0) for key in tree
-    ]
+    if is_new_style:
+        blocks = [head, _IMPORT.format(source.module_for(out))]
+    else:
+        blocks = [head, f'_base_ = {source.base_for(out)}\n']
+    for path, items in lists.items():
+        blocks.append(_render_list(path, items, is_new_style))
+    for key, node in tree.items():
+        text = _render_entry(key, node, source.config, (key,), 0)
+        if is_new_style and isinstance(node, dict) and key in source.config:
+            # Assignments replace, since there is no merging with a base.
+            value = text.removeprefix(f'{key} = ').rstrip()
+            text = f'{key}.merge({value})\n'
+        blocks.append(text)
     return '\n'.join(blocks)
 
 
@@ -109,10 +124,13 @@ def _put(tree: dict, edit: Edit) -> None:
     tree[edit.path[-1]] = edit
 
 
-def _render_list(path: tuple, edits: Sequence[Edit]) -> str:
+def _render_list(
+    path: tuple, edits: Sequence[Edit], is_new_style: bool
+) -> str:
     """Assign entries of a list, which configs only inherit as a whole."""
-    name = path[-1]
-    text = f'{name} = _base_.{".".join(path)}\n'
+    name, text = '.'.join(path), ''
+    if not is_new_style:
+        name, text = path[-1], f'{path[-1]} = _base_.{name}\n'
     why = ''
     for edit in edits:
         if edit.why and edit.why != why:

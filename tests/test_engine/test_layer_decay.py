@@ -133,9 +133,7 @@ def test_frozen_parameters_have_no_group():
 
 @pytest.mark.parametrize('rate', [None, 0, 1.5, 'x'])
 def test_a_rate_out_of_range(rate):
-    with pytest.raises(
-        ValueError, match=f'at most 1 in paramwise.*got {rate!r}'
-    ):
+    with pytest.raises(ValueError, match=f'layer_decay_rate .{rate!r}'):
         OPTIM_WRAPPER_CONSTRUCTORS.get(NAME)(
             dict(optimizer=dict(type='SGD', lr=LR)),
             dict(layer_decay_rate=rate),
@@ -143,7 +141,7 @@ def test_a_rate_out_of_range(rate):
 
 
 def test_an_optimizer_without_a_rate():
-    with pytest.raises(ValueError, match=r"expects lr in .*got \['type'\]"):
+    with pytest.raises(ValueError, match=r"lr .*\['type'\]"):
         OPTIM_WRAPPER_CONSTRUCTORS.get(NAME)(
             dict(optimizer=dict(type='AdamW')), dict(layer_decay_rate=0.5)
         )
@@ -151,7 +149,5 @@ def test_an_optimizer_without_a_rate():
 
 def test_a_backbone_that_knows_no_depths():
     model = Model(nn.Conv2d(1, 1, 1))
-    with pytest.raises(
-        TypeError, match='get_layer_depth, got Model with Conv2'
-    ):
+    with pytest.raises(TypeError, match='get_layer_depth.*Conv2d'):
         rates(model)

@@ -53,6 +53,18 @@ def test_detectors_predict_on_one_image():
     assert len(make_batch(detector(), 'mmdet', True)['inputs']) == 2
 
 
+@pytest.mark.parametrize('channels', [1, 4])
+@pytest.mark.parametrize('codebase', ['mmdet', 'mmseg', 'mmpretrain'])
+def test_images_have_the_channels_of_the_backbone(codebase, channels):
+    pytest.importorskip(codebase)
+    config = detector(backbone=dict(type='X', in_channels=channels))
+    if codebase == 'mmpretrain':
+        config['model']['type'] = 'ImageClassifier'
+    for training in (True, False):
+        batch = make_batch(config, codebase, training)
+        assert {len(image) for image in batch['inputs']} == {channels}
+
+
 def test_views_of_a_semi_supervised_detector():
     pytest.importorskip('mmdet')
     config = dict(model=dict(type='SoftTeacher', detector=dict()))

@@ -1,10 +1,20 @@
 """Configs by path and by name."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config
 
 from mmattn.swapping.families import find_family
-from mmattn.swapping.source import config_root, list_shipped, read_source
+from mmattn.swapping.source import (
+    Source,
+    config_root,
+    list_shipped,
+    read_source,
+    shorten_types,
+)
 from mmattn.swapping.swap import new_name
 from mmattn.swapping.unsupported import SwapError
 
@@ -22,9 +32,7 @@ def test_shipped_config_is_inherited_by_name(name, tmp_path):
     codebase = name.partition('::')[0]
     assert (source.codebase, source.name) == (codebase, name)
     child = tmp_path / 'child.py'
-    base = source.base_for(child)
-    assert base.startswith(f'{codebase}::')
-    child.write_text(f'_base_ = {base!r}\n')
+    child.write_text(f'_base_ = {source.base_for(child)}\n')
     assert Config.fromfile(child).model.type == source.config['model']['type']
     # By its path it is the same config.
     assert read_source(str(source.path)).name == name
@@ -35,7 +43,22 @@ def test_own_config_is_inherited_by_a_relative_path(tmp_path):
     path.parent.mkdir()
     path.write_text("default_scope = 'mmdet'\nmodel = dict(type='X')\n")
     source = read_source(str(path))
-    assert source.base_for(tmp_path / 'b' / 'new.py') == '../a/mine.py'
+    assert source.base_for(tmp_path / 'b' / 'new.py') == "'../a/mine.py'"
+
+
+def test_base_of_mmseg_is_found_without_mmattn(tmp_path):
+    name = 'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py'
+    child = tmp_path / 'child.py'
+    child.write_text(f'_base_ = {read_source(name).base_for(child)}\n')
+    code = (
+        'import sys; from mmengine.config import Config; '
+        f'print(Config.fromfile({str(child)!r}).model.decode_head.type); '
+        'assert "mmattn" not in sys.modules'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True
+    )
+    assert done.stdout == 'PSPHead\n', done.stderr
 
 
 @pytest.mark.parametrize(
@@ -78,10 +101,39 @@ def test_bases_are_not_listed():
         ('resnet50_8xb32_in1k', 'smt-nano_8xb32_in1k'),
         ('yolox_s_8xb8-300e_coco', 'yolox_smt-nano_8xb8-300e_coco'),
         ('ssd300_coco', 'ssd300_smt-nano_coco'),
+        # Configs with one of our backbones.
+        ('faster_smt', 'faster_smt-nano'),
+        ('boat-swin-tiny_8xb128_in1k', 'smt-nano_8xb128_in1k'),
+        ('fcos_boat-cswin-tiny_fpn_1x_coco', 'fcos_smt-nano_fpn_1x_coco'),
     ],
 )
-def test_name_of_the_new_config(old, new, tmp_path):
-    assert new_name(tmp_path / f'{old}.py', find_family('smt-nano')) == new
+def test_name_of_the_new_config(old, new):
+    source = Source('', Path(f'{old}.py'), 'mmdet', {})
+    assert new_name(source, find_family('smt-nano')) == new
+
+
+def test_name_of_a_new_style_config():
+    path = Path('dino_4scale_swin_l_8xb2_12e_coco.py')
+    source = Source('', path, 'mmdet', {}, is_new_style=True)
+    name = new_name(source, find_family('smt-nano'))
+    assert name == 'dino_4scale_smt_nano_8xb2_12e_coco'
+
+
+def test_class_paths_become_registered_names():
+    cfg = dict(
+        type='mmdet.models.detectors.fcos.FCOS',
+        backbone=dict(type='mmpretrain.models.backbones.VGG'),
+        neck=[dict(type='mmpretrain.VGG')],
+        optimizer=dict(type='torch.optim.adamw.AdamW'),
+        norm=dict(type='torch.nn.modules.batchnorm.BatchNorm2d'),
+    )
+    assert shorten_types(cfg, 'mmdet') == dict(
+        type='FCOS',
+        backbone=dict(type='mmpretrain.VGG'),
+        neck=[dict(type='mmpretrain.VGG')],
+        optimizer=dict(type='AdamW'),
+        norm=dict(type='torch.nn.modules.batchnorm.BatchNorm2d'),
+    )
 
 
 def test_families_have_the_names_of_config_files():

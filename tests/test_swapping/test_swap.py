@@ -8,6 +8,8 @@ from mmengine.config import Config
 
 from mmattn.backbones import AttentionPyramid, BOATSwin
 from mmattn.swapping import SwapError, UnsupportedSwap, swap_backbone
+from mmattn.swapping.edits import plain
+from mmattn.swapping.source import read_source
 
 MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 
@@ -27,10 +29,25 @@ def test_detector_is_checked_and_written(tmp_path):
     assert cfg.model.neck.in_channels == [24, 48, 96, 192]
     assert cfg.model.roi_head.type == 'StandardRoIHead'
     assert cfg.optim_wrapper.optimizer.type == 'AdamW'
-    assert cfg.optim_wrapper.paramwise_cfg.custom_keys == dict(
-        norm=dict(decay_mult=0.0),
-        relative_position_bias_table=dict(decay_mult=0.0),
+    assert cfg.optim_wrapper.constructor == (
+        'mmattn.BackboneOptimWrapperConstructor'
     )
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
+        'mmdet::mask2former/mask2former_swin-t-p4-w7-224_8xb2-lsj-50e_coco.py',
+    ],
+)
+def test_rules_of_the_optimizer_are_kept(name, tmp_path):
+    cfg, text = swap(name, tmp_path)
+    old = read_source(name).config['optim_wrapper']
+    constructor = 'mmattn.BackboneOptimWrapperConstructor'
+    assert plain(cfg.optim_wrapper) == dict(old, constructor=constructor)
+    assert text.count(constructor) == 1
+    assert len(text.splitlines()) < 40
 
 
 def test_a_detector_with_coarser_maps_is_rejected(tmp_path):

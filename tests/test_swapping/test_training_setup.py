@@ -1,5 +1,7 @@
 """Preprocessing, weights and the optimizer of a swapped config."""
 
+import pytest
+
 from mmattn.swapping.families import find_family
 from mmattn.swapping.training_setup import (
     MEAN,
@@ -8,8 +10,6 @@ from mmattn.swapping.training_setup import (
     edit_preprocessor,
     edit_weights,
 )
-
-TABLE = 'relative_position_bias_table'
 
 
 def by_path(edits):
@@ -43,6 +43,15 @@ def test_pixels_of_classifiers_and_of_branches():
     }
 
 
+@pytest.mark.parametrize(
+    'mean, in_channels', [(None, 3), (None, 4), ([0.5], 1), (MEAN, 6)]
+)
+def test_pixels_of_other_images_are_kept(mean, in_channels):
+    cfg = dict(type='SegDataPreProcessor', mean=mean, std=mean)
+    config = dict(model=dict(data_preprocessor=cfg))
+    assert edit_preprocessor(config, in_channels) == []
+
+
 def test_weights_of_the_old_backbone_are_dropped():
     detector = dict(init_cfg=dict(type='Pretrained', checkpoint='a.pth'))
     config = dict(
@@ -57,7 +66,22 @@ def test_weights_of_the_old_backbone_are_dropped():
 
 
 def optimizer(config, codebase='mmdet', backbone='boat-swin-nano'):
-    return by_path(edit_optimizer(config, find_family(backbone), codebase))
+    edits = edit_optimizer(config, find_family(backbone), codebase)
+    return {'.'.join(e.path[1:]): e.value for e in edits}
+
+
+CONSTRUCTOR = 'mmattn.BackboneOptimWrapperConstructor'
+LAYER_DECAY = 'mmattn.LayerDecayOptimWrapperConstructor'
+
+
+def wrapper(constructor=None, **options):
+    return dict(
+        optim_wrapper=dict(
+            optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
+            constructor=constructor,
+            paramwise_cfg=options,
+        )
+    )
 
 
 def test_sgd_becomes_adamw_for_the_batch_of_the_config():
@@ -65,62 +89,60 @@ def test_sgd_becomes_adamw_for_the_batch_of_the_config():
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.02)),
         auto_scale_lr=dict(base_batch_size=32),
     )
-    edits = optimizer(config)
-    assert edits['optim_wrapper.optimizer'] == dict(
-        type='AdamW', lr=2e-4, betas=(0.9, 0.999), weight_decay=0.05
-    )
-    still = dict(decay_mult=0.0)
-    assert edits['optim_wrapper.paramwise_cfg'] == dict(
-        custom_keys=dict(norm=still, relative_position_bias_table=still)
+    assert optimizer(config) == dict(
+        optimizer=dict(
+            type='AdamW', lr=2e-4, betas=(0.9, 0.999), weight_decay=0.05
+        ),
+        constructor=CONSTRUCTOR,
     )
 
 
-def test_adamw_and_its_keys_stay():
-    keys = dict(norm=dict(decay_mult=0.5), query=dict(lr_mult=0.1))
-    config = dict(
-        optim_wrapper=dict(
-            optimizer=dict(type='AdamW', lr=1e-3),
-            paramwise_cfg=dict(custom_keys=keys),
-        )
-    )
-    # SMT has no position tables, and the rule of the config is kept.
-    assert optimizer(config, backbone='smt-nano') == {}
-
-
-def test_constructor_that_knows_other_layers_is_replaced():
-    config = dict(
-        optim_wrapper=dict(
-            optimizer=dict(type='AdamW', lr=1e-3),
-            constructor='LearningRateDecayOptimizerConstructor',
-            paramwise_cfg=dict(decay_rate=0.7, num_layers=12),
-        )
-    )
-    edits = optimizer(config, backbone='smt-nano')
-    assert edits['optim_wrapper.constructor'] == (
-        'mmattn.LayerDecayOptimWrapperConstructor'
-    )
-    assert edits['optim_wrapper.paramwise_cfg'] == dict(
-        layer_decay_rate=0.7, custom_keys=dict(norm=dict(decay_mult=0.0))
+@pytest.mark.parametrize(
+    'keys',
+    [
+        dict(norm=dict(decay_mult=0.5), query=dict(lr_mult=0.1)),
+        dict(backbone=dict(lr_mult=0.1), norm=dict(decay_mult=0.0)),
+        dict(head=dict(lr_mult=10.0)),
+    ],
+)
+def test_adamw_and_its_keys_are_kept(keys):
+    assert optimizer(wrapper(custom_keys=keys)) == dict(
+        constructor=CONSTRUCTOR
     )
 
 
-def test_a_key_of_the_whole_backbone_does_not_hide_the_norms():
-    config = dict(
-        optim_wrapper=dict(
-            optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
-            paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1))),
-        )
-    )
-    edits = optimizer(config)
-    start = 'optim_wrapper.paramwise_cfg.custom_keys.backbone'
-    for name in ('norm', 'stages.0.blocks.0.norm', 'stages.1.downsample.norm'):
-        assert edits[f'{start}.{name}'] == dict(lr_mult=0.1, decay_mult=0.0)
-    # The key of the tables is longer and so overrides the backbone's.
-    tables = {key: value for key, value in edits.items() if TABLE in key}
-    assert tables == {
-        f'{start.removesuffix("backbone")}{TABLE}': dict(
-            lr_mult=0.1, decay_mult=0.0
-        )
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(bias_lr_mult=2.0, bias_decay_mult=0.0),
+        dict(custom_keys=dict(bias=dict(lr_mult=0.024, decay_mult=0))),
+    ],
+)
+def test_rates_of_biases_do_not_apply_to_the_backbone(options):
+    assert optimizer(wrapper(**options)) == {
+        'constructor': CONSTRUCTOR,
+        'paramwise_cfg.custom_keys.backbone': dict(lr_mult=1.0),
     }
-    config['optim_wrapper']['optimizer']['weight_decay'] = 1e-4
-    assert f'{start}.norm' not in optimizer(config)
+
+
+def test_constructors_that_know_other_layers_are_replaced():
+    config = wrapper(
+        'LearningRateDecayOptimizerConstructor', decay_rate=0.7, num_layers=12
+    )
+    assert optimizer(config, backbone='smt-nano') == dict(
+        constructor=LAYER_DECAY,
+        paramwise_cfg=dict(
+            layer_decay_rate=0.7,
+            norm_decay_mult=0.0,
+            bias_decay_mult=0.0,
+            flat_decay_mult=0.0,
+            bypass_duplicate=True,
+        ),
+    )
+    name = 'mmpretrain.LearningRateDecayOptimWrapperConstructor'
+    config = wrapper(name, layer_decay_rate=0.65)
+    assert optimizer(config, 'mmpretrain') == dict(constructor=LAYER_DECAY)
+
+
+def test_an_unknown_constructor_is_kept():
+    assert optimizer(wrapper('MyConstructor')) == {}

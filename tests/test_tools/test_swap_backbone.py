@@ -32,7 +32,10 @@ def test_swap_in_the_current_folder(call, capsys, tmp_path):
     out = capsys.readouterr().out
     assert 'checked   a loss and a prediction' in out
     assert 'wrote     smt-nano_8xb32_in1k.py' in out
-    assert 'model.head.in_channels' in out
+    assert 'changed   data_preprocessor' not in out
+    assert 'model.backbone, model.head, optim_wrapper.optimizer' in out
+    assert 'warning   the backbone starts from random weights' in out
+    assert 'python tools/train.py smt-nano_8xb32_in1k.py' in out
     text = (tmp_path / 'smt-nano_8xb32_in1k.py').read_text()
     assert "type='mmattn.SMT'" in text
 
@@ -56,3 +59,8 @@ def test_unsupported_swap_is_one_line_and_status_2(call, capsys, tmp_path):
         .startswith('swap_backbone.py: error: the backbone is a U-Net')
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_smaller_rate_is_a_warning(call, capsys):
+    call('mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py')
+    assert '0.1 times the learning rate' in capsys.readouterr().out

@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from coverage_page import FAILED, PASSED, SOURCE_FAILS, UNCHECKED, UNSUPPORTED
+from optimizer_check import describe_optimizer
 
-from mmattn.swapping import SwapError, UnsupportedSwap, find_family
+from mmattn.swapping import (
+    ChannelMismatch,
+    SwapError,
+    UnsupportedSwap,
+    check_channels,
+    find_family,
+)
 from mmattn.swapping.checking import CheckFailed, check_model, shrink_model
 from mmattn.swapping.edits import apply_edits
 from mmattn.swapping.planning import plan_swap
 from mmattn.swapping.samples import loads_masks
-from mmattn.swapping.source import read_source
+from mmattn.swapping.source import Source, read_source
 from mmattn.swapping.swap import make_header
 from mmattn.swapping.unsupported import find_network
 from mmattn.swapping.writing import write_config
@@ -38,11 +45,15 @@ def run_case(name: str, backbone: str, known: dict[str, dict]) -> dict:
         A row of the journal: ``status``, ``reason``, ``detail``,
         ``algorithm``, ``strides`` of the old maps, ``key`` of the checked
         model, ``shared`` if its result was known, names of ``bugs`` that
-        were worked around, and the ``size`` of the images.
+        were worked around, the ``size`` of the images, and the results of
+        ``describe_optimizer`` with their ``optimizer_key``.
     """
     row: dict[str, Any] = {}
     try:
         _run(name, backbone, known, row)
+        if row['optimizer'] == 'wrong':
+            detail = row['optimizer_detail']
+            row.update(status=FAILED, reason='optimizer', detail=detail)
     except UnsupportedSwap as error:
         row.update(status=UNSUPPORTED, reason=error.reason, detail=str(error))
     except CheckFailed as error:
@@ -76,17 +87,36 @@ def _run(name: str, backbone: str, known: dict[str, dict], row: dict) -> None:
         out = Path(folder) / 'swapped.py'
         write_config(source, edits, out, make_header(source, family), False)
     config = apply_edits(source.config, edits)
-    row['key'] = key = _key(config, source.codebase)
+    try:
+        check_channels(config, source.codebase)
+    except ChannelMismatch as error:  # it must accept working models
+        raise CheckFailed(f'channels: {error}') from error
+    _check_optimizer(source, config, known, row)
+    key = _key(source.codebase, shrink_model(config), loads_masks(config))
+    row['key'] = key
     if key in known:
         row.update(known[key], shared=True)
-        return
-    checked = check_model(config, source.codebase, find_network(config))
-    row.update(
-        status=PASSED,
-        reason='' if checked.has_loss else 'no loss',
-        bugs=[bug.name for bug in checked.bugs],
-        size=checked.size,
-    )
+    else:
+        checked = check_model(config, source.codebase, find_network(config))
+        row.update(
+            status=PASSED,
+            reason='' if checked.has_loss else 'no loss',
+            bugs=[bug.name for bug in checked.bugs],
+            size=checked.size,
+        )
+
+
+def _check_optimizer(
+    source: Source, config: dict, known: dict[str, dict], row: dict
+) -> None:
+    wrappers = [each.get('optim_wrapper') for each in (source.config, config)]
+    models = [shrink_model(each) for each in (source.config, config)]
+    row['optimizer_key'] = key = _key(source.codebase, models, wrappers)
+    if key not in known:
+        known = {
+            key: describe_optimizer(source.config, config, source.codebase)
+        }
+    row.update(known[key])
 
 
 def _source_fails(name: str) -> bool:
@@ -100,10 +130,6 @@ def _source_fails(name: str) -> bool:
     return False
 
 
-def _key(config: dict, codebase: str) -> str:
-    text = json.dumps(
-        [codebase, shrink_model(config), loads_masks(config)],
-        sort_keys=True,
-        default=str,
-    )
+def _key(*parts: Any) -> str:
+    text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

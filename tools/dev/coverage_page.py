@@ -38,8 +38,9 @@ with {versions}. Results by version of the code (a hash of its source):
   nothing was written.
 - **unchecked**: written, but the model needs a package that is not installed
   here.
-- **failed**: written, but the model does not build or run. "As shipped too":
-  the config fails the same check with its own backbone.
+- **failed**: written, but the model does not build or run, or its optimizer
+  is wrong. "As shipped too": the config fails the same check with its own
+  backbone.
 """
 
 _MAPS = """
@@ -50,6 +51,19 @@ share a stride); mmpretrain: one map. Left out are backbones that return
 tokens, vectors or several maps of one stride, U-Nets and other whole
 networks, algorithms that mask patches inside their backbone, and configs
 without a model.
+
+"""
+
+_OPTIMIZERS = """
+## Optimizers
+
+Parameter groups of the swapped config compared with those of its source, as
+multipliers of learning rate and weight decay (swaps replace optimizers other
+than AdamW). Outside of the backbone both are those of the source. Inside, the
+learning rate is that of the old backbone, times a factor for each layer where
+the source has a layer decay, and the weight decay is 0 for norms and position
+tables and for nothing else, except biases and other 1-d parameters where the
+source exempts them in the whole model.
 
 """
 
@@ -91,6 +105,8 @@ def render_page(rows: Sequence[Mapping], totals: Mapping[str, int]) -> str:
         _counts(runs),
         _MAPS,
         _counts(maps),
+        _OPTIMIZERS,
+        _optimizers(runs),
         _BUGS,
         _bugs(rows),
         '\n## Reasons\n',
@@ -158,6 +174,33 @@ def _counts(runs: Mapping) -> str:
                 _share(found[PASSED] - bugs, len(rows)),
                 *(found[status] for status in STATUSES[1:]),
                 sum(row.get('reason') == SOURCE_FAILS for row in rows),
+            )
+        )
+    return _table(header, *lines)
+
+
+def _optimizers(runs: Mapping) -> str:
+    header = (
+        'codebase',
+        'backbone',
+        'swapped configs with an optimizer',
+        'right',
+        'with layer decay',
+        'with exempt biases',
+        'wrong',
+    )
+    lines = []
+    for run, rows in runs.items():
+        rows = [r for r in rows if r.get('optimizer') in ('right', 'wrong')]
+        right = [row for row in rows if row['optimizer'] == 'right']
+        lines.append(
+            (
+                *run,
+                len(rows),
+                len(right),
+                sum(row['layer_decay'] for row in right),
+                sum(row['exempt_biases'] for row in right),
+                len(rows) - len(right),
             )
         )
     return _table(header, *lines)

@@ -97,11 +97,10 @@ class Coverage:
             for name in names
             if name not in rows or self._is_again(rows[name], retry)
         ]
-        known = {
-            row['key']: _result(row)
-            for row in rows.values()
-            if row['status'] == PASSED and row['version'] == self.version
-        }
+        known = {}
+        for row in rows.values():
+            if row['status'] == PASSED and row['version'] == self.version:
+                known.update(_results(row))
         if todo:
             preload(self.codebase)
             self._fill_caches(todo)
@@ -155,8 +154,7 @@ class Coverage:
             version=self.version,
             **row,
         )
-        if 'key' in row and not row.get('shared'):
-            known[row['key']] = _result(row)
+        known.update(_results(row))
         self.journal.parent.mkdir(parents=True, exist_ok=True)
         with open(self.journal, 'a') as file:
             file.write(json.dumps(row) + '\n')
@@ -172,10 +170,24 @@ def write_page(journal: Path, path: Path) -> None:
     path.write_text(render_page(rows, totals))
 
 
-def _result(row: dict) -> dict:
-    """The part of a row that holds for all configs with the same model."""
-    keys = ('status', 'reason', 'detail', 'bugs', 'size')
-    return {key: row[key] for key in keys if key in row}
+_SHARED = {
+    'key': ('status', 'reason', 'detail', 'bugs', 'size'),
+    'optimizer_key': (
+        'optimizer',
+        'optimizer_detail',
+        'layer_decay',
+        'exempt_biases',
+    ),
+}
+
+
+def _results(row: dict) -> dict[str, dict]:
+    """The parts of a row that hold for other configs, by their keys."""
+    return {
+        row[key]: {name: row[name] for name in names if name in row}
+        for key, names in _SHARED.items()
+        if key in row
+    }
 
 
 def read_journal(path: Path) -> list[dict]:
@@ -196,7 +208,10 @@ def source_version() -> str:
     """Short hash of the sources that results depend on."""
     digest = hashlib.sha256()
     files = sorted(Path(swapping.__file__).parent.glob('*.py'))
-    for path in [*files, Path(__file__).with_name('coverage_case.py')]:
+    files += map(
+        Path(__file__).with_name, ('coverage_case.py', 'optimizer_check.py')
+    )
+    for path in files:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:8]
 
