@@ -55,7 +55,10 @@ def _parameters(converted: Converted) -> set[str]:
         return set()
     options = {}
     if isinstance(converted.arch, dict):
-        options['out_indices'] = range(len(converted.arch['depths']))
+        depths = converted.arch.get('depths', ())
+        if sum(depths) > len(converted.backbone):
+            return set()  # more blocks than tensors: do not build them
+        options['out_indices'] = range(len(depths))
     with torch.device('meta'):
         model = backbone(arch=converted.arch, **options)
     return {name for name, _ in model.named_parameters()}

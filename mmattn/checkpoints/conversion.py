@@ -168,6 +168,19 @@ def convert(
     Raises:
         ValueError: If the format is unknown or a name fits nowhere.
     """
+    try:
+        return _convert(state_dict, source, strict)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError) as error:
+        # Conversion relies on the shapes of a published checkpoint.
+        raise ValueError(
+            'the tensors of the checkpoint have unexpected shapes '
+            f'({type(error).__name__}: {str(error)[:100]})'
+        ) from error
+
+
+def _convert(
+    state_dict: dict[str, Tensor], source: str, strict: bool
+) -> Converted:
     inside, outside = _split_prefix(state_dict)
     if source == 'auto':
         source = _detect(inside)

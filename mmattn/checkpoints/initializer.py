@@ -8,6 +8,7 @@ from torch import Tensor
 from mmattn.registry import WEIGHT_INITIALIZERS
 
 from .conversion import convert
+from .fitting import wrong_kinds
 from .loading import load_file
 from .naming import count_names
 
@@ -69,6 +70,11 @@ class BackbonePretrained:
         before = {
             name: value.clone() for name, value in module.state_dict().items()
         }
+        if wrong := wrong_kinds(before, converted.backbone):
+            raise ValueError(
+                f'{self.checkpoint} does not fit {type(module).__name__}: '
+                f'its dtypes would be cast: {count_names(wrong)}'
+            )
         resized = [
             name
             for name, value in converted.backbone.items()
@@ -88,7 +94,7 @@ class BackbonePretrained:
         except ValueError:
             module.load_state_dict(before)
             raise
-        except RuntimeError as error:  # wrong shapes
+        except (IndexError, RuntimeError) as error:  # wrong shapes
             module.load_state_dict(before)
             raise ValueError(
                 f'{self.checkpoint} does not fit {type(module).__name__}: '

@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -14,17 +13,21 @@ from torch import Tensor
 
 from mmattn.zoo import SCHEME, check_digest, find_weights
 
-from .stubs import allow_stubs, needs_newer_torch
+from .inspection import SAVE_WEIGHTS, InvalidCheckpoint, inspect_checkpoint
+from .stubs import allow_stubs, is_allowed, needs_newer_torch
 
 # Keys of the tensors in a training checkpoint; the first that exists counts.
 # Averaged weights come first: published accuracies are measured with them.
 _STATE_KEYS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
 # Added to every key by DistributedDataParallel and torch.compile.
-_WRAPPER_PREFIXES = ('module.', '_orig_mod.')
-_SAVE = "torch.save(model.state_dict(), 'weights.pth')"
+_WRAPPER_PREFIXES = re.compile(r'(module\.|_orig_mod\.)+')
+_MAX_KEY = 500
+_MAX_TENSORS = 100_000
 
 
-def load_file(path: str | os.PathLike) -> dict[str, Tensor]:
+def load_file(
+    path: str | os.PathLike, allow_nonfinite: bool = False
+) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint on the CPU.
 
     Files of ``torch.save`` (.pth, .pt, .tar, ...) are read with
@@ -39,6 +42,7 @@ def load_file(path: str | os.PathLike) -> dict[str, Tensor]:
         path: A file, an http(s) address (downloaded once to ``torch.hub``'s
             checkpoint folder), or ``mmattn://NAME`` for the weights of a
             model of the zoo.
+        allow_nonfinite: Accept NaN and infinite values. Defaults to False.
 
     Returns:
         At least one tensor; other values are left out.
@@ -46,15 +50,23 @@ def load_file(path: str | os.PathLike) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: If the file does not exist.
         ConnectionError: If the download fails.
-        ValueError: If the file is empty, truncated, not a checkpoint, holds
-            no tensors, would have to run code, or does not match the digest
-            in its name.
+        ValueError: If the file is empty, truncated, damaged, not a
+            checkpoint, holds no tensors, would have to run code, does not
+            match the digest in its name, or has NaN or infinite values.
         ImportError: If safetensors is not installed and needed.
     """
-    path = _find_file(path)
-    is_safetensors = path.suffix == '.safetensors'
-    state = _read_safetensors(path) if is_safetensors else _read_pickle(path)
-    return _strip_wrapper_prefixes(_tensors(path, state))
+    path = find_file(path)
+    try:
+        if path.suffix == '.safetensors':
+            content = _read_safetensors(path)
+        else:
+            content = _read_pickle(path)
+        state = _strip_wrapper_prefixes(_tensors(content))
+        if not allow_nonfinite:
+            _check_finite(state)
+    except InvalidCheckpoint as error:
+        raise ValueError(f'checkpoint {path} {error}') from error
+    return state
 
 
 def load_published(name: str, map_location: Any = None) -> dict:
@@ -67,21 +79,29 @@ def load_published(name: str, map_location: Any = None) -> dict:
     Raises:
         ValueError: If no zoo has the model, or the file cannot be read.
     """
-    path = _find_file(find_weights(name))
-    return _read_pickle(path, map_location)
+    return read_whole(find_weights(name), map_location)
 
 
-def read_whole(path: str | os.PathLike) -> Any:
-    """Read everything in a checkpoint that is safe to read, on the CPU.
+def read_whole(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
+    """Read everything in a checkpoint that is safe to read.
 
     Objects other than tensors and plain values become inert stubs. Arguments
     and errors are those of :func:`load_file`.
     """
-    return _read_pickle(_find_file(path))
+    path = find_file(path)
+    try:
+        content = _read_pickle(path, map_location)
+        _tensors(content)
+    except InvalidCheckpoint as error:
+        raise ValueError(f'checkpoint {path} {error}') from error
+    return content
 
 
-def _find_file(path: str | os.PathLike) -> Path:
-    """Resolve a name or address to a local file and check its digest."""
+def find_file(path: str | os.PathLike) -> Path:
+    """Resolve a name or address to a local file and check its digest.
+
+    Arguments and errors are those of :func:`load_file`.
+    """
     if str(path).startswith(SCHEME):
         path = find_weights(str(path))
     if str(path).startswith(('http://', 'https://')):
@@ -94,7 +114,7 @@ def _find_file(path: str | os.PathLike) -> Path:
             'address of the published weights'
         )
     if path.stat().st_size == 0:
-        _fail(path, 'is empty', 'download or copy it again')
+        raise ValueError(f'checkpoint {path} is empty; copy it again')
     if path.parent != _download_folder():  # names include other digests
         check_digest(path)
     return path
@@ -104,8 +124,7 @@ def _download(url: str) -> Path:
     name = Path(urlparse(url).path)
     # Many addresses end in the same name (model.safetensors).
     digest = hashlib.sha256(url.encode()).hexdigest()[:8]
-    kept = f'{name.stem}-{digest}{name.suffix}'
-    target = _download_folder() / kept
+    target = _download_folder() / f'{name.stem}-{digest}{name.suffix}'
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -129,22 +148,22 @@ def _download_folder() -> Path:
     return Path(torch.hub.get_dir()) / 'checkpoints'
 
 
-def _fail(path: Path, what: str, advice: str) -> None:
-    raise ValueError(f'checkpoint {path} {what}; {advice}')
-
-
 def _read_pickle(path: Path, map_location: Any = 'cpu') -> Any:
-    with path.open('rb') as file:
-        head = file.read(64)
-    if head.startswith(b'PK\x03\x04'):
-        _check_archive(path)
-    elif _is_text(head):
-        _fail(
-            path,
-            f'is a text file that starts with {head[:24].decode()!r}',
-            'it may be a download page or a git-lfs pointer: download the '
-            'file itself',
-        )
+    for name in sorted(inspect_checkpoint(path).globals):
+        if needs_newer_torch(name):
+            raise InvalidCheckpoint(
+                f'also contains {name}, which torch {torch.__version__} '
+                'cannot skip',
+                'use torch 2.5 or newer, or save only the weights: '
+                f'{SAVE_WEIGHTS}',
+            )
+        if not is_allowed(name):
+            raise InvalidCheckpoint(
+                f'asks to use {name} while it is read and could run any '
+                'code, so it was not loaded',
+                'if you trust it, save only its weights where it comes from: '
+                f'{SAVE_WEIGHTS}',
+            )
     try:
         with allow_stubs(), warnings.catch_warnings():
             # Warned about other pickle protocols, whether or not they load.
@@ -152,68 +171,10 @@ def _read_pickle(path: Path, map_location: Any = 'cpu') -> Any:
             return torch.load(
                 path, map_location=map_location, weights_only=True
             )
-    except Exception as error:  # broken pickles raise anything
-        _explain(path, error)
-
-
-def _is_text(head: bytes) -> bool:
-    # Pickles (protocol 2 and later) and torch storages have control
-    # characters near the start.
-    printable = set(range(0x20, 0x7F)) | set(b'\t\r\n')
-    return set(head) <= printable
-
-
-def _check_archive(path: Path) -> None:
-    if not zipfile.is_zipfile(path):
-        _fail(
-            path,
-            'is truncated or damaged (the zip archive has no end)',
-            'download or copy it again',
-        )
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if any(name.endswith('/constants.pkl') for name in names):
-        _fail(
-            path,
-            'is a TorchScript program',
-            f'save only the weights: {_SAVE}',
-        )
-    if not any(name.endswith('/data.pkl') for name in names):
-        _fail(
-            path,
-            'is a zip archive that torch.save did not write',
-            'extract it if it contains a checkpoint',
-        )
-
-
-def _explain(path: Path, error: Exception) -> None:
-    text = str(error)
-    # Since torch 2.5 'GLOBAL name', before 'Unsupported class name'.
-    wanted = re.search(r'(?:GLOBAL|Unsupported class) (\S+)', text)
-    if wanted and needs_newer_torch(wanted[1]):
-        raise ValueError(
-            f'checkpoint {path} also contains {wanted[1]}, which torch '
-            f'{torch.__version__} cannot skip; use torch 2.5 or newer, or '
-            f'save only the weights: {_SAVE}'
+    except Exception as error:  # damaged pickles raise anything
+        raise InvalidCheckpoint(
+            f'is damaged or not a checkpoint ({str(error)[:120]!r})'
         ) from error
-    if wanted:
-        what = f'use {wanted[1]}'
-    elif re.search('reduce for|create new object|Can only', text):
-        what = 'call something other than a tensor constructor'
-    else:
-        reason = re.search(r'Unpickler error:\s+(.+)', text) or re.search(
-            r'(.+)', text
-        )
-        reason = reason[1] if reason else type(error).__name__
-        raise ValueError(
-            f'checkpoint {path} is truncated, damaged or not a checkpoint '
-            f'({reason[:200]}); download or copy it again'
-        ) from error
-    raise ValueError(
-        f'checkpoint {path} asks to {what} while it is read and could run '
-        'any code, so it was not loaded; if you trust it, save only its '
-        f'weights where it comes from: {_SAVE}'
-    ) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -227,30 +188,24 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except Exception as error:  # SafetensorError is not public
-        raise ValueError(
-            f'checkpoint {path} is truncated, damaged or not a safetensors '
-            f'file ({error}); download or copy it again'
+        raise InvalidCheckpoint(
+            'is truncated, damaged or not a safetensors file '
+            f'({str(error)[:120]!r})'
         ) from error
 
 
-def _tensors(path: Path, state: object) -> dict[str, Tensor]:
+def _tensors(state: object) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, which has to be valid."""
     while isinstance(state, dict):
-        inner = next(
-            (
-                state[name]
-                for name in _STATE_KEYS
-                if isinstance(state.get(name), dict)
-            ),
-            None,
-        )
+        found = (x for x in map(state.get, _STATE_KEYS) if isinstance(x, dict))
+        inner = next(found, None)
         if inner is None:
             break
         state = inner
     if not isinstance(state, dict):
-        _fail(
-            path,
+        raise InvalidCheckpoint(
             f'holds a {type(state).__name__}, not a dictionary of tensors',
-            'save model.state_dict() instead',
+            f'save the weights: {SAVE_WEIGHTS}',
         )
     tensors = {
         name: value.data
@@ -258,19 +213,57 @@ def _tensors(path: Path, state: object) -> dict[str, Tensor]:
         if isinstance(name, str) and isinstance(value, Tensor)
     }
     if not tensors:
-        names = ', '.join(map(repr, list(state)[:5])) or 'nothing'
-        _fail(
-            path,
-            f'holds no tensors (its entries: {names})',
+        names = ', '.join(f'{str(x)[:40]!r}' for x in list(state)[:5])
+        raise InvalidCheckpoint(
+            f'holds no tensors (its keys: {names or "none"})',
             'give the file that holds the weights',
         )
+    if len(tensors) > _MAX_TENSORS:
+        raise InvalidCheckpoint(
+            f'holds {len(tensors):,} tensors, more than {_MAX_TENSORS:,}',
+            'save the weights of one model',
+        )
+    for name in tensors:
+        _check_key(name)
     return tensors
 
 
-def _strip_wrapper_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    def is_common(prefix: str) -> bool:
-        return all(name.startswith(prefix) for name in state)
+def _check_key(name: str) -> None:
+    numbers = re.findall(r'\d{5,}', name) if len(name) <= _MAX_KEY else ['']
+    if numbers or not name.isprintable():
+        raise InvalidCheckpoint(
+            f'has a key of {len(name):,} characters that no model has: '
+            f'{name[:60]!r}',
+            'give the checkpoint of a model',
+        )
 
-    while prefix := next(filter(is_common, _WRAPPER_PREFIXES), None):
+
+def _check_finite(state: dict[str, Tensor]) -> None:
+    names = [name for name, x in state.items() if not is_finite(x)]
+    if names:
+        raise InvalidCheckpoint(
+            f'has NaN or infinite values in {len(names)} of {len(state)} '
+            f'tensors, such as {names[0]}',
+            'train again with a lower learning rate, or accept it with '
+            'allow_nonfinite=True (--allow-nonfinite)',
+        )
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether no value is NaN or infinite; needs no further memory."""
+    if x.is_complex():
+        x = torch.view_as_real(x)
+    if not x.is_floating_point() or x.numel() == 0:
+        return True
+    if x.element_size() == 1:  # float8 has no minimum
+        x = x.to(torch.float32)
+    return all(bound.isfinite() for bound in x.aminmax())
+
+
+def _strip_wrapper_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    first = next(iter(state))
+    if found := _WRAPPER_PREFIXES.match(first):
+        prefix = os.path.commonprefix([found[0], *state])
+        prefix = (_WRAPPER_PREFIXES.match(prefix) or [''])[0]
         state = {key.removeprefix(prefix): x for key, x in state.items()}
     return state

@@ -57,17 +57,18 @@ def read_training(path: str | os.PathLike, averaged: bool = False) -> Trained:
             or has no averaged weights.
     """
     checkpoint = read_whole(path)
-    if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
+    if not isinstance(checkpoint.get('state_dict'), dict):
         raise ValueError(
             f'checkpoint {path} has no state_dict; give a checkpoint '
             'that training wrote'
         )
-    meta = checkpoint.get('meta') or {}
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, dict) else {}
     kept = ('dataset_meta', 'epoch', 'iter')
     return Trained(
         _pick(checkpoint, path, averaged),
         {k: meta[k] for k in kept if k in meta and _is_plain(meta[k])},
-        meta.get('seed'),
+        meta['seed'] if type(meta.get('seed')) is int else None,
         _seconds(meta),
         averaged or 'ema_state_dict' not in checkpoint,
     )
@@ -106,6 +107,7 @@ def _pick(
     # mmengine's EMAHook swaps the two when saving: `state_dict` holds the
     # averaged weights and `ema_state_dict` those of the optimizer.
     plain = checkpoint.get('ema_state_dict')
+    plain = plain if isinstance(plain, dict) else None
     if averaged and plain is None:
         raise ValueError(
             f'checkpoint {path} has no averaged weights (EMA); omit --ema, '
@@ -116,9 +118,13 @@ def _pick(
         state |= {
             key.removeprefix('module.'): value
             for key, value in plain.items()
-            if key.startswith('module.')
+            if str(key).startswith('module.')
         }
-    return {k: v for k, v in state.items() if isinstance(v, Tensor)}
+    return {
+        key: value
+        for key, value in state.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
 
 
 def _is_plain(value: object) -> bool:

@@ -8,6 +8,7 @@ by an inert stub that accepts any arguments and keeps nothing. mmengine, numpy
 and ``getattr`` are never reached, and unlisted names stay rejected.
 """
 
+import re
 from collections import OrderedDict
 from contextlib import AbstractContextManager, nullcontext
 
@@ -61,6 +62,21 @@ def _make_stub(path: str, base: type) -> type:
 
 _STUBS = [_make_stub(path, _Object) for path in _OBJECTS]
 _STUBS += [_make_stub(path, _Mapping) for path in _MAPPINGS]
+
+
+# What torch itself allows with `weights_only=True`, without special tensors.
+_TORCH = re.compile(
+    r'torch\.(_utils\._rebuild_\w+|_tensor\._rebuild_from_type_v2|(storage\.)?'
+    r'\w*Storage|Tensor|Size|device|nn\.parameter\.Parameter)|collections\.(OrderedDict|Counter)|_codecs\.encode|builtins\.(complex|'
+    r'set)'
+)
+
+
+def is_allowed(path: str) -> bool:
+    """Whether a class may be named by a checkpoint."""
+    is_dtype = isinstance(getattr(torch, path[6:], None), torch.dtype)
+    has_stub = path in (*_OBJECTS, *_MAPPINGS)
+    return has_stub or is_dtype or bool(_TORCH.fullmatch(path))
 
 
 def needs_newer_torch(path: str) -> bool:

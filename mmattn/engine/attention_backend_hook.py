@@ -29,6 +29,8 @@ _REMOVED_OPERATIONS = (
 )
 _REMOVED_NAMES = ('parts', 'onednn')
 _RENAMED_OPERATIONS = {'kernel_attention': 'random_feature_attention'}
+# It has one implementation, so there is nothing to choose.
+_ONLY_REFERENCE = 'random_feature_attention'
 
 
 @HOOKS.register_module()
@@ -53,6 +55,7 @@ class AttentionBackendHook(Hook):
         available: dict[str, list[str]] = {}
         for row in list_implementations():
             available.setdefault(row.operation, ['auto']).append(row.name)
+        available.setdefault(_ONLY_REFERENCE, ['auto', 'reference'])
         if isinstance(impl, dict):
             chosen = {
                 _RENAMED_OPERATIONS.get(operation, operation): name
@@ -70,6 +73,7 @@ class AttentionBackendHook(Hook):
                 f'impl={unknown or impl!r} of AttentionBackendHook is unknown'
                 f'{_advice(unknown, impl)}; available are {available}'
             )
+        chosen.pop(_ONLY_REFERENCE, None)
         self.impl = chosen
         self._seen: WeakSet[BaseLoop] = WeakSet()
 

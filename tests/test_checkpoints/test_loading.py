@@ -263,7 +263,7 @@ def program(path):
         ),
         (
             lambda p: p.write_bytes(pickle.dumps({'a': 1}, protocol=5)),
-            'Unsupported operand',
+            'opcode',
         ),
         (archive_of_something_else, 'zip archive'),
         (program, 'TorchScript'),

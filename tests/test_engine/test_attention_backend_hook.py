@@ -7,17 +7,13 @@ from mmengine.runner import Runner
 
 from mmattn.attentions import WindowAttention
 from mmattn.engine import AttentionBackendHook
-from mmattn.ops import (
-    choose_implementation,
-    forced_implementations,
-    implementations,
-)
-from mmattn.ops.cpu_kernels import building
+from mmattn.ops import attention, dispatch, forced_implementations
+from mmattn.ops._native import KERNELS
 
 
 @pytest.fixture(autouse=True)
 def nothing_forced(monkeypatch):
-    monkeypatch.setattr(implementations, '_FORCED', {})
+    monkeypatch.setattr(dispatch, '_FORCED', {})
 
 
 class Model(BaseModel):
@@ -30,10 +26,12 @@ class Model(BaseModel):
         return dict(loss=loss) if mode == 'loss' else [loss]
 
 
-def taken_by_auto():
+def chosen_by_auto():
     q = torch.randn(1, 2, 3)
-    args = (q, q, q, None, 1.0)
-    return choose_implementation('attention', 'auto', *args).name
+    names = []
+    with dispatch.watch_choices(lambda row: names.append(row.name)):
+        attention(q, q, q)
+    return names[-1]
 
 
 def build(tmp_path, attention, **options):
@@ -64,53 +62,47 @@ def train(tmp_path, caplog, attention=None, **options):
 
 def test_each_layer_is_logged_once(tmp_path, caplog):
     assert train(tmp_path, caplog) == [
-        'attention (WindowAttention) uses linear: onednn, '
-        'window_attention: cpp'
+        'attention (WindowAttention) uses window_attention: cpp'
     ]
 
 
-@pytest.mark.parametrize(
-    'impl, linear',
-    [('reference', 'reference'), (dict(window_attention='sdpa'), 'onednn')],
-)
-def test_the_choice_lasts_as_long_as_the_run(tmp_path, caplog, impl, linear):
-    taken = impl if isinstance(impl, str) else impl['window_attention']
-    assert train(tmp_path, caplog, impl=impl)[0].startswith(
-        f'attention (WindowAttention) uses linear: {linear}, '
-        f'window_attention: {taken}'
-    )
-    assert taken_by_auto() == 'sdpa'
+@pytest.mark.parametrize('impl', ['reference', dict(window_attention='sdpa')])
+def test_the_choice_lasts_as_long_as_the_run(tmp_path, caplog, impl):
+    name = impl if isinstance(impl, str) else impl['window_attention']
+    (line,) = train(tmp_path, caplog, impl=impl)
+    assert f'window_attention: {name}' in line
+    assert chosen_by_auto() == 'sdpa'
 
 
 def test_layers_with_their_own_impl_keep_it(tmp_path, caplog):
     layer = WindowAttention(8, 2, 2, impl='sdpa')
     (line,) = train(tmp_path, caplog, layer, impl='reference')
-    assert 'linear: reference, window_attention: sdpa' in line
+    assert 'window_attention: sdpa' in line
 
 
 def test_an_implementation_that_cannot_run(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(building, '_MISSING', 'there is no C++ compiler')
+    monkeypatch.setattr(KERNELS, 'why_not', lambda: 'there is no compiler')
     with pytest.raises(RuntimeError, match='compiler'):
         train(tmp_path, caplog, impl=dict(window_attention='cpp'))
-    assert taken_by_auto() == 'sdpa'
+    assert chosen_by_auto() == 'sdpa'
 
 
 class Failing(torch.nn.Linear):
     impl = 'auto'
 
     def forward(self, x):
-        assert taken_by_auto() == 'reference'
+        assert chosen_by_auto() == 'reference'
         raise KeyError('a slip')
 
 
 def test_a_failed_run_restores_the_choice(tmp_path, caplog):
     with pytest.raises(KeyError, match='a slip'):
         train(tmp_path, caplog, Failing(8, 8), impl='reference')
-    assert taken_by_auto() == 'sdpa'
+    assert chosen_by_auto() == 'sdpa'
     with forced_implementations(dict(attention='reference')):
         with pytest.raises(AssertionError):  # another choice in the run
             train(tmp_path / 'b', caplog, Failing(8, 8))
-        assert taken_by_auto() == 'reference'
+        assert chosen_by_auto() == 'reference'
 
 
 class Recording(torch.nn.Linear):
@@ -118,7 +110,7 @@ class Recording(torch.nn.Linear):
     taken = ()
 
     def forward(self, x):
-        self.taken = (*self.taken, taken_by_auto())
+        self.taken = (*self.taken, chosen_by_auto())
         return super().forward(x)
 
 
@@ -129,7 +121,7 @@ def test_repeated_runs(tmp_path):
     runner.train_loop._iter = 0  # once more
     runner.train()
     assert layer.taken == ('reference',) * 4
-    assert taken_by_auto() == 'sdpa'
+    assert chosen_by_auto() == 'sdpa'
 
 
 def test_validation_alone(tmp_path):
@@ -156,7 +148,7 @@ def test_validation_alone(tmp_path):
     )
     runner.val()
     assert layer.taken == ('reference',)
-    assert taken_by_auto() == 'sdpa'
+    assert chosen_by_auto() == 'sdpa'
 
 
 def test_a_model_without_attention(tmp_path, caplog):
@@ -171,3 +163,26 @@ def test_a_model_without_attention(tmp_path, caplog):
 def test_unknown_names(impl):
     with pytest.raises(ValueError, match='unknown'):
         AttentionBackendHook(impl)
+
+
+@pytest.mark.parametrize(
+    'impl',
+    [
+        'onednn',
+        'parts',
+        dict(linear='reference'),
+        dict(window_attention='cpp', layer_norm='onednn'),
+        dict(mixed_convolution='parts'),
+    ],
+)
+def test_removed_operations_and_implementations(impl):
+    with pytest.raises(ValueError, match='optimize_for_inference'):
+        AttentionBackendHook(impl)
+
+
+def test_a_renamed_operation(tmp_path, caplog):
+    impl = dict(kernel_attention='reference', window_attention='sdpa')
+    (line,) = train(tmp_path, caplog, impl=impl)
+    assert 'window_attention: sdpa' in line
+    with pytest.raises(ValueError, match='random_feature_attention'):
+        AttentionBackendHook(dict(kernel_attention='cpp'))

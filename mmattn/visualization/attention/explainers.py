@@ -14,7 +14,7 @@ from mmattn.attentions import (
     ScaleAwareModulation,
     WindowAttention,
 )
-from mmattn.ops import cluster_sizes, mixed_convolution
+from mmattn.ops import cluster_sizes
 
 from .explanations import (
     AttentionRows,
@@ -26,8 +26,9 @@ from .explanations import (
 )
 from .hooked_calls import attention_rows, changed_output, recorded
 
-# What LePE adds to the attended values.
-_LEPE = ('local_conv.weight', 'local_conv.bias')
+# The 3x3 convolution of the values that is added to the attended values.
+_LEPE = ('lepe.weight', 'lepe.bias')
+_LOCAL_CONV = ('local_conv.weight', 'local_conv.bias')
 Inputs = tuple[Tensor, ...]
 
 
@@ -64,7 +65,7 @@ def _explain_clusters(
 def _explain_global(
     layer: MultiHeadSelfAttention, inputs: Inputs, tokens: Sequence[Token]
 ) -> list[Explanation]:
-    args = (layer, inputs, tokens, layer.qkv, layer.proj, _LEPE)
+    args = (layer, inputs, tokens, layer.qkv, layer.proj, _LOCAL_CONV)
     return [AttentionRows(attention_rows(*args))]
 
 
@@ -89,25 +90,19 @@ def _explain_key_values(
 def _explain_modulation(
     layer: ScaleAwareModulation, inputs: Inputs, tokens: Sequence[Token]
 ) -> list[Explanation]:
-    convs = layer.local_convs
     with (
         torch.no_grad(),
         changed_output(layer.v, torch.ones_like),
+        recorded(layer.local_convs) as convs,
         recorded(layer.proj) as record,
     ):
         # With all values 1, the input of proj is the modulator.
         layer(*inputs)
-        scales = mixed_convolution(
-            layer.s(*inputs),
-            [conv.weight for conv in convs],
-            [conv.bias for conv in convs],
-            layer.impl,
-        )
     # Each group of `num_heads` channels has one channel of every scale.
-    scales = scales[0].unflatten(-1, (-1, layer.num_heads))  # (H, W, c, h)
+    scales = convs['output'][0].unflatten(-1, (-1, layer.num_heads))
     return [
         Modulation(
-            tuple(conv.kernel_size[0] for conv in convs),
+            layer.local_convs.kernel_sizes,
             scales.abs().mean(2).movedim(-1, 0),
             record['input'][0].abs().mean(-1),
         )
@@ -120,10 +115,13 @@ def _rows_with_reach(
     tokens: Sequence[Token],
     zeroed: Sequence[str],
 ) -> AttentionRows:
+    H, W = inputs[0].shape[1:3]
     args = (layer, inputs, tokens, layer.qkv, layer.proj, zeroed)
     # Without keys, every token within reach has a weight above 0.
     reach = attention_rows(*args, with_keys=False) > 0
-    return AttentionRows(attention_rows(*args), reach)
+    # Windows are padded at the bottom and right before the projection.
+    rows = attention_rows(*args)[..., :H, :W]
+    return AttentionRows(rows, reach[..., :H, :W])
 
 
 def split_levels(order: Tensor, cluster_size: int) -> tuple[Tensor, ...]:

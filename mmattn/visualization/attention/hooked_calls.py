@@ -38,6 +38,12 @@ def recorded(child: nn.Module) -> Iterator[dict[str, Tensor]]:
         handle.remove()
 
 
+def count_heads(layer: nn.Module) -> int:
+    """The ``num_heads`` of a layer or of its first child that has one."""
+    parts = (m for m in layer.modules() if hasattr(m, 'num_heads'))
+    return next(parts).num_heads
+
+
 def attention_rows(
     layer: nn.Module,
     inputs: Sequence[Tensor],
@@ -55,7 +61,7 @@ def attention_rows(
     no second implementation can differ from it.
 
     Args:
-        layer: The layer in evaluation mode, with ``num_heads`` heads.
+        layer: The layer in evaluation mode.
         inputs: Arguments of the call, for one image.
         tokens: ``(row, column)`` on the output map.
         values: Child that returns the values ``(1, *, C)``, or queries, keys
@@ -74,6 +80,7 @@ def attention_rows(
     parameters = dict(layer.named_parameters())
     zeros = {name: torch.zeros_like(parameters[name]) for name in zeroed}
     C = inputs[0].shape[-1]
+    heads = count_heads(layer)
     leaves = []
 
     def make_leaf(out: Tensor) -> Tensor:
@@ -90,11 +97,11 @@ def attention_rows(
     ):
         functional_call(layer, zeros, tuple(inputs))
         out = record['output' if proj is None else 'input'][0]  # (H, W, C)
-        out = out.unflatten(-1, (layer.num_heads, -1))[..., 0]  # (H, W, h)
+        out = out.unflatten(-1, (heads, -1))[..., 0]  # (H, W, h)
         rows = [
             torch.autograd.grad(out[token].sum(), leaves, retain_graph=True)
             for token in tokens
         ]
     rows = torch.cat([row for (row,) in rows])  # (t, *, C)
-    rows = rows.unflatten(-1, (layer.num_heads, -1))[..., 0]
+    rows = rows.unflatten(-1, (heads, -1))[..., 0]
     return rows.movedim(-1, 1)

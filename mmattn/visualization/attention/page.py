@@ -9,6 +9,7 @@ import torch.nn as nn
 from .explanations import AttentionRows, Clusters, Modulation, explain
 from .figures import Scene, plot_explanation
 from .geometry import Size, TokenGrid, fit_tokens
+from .hooked_calls import count_heads
 from .images import NetworkImage
 from .panels import save_figure
 from .recording import CallRecorder
@@ -122,7 +123,8 @@ def write_page(
 
 
 def _describe(layer: nn.Module, grid: TokenGrid) -> str:
-    heads = '1 head' if layer.num_heads == 1 else f'{layer.num_heads} heads'
+    count = count_heads(layer)
+    heads = '1 head' if count == 1 else f'{count} heads'
     size, cell = (
         ' x '.join(f'{side:.4g}' for side in sides)
         for sides in (grid.size, grid.cell)

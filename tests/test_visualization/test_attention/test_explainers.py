@@ -14,6 +14,7 @@ from mmattn.attentions import (
 )
 from mmattn.ops import cluster_sizes, shifted_window_bias
 from mmattn.visualization.attention import AttentionRows, Clusters, explain
+from mmattn.visualization.attention.hooked_calls import count_heads
 
 C, SIZE = 8, (9, 14)
 TOKENS = [(0, 0), (4, 6), (8, 13)]
@@ -62,7 +63,7 @@ def rows_of(layer, x, tokens=TOKENS):
 
 
 def values_of(layer, x):
-    """Values ``(*, C)`` and what a padded token has, ``(C, )``."""
+    """Values ``(*, C)`` and the value of a padded token, ``(C, )``."""
     if isinstance(layer, EfficientNonLocalAttention):
         return layer.v(x)[0], None
     if isinstance(layer, KeyValueAttention):
@@ -75,14 +76,16 @@ def values_of(layer, x):
 
 
 def local_part(layer, x):
-    """What is added to the mixed values: the layer without attention."""
-    if not hasattr(layer, 'local_conv'):
+    """The LePE term that is added to the attended values."""
+    conv = getattr(layer, 'lepe', getattr(layer, 'local_conv', None))
+    if conv is None:
         return torch.zeros(*SIZE, C, dtype=x.dtype)
     v = layer.qkv(x)[..., -C:].permute(0, 3, 1, 2)
-    if not getattr(layer, 'stripe_width', None):
-        return layer.local_conv(v)[0].permute(1, 2, 0)
+    if not getattr(conv, 'stripe_width', None):
+        out = torch.conv2d(v, conv.weight, conv.bias, padding=1, groups=C)
+        return out[0].permute(1, 2, 0)
     parts = []
-    width = layer.stripe_width
+    width = conv.stripe_width
     for part, axis in enumerate((2, 1)):
         half = slice(part * C // 2, (part + 1) * C // 2)
         out = torch.zeros(C // 2, *SIZE, dtype=x.dtype)
@@ -92,8 +95,8 @@ def local_part(layer, x):
             cut[axis] = slice(max(start, 0), start + width)
             out[tuple(cut)] = torch.conv2d(
                 v[:, half][(slice(None), *cut)],
-                layer.local_conv.weight[half],
-                layer.local_conv.bias[half],
+                conv.weight[half],
+                conv.bias[half],
                 padding=1,
                 groups=C // 2,
             )[0]
@@ -102,14 +105,14 @@ def local_part(layer, x):
     return torch.cat(parts).permute(1, 2, 0)
 
 
-def test_the_rows_weigh_the_values_as_the_layer_does(layer, x):
+def test_the_rows_times_the_values_give_the_output(layer, x):
     weights = rows_of(layer, x).weights  # (t, h, *)
     values, padding = values_of(layer, x)
-    heads = values.unflatten(-1, (layer.num_heads, -1))  # (*, h, d)
+    heads = values.unflatten(-1, (count_heads(layer), -1))  # (*, h, d)
     mixed = torch.einsum('thyx,yxhd->thd', weights, heads)
     if padding is not None:
         lost = 1 - weights.sum(dim=(2, 3))
-        mixed += lost[..., None] * padding.view(layer.num_heads, -1)
+        mixed += lost[..., None] * padding.view(count_heads(layer), -1)
     mixed = mixed.flatten(1)  # (t, C)
     mixed += torch.stack([local_part(layer, x)[place] for place in TOKENS])
     last = getattr(
@@ -119,7 +122,7 @@ def test_the_rows_weigh_the_values_as_the_layer_does(layer, x):
     torch.testing.assert_close(last(mixed), expected)
 
 
-def test_weights_are_shares_within_reach(layer, x):
+def test_weights_are_within_reach_and_sum_to_one(layer, x):
     rows = rows_of(layer, x)
     total = rows.weights.sum(dim=(2, 3))
     assert (rows.weights >= 0).all() and (total < 1 + 1e-9).all()
@@ -150,7 +153,7 @@ def test_a_row_of_shifted_windows_is_a_softmax():
         torch.testing.assert_close(weights[i], expected)
 
 
-def test_random_features_give_their_own_row(x):
+def test_a_row_of_random_features(x):
     layer = EfficientNonLocalAttention(C, 2, amplification=2.0).double()
     q, k = layer.embed(x)  # (1, h, N, d)
     features = [
@@ -166,7 +169,7 @@ def test_random_features_give_their_own_row(x):
         torch.testing.assert_close(weights[i], expected)
 
 
-def test_what_a_token_may_attend_to(x):
+def test_the_reach_of_a_token(x):
     def reached(layer):
         return rows_of(layer, x).reach.sum(dim=(2, 3)).tolist()
 
@@ -227,7 +230,7 @@ def test_one_cluster_has_no_levels(x):
     assert rows.reach.all()
 
 
-def test_the_modulator_is_the_one_that_multiplies(x):
+def test_the_modulator_and_its_scales(x):
     layer = ScaleAwareModulation(C, 2).double().eval()
     (found,) = explain(layer, (x,), TOKENS)
     assert found.sides == (3, 5)
@@ -241,11 +244,16 @@ def test_the_modulator_is_the_one_that_multiplies(x):
         outs += layer(x)[0].detach()
     torch.testing.assert_close(found.modulator, outs.abs().mean(-1))
     parts = layer.s(x).permute(0, 3, 1, 2).chunk(2, dim=1)
-    for scale, conv, part in zip(found.scales, layer.local_convs, parts):
-        torch.testing.assert_close(scale, conv(part)[0].abs().mean(0))
+    for i, (scale, part) in enumerate(zip(found.scales, parts)):
+        weight = getattr(layer.local_convs, f'weight{i}')
+        bias = getattr(layer.local_convs, f'bias{i}')
+        out = torch.conv2d(
+            part, weight, bias, padding=i + 1, groups=len(weight)
+        )
+        torch.testing.assert_close(scale, out[0].abs().mean(0))
 
 
-def test_keys_without_a_place_are_not_shown(x):
+def test_keys_without_positions_are_not_shown(x):
     layer = KeyValueAttention(C, 2).double()
     keys = torch.randn(1, 5, C, dtype=torch.double)
     assert explain(layer, (x, keys, keys), TOKENS) == []

@@ -1,0 +1,138 @@
+"""Compare the tensors of a checkpoint with those of a model."""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from .conversion import convert
+from .loading import is_finite
+
+_SIZE = re.compile(
+    r'size mismatch for ([^:]+): .*?torch\.Size\((\[[^\]]*\])\)'
+    r'.*?torch\.Size\((\[[^\]]*\])\)'
+)
+# Counted by BatchNorm, and missing in old checkpoints.
+_OPTIONAL = 'num_batches_tracked'
+
+
+@dataclass
+class Fit:
+    """How a checkpoint fits a model, in names of the model's tensors.
+
+    Args:
+        total: Number of tensors of the model.
+        missing: Tensors of the model that the checkpoint lacks.
+        unexpected: Tensors that the model lacks.
+        shapes: Tensors of another shape, with both shapes in words.
+        kinds: Tensors that would be cast, such as from integer to float.
+        nonfinite: Tensors with NaN or infinite values.
+    """
+
+    total: int
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    shapes: dict[str, str] = field(default_factory=dict)
+    kinds: list[str] = field(default_factory=list)
+    nonfinite: list[str] = field(default_factory=list)
+
+    @property
+    def loaded(self) -> int:
+        """Number of tensors that fit."""
+        return self.total - len(self.missing) - len(self.shapes)
+
+    def __str__(self) -> str:
+        first = next(iter(self.shapes.items()), None)
+        parts = (
+            (self.shapes, 'have other shapes', first and ': '.join(first)),
+            (self.missing, 'are missing', _first(self.missing)),
+            (self.unexpected, 'are unexpected', _first(self.unexpected)),
+            (self.kinds, 'have another kind of dtype', _first(self.kinds)),
+        )
+        counts = [
+            f'{len(names)} {what} ({example})'
+            for names, what, example in parts
+            if names
+        ]
+        return ', '.join(
+            [f'{self.loaded} of {self.total} tensors fit', *counts]
+        )
+
+
+def load_and_compare(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
+    """Load the tensors that fit and report the others.
+
+    Args:
+        model: The model, without wrappers.
+        state: Tensors by name.
+    """
+    own = model.state_dict()
+    fit = Fit(sum(not name.endswith(_OPTIONAL) for name in own))
+
+    def collect(module: nn.Module, keys: object) -> None:
+        fit.missing += keys.missing_keys
+        fit.unexpected += keys.unexpected_keys
+
+    state = dict(state)
+    fit.kinds = wrong_kinds(own, state)
+    parameters = {name for name, _ in model.named_parameters()}
+    fit.nonfinite = [
+        name
+        for name, value in state.items()
+        if name in parameters and not is_finite(value)
+    ]
+    handle = model.register_load_state_dict_post_hook(collect)
+    try:
+        model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        found = _SIZE.findall(str(error))
+        if not found:
+            raise
+        fit.shapes = {
+            name: f'{theirs} instead of {ours}' for name, theirs, ours in found
+        }
+    finally:
+        handle.remove()
+    fit.missing = [x for x in fit.missing if not x.endswith(_OPTIONAL)]
+    return fit
+
+
+def wrong_kinds(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> list[str]:
+    """Names of tensors whose loading would change the kind of their dtype.
+
+    Loading casts silently between float, integer, bool and complex.
+    """
+    return [
+        name
+        for name, value in state.items()
+        if name in own and _kind(own[name]) != _kind(value)
+    ]
+
+
+def describe_checkpoint(state: Mapping[str, Tensor]) -> str:
+    """Say which backbone a checkpoint seems to be of, or nothing."""
+    try:
+        found = convert(dict(state), strict=False)
+    except ValueError:
+        return ''
+    if found.family is None:
+        return f'a checkpoint of the format {found.source}'
+    arch = '' if found.arch is None else f' arch={found.arch!r}'
+    return f'a checkpoint of {found.family}{arch}'
+
+
+def _kind(x: Tensor) -> str:
+    if x.is_complex():
+        return 'complex'
+    if x.is_floating_point():
+        return 'float'
+    return (
+        'bool' if x.dtype.itemsize == 1 and 'bool' in str(x.dtype) else 'int'
+    )
+
+
+def _first(names: Collection[str]) -> str | None:
+    return next(iter(names), None)
