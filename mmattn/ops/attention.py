@@ -108,6 +108,8 @@ def _sdpa(
         )
         if bias is not None and bias.ndim > 2:
             bias = bias.expand(*heads, -1, -1).flatten(0, -3)
+    if bias is not None and bias.ndim == 3:
+        bias = bias[None]  # or PyTorch would take a slower way
     # Autocast would narrow the result, whatever the inputs' dtype.
     with without_autocast(v):
         out = F.scaled_dot_product_attention(

@@ -23,9 +23,9 @@ import torch
 from .tracing import (
     in_dispatch_mode,
     in_functorch,
-    in_functorch_or_jit,
     is_compiling,
     is_exporting,
+    is_observed,
 )
 
 _HAS_CUSTOM_OPS = hasattr(torch.library, 'custom_op')
@@ -256,7 +256,7 @@ def choose_implementation(
     candidates = _BY_DEVICE.get((operation, args[0].device.type))
     if candidates is None:
         candidates = _BY_DEVICE[operation, 'other']
-    if is_compiling() or in_functorch_or_jit() or in_dispatch_mode():
+    if is_observed():
         return _choose_for_tracer(operation, impl, candidates, args)
     if impl == 'auto':
         for chosen in candidates:
@@ -298,7 +298,8 @@ def _choose_for_tracer(
 
     A compiler gets the operator of the best implementation. Forward-mode
     differentiation would silently take an operator's derivative for zero, and
-    knows no rule for fused attention either: transforms get the reference.
+    neither it nor FLOP counters on a CPU know fused attention: transforms and
+    modes get the reference.
     """
     is_compiler = _HAS_CUSTOM_OPS and is_compiling() and not is_exporting()
     if impl != 'auto':
@@ -310,7 +311,7 @@ def _choose_for_tracer(
                 'dispatch modes (and torch.compile before torch 2.4) need '
                 'operations of PyTorch'
             )
-    elif in_functorch():
+    elif in_functorch() or (not is_compiling() and in_dispatch_mode()):
         chosen = find_implementation(operation, 'reference')
     else:
         for chosen in candidates:

@@ -31,6 +31,9 @@ _KNOWS_DYNAMIC_SHAPES = tuple(map(int, torch.__version__.split('.')[:2])) >= (
     9,
 )
 _NOTHING = nullcontext()
+_transforms_are_active = torch._C._are_functorch_transforms_active
+_tracing_state = torch._C._get_tracing_state
+_count_modes = torch._C._len_torch_dispatch_stack
 
 
 def has_dynamic_shape(x: Tensor) -> bool:
@@ -69,25 +72,32 @@ def is_exporting_to_onnx() -> bool:
 
 def in_functorch() -> bool:
     """Whether ``torch.func`` (vmap, grad, ...) or forward AD is active."""
-    return (
-        torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-    )
+    return _transforms_are_active() or forward_ad._current_level >= 0
 
 
 def in_functorch_or_jit() -> bool:
     """Whether a functorch transform or ``torch.jit.trace`` is active."""
-    return in_functorch() or torch._C._get_tracing_state() is not None
+    return in_functorch() or _tracing_state() is not None
 
 
 def in_dispatch_mode() -> bool:
     """Whether a mode sees every operation: FLOP counters, fake tensors."""
-    return torch._C._len_torch_dispatch_stack() > 0
+    return _count_modes() > 0
 
 
 def is_observed() -> bool:
-    """Whether tensors may be symbols or wrappers rather than plain data."""
-    return is_compiling() or in_functorch_or_jit() or in_dispatch_mode()
+    """Whether anything sees operations, rather than their results alone.
+
+    A compiler, a tracer, a transform or a mode; tensors may be symbols then.
+    """
+    # The functions above, in one: every operation asks.
+    return (
+        is_compiling()
+        or _transforms_are_active()
+        or _tracing_state() is not None
+        or _count_modes() > 0
+        or forward_ad._current_level >= 0
+    )
 
 
 def is_autocast_enabled(device_type: str) -> bool:

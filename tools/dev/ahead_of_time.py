@@ -15,12 +15,8 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
-from .cluster_attention import cluster_attention
-from .clustering import balanced_clusters
-from .cross_shaped_attention import cross_shaped_attention
-from .mixed_convolution import mixed_convolution
-from .mixed_expansion import mixed_expansion
-from .window_attention import window_attention
+from mmattn.ops import padded_size
+from mmattn.ops.dispatch import find_implementation
 
 
 @dataclass(frozen=True)
@@ -160,29 +156,34 @@ def compile_operations(
     return kernels
 
 
-def _launch_cluster_attention(
+def _launch(operation: str, *args) -> None:
+    """Run a Triton kernel forward and, where it has a gradient, backward."""
+    out = find_implementation(operation, 'triton').function(*args)
+    if out.requires_grad:
+        out.backward(torch.empty_like(out))
+
+
+def launch_cluster_attention(
     dtype: torch.dtype, channels: int, B: int, H: int, W: int, h: int
 ) -> None:
     qkv = torch.zeros(B, H * W, 3 * h * channels, dtype=dtype)
     order = torch.zeros(B, h, H * W, dtype=torch.int64)
-    qkv.requires_grad_()
-    out, _ = cluster_attention(qkv, order, 49, 20, channels**-0.5)
-    out.backward(torch.empty_like(out))
+    args = qkv.requires_grad_(), order, 49, 20, channels**-0.5
+    _launch('cluster_attention', *args)
 
 
-def _launch_window_attention(
+def launch_window_attention(
     dtype: torch.dtype, channels: int, B: int, H: int, W: int, h: int
 ) -> None:
     side = 7
+    H, W = padded_size((H, W), (side, side))
     qkv = torch.zeros(B, H, W, 3 * h * channels, dtype=dtype)
     bias = torch.zeros(h, side**2, side**2, dtype=dtype)
-    padding = torch.zeros(qkv.shape[-1], dtype=dtype)
-    tensors = [x.requires_grad_() for x in (qkv, bias, padding)]
-    out = window_attention(*tensors, h, side, 3, channels**-0.5)
-    out.backward(torch.empty_like(out))
+    qkv, bias = qkv.requires_grad_(), bias.requires_grad_()
+    _launch('window_attention', qkv, h, side, 3, bias, channels**-0.5)
 
 
-def _launch_stripes(
+def launch_stripes(
     dtype: torch.dtype, channels: int, B: int, H: int, W: int, h: int
 ) -> None:
     h += h % 2  # for both orientations
@@ -190,37 +191,33 @@ def _launch_stripes(
     qkv = torch.zeros(B, H, W, 3 * h * channels, dtype=dtype)
     weight = torch.zeros(h * channels, 1, 3, 3, dtype=dtype)
     bias = torch.zeros(h * channels, dtype=dtype)
-    tensors = [x.requires_grad_() for x in (qkv, weight, bias)]
-    out, _ = cross_shaped_attention(*tensors, h, width, channels**-0.5)
-    out.backward(torch.empty_like(out))
+    qkv, weight, bias = (x.requires_grad_() for x in (qkv, weight, bias))
+    args = qkv, h, width, weight, bias, channels**-0.5
+    _launch('cross_shaped_attention', *args)
 
 
-def _launch_clustering(
+def launch_clustering(
     dtype: torch.dtype, channels: int, B: int, H: int, W: int, h: int
 ) -> None:
     q = torch.zeros(B, h, H * W, channels, dtype=dtype)
-    balanced_clusters(q, 49, 2, 100.0)
+    _launch('balanced_clusters', q, 49, 2, 100.0)
 
 
-def _launch_convolution(
+def launch_convolution(
     dtype: torch.dtype, channels: int, B: int, H: int, W: int, h: int
 ) -> None:
-    sides = [3, 5, 7, 9]
-    x = torch.zeros(B, H, W, 4 * channels, dtype=dtype)
-    taps = torch.zeros(sum(side**2 for side in sides), channels)
-    bias = torch.zeros(4, channels)
-    tensors = [x.requires_grad_() for x in (x, taps, bias)]
-    out = mixed_convolution(*tensors, sides)
-    out.backward(torch.empty_like(out))
-    matrices = torch.zeros(8 * channels, 4)  # as wide as those of SMT
-    x, taps, bias = (x.detach() for x in tensors)
-    mixed_expansion(x, taps, bias, sides, matrices, matrices[:, 0])
+    x = torch.zeros(B, H, W, 4 * channels, dtype=dtype, requires_grad=True)
+    weights = [torch.zeros(channels, 1, s, s) for s in (3, 5, 7, 9)]
+    biases = [torch.zeros(channels) for _ in weights]
+    for parameter in (*weights, *biases):
+        parameter.requires_grad_()
+    _launch('mixed_convolution', x, weights, biases)
 
 
 _LAUNCHES = (
-    _launch_clustering,
-    _launch_cluster_attention,
-    _launch_window_attention,
-    _launch_stripes,
-    _launch_convolution,
+    launch_clustering,
+    launch_cluster_attention,
+    launch_window_attention,
+    launch_stripes,
+    launch_convolution,
 )

@@ -16,7 +16,7 @@ def sdpa(
     q, k, v = gather_clusters(qkv, order, slots)
     bias = slots.bias
     if bias is not None:
-        bias = bias.to(qkv.dtype)
+        bias = bias[None].to(qkv.dtype)  # four axes, too
     # The clusters take the place of the heads.
     with without_autocast(qkv):
         out = F.scaled_dot_product_attention(q, k, v, bias, scale=scale)

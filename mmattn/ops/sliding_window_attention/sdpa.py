@@ -27,6 +27,7 @@ def sdpa(
         if bias.ndim == 4:
             lead = B, n * h
             bias = bias.expand(n, h, -1, -1).flatten(0, 1)
+        bias = bias[None]
     q, k, v = (x.reshape(*lead, N, d) for x in (q, k, v))
     with without_autocast(qkv):
         out = F.scaled_dot_product_attention(q, k, v, bias, scale=scale)

@@ -1,7 +1,7 @@
 """Window attention by PyTorch's fused attention.
 
-The fused kernels take four axes, fastest where they are contiguous: windows
-and heads are cut and laid out by one copy of queries, keys and values.
+The fused kernels take four axes, also of a mask; they are fastest where these
+are contiguous. One copy cuts queries, keys and values and lays them out.
 """
 
 import torch.nn.functional as F
@@ -37,9 +37,9 @@ def sdpa(
             bias = apart.expand(-1, h, -1, -1)
         else:
             bias = bias.to(qkv.dtype) + apart  # (n, h, N, N)
-        bias = bias.reshape(heads, M * M, M * M)
+        bias = bias.reshape(1, heads, M * M, M * M)
     elif bias is not None:
-        bias = bias.to(qkv.dtype)
+        bias = bias[None].to(qkv.dtype)
     qkv = qkv.reshape(B, rows, M, columns, M, 3, h, C // h)
     qkv = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7)  # (3, B, r, c, h, M, M, d)
     q, k, v = qkv.reshape(3, images, heads, M * M, C // h).unbind()
