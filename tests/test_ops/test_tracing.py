@@ -51,7 +51,8 @@ def test_transforms_tracers_and_modes():
     assert torch.equal(layer(x), x)
     assert torch.equal(torch.vmap(layer)(x), x + 1)
     assert torch.equal(torch.func.jvp(layer, (x,), (x,))[0], x + 1)
-    assert torch.equal(torch.jit.trace(layer, (x,), check_trace=False)(x), x + 1)
+    traced = torch.jit.trace(layer, (x,), check_trace=False)
+    assert torch.equal(traced(x), x + 1)
     with torch.autograd.forward_ad.dual_level():
         assert tracing.in_functorch()
     assert not tracing.in_dispatch_mode()
