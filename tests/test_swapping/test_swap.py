@@ -117,6 +117,14 @@ def test_weights_of_another_arch_are_rejected(tmp_path):
         swap(MASK_RCNN, tmp_path, checkpoint=str(weights))
 
 
+def test_hints_of_other_weights_name_a_tool(tmp_path):
+    weights = tmp_path / 'weights.pth'
+    state = BOATSwin('nano').state_dict()
+    torch.save({f'net.{k}': v for k, v in state.items()}, weights)
+    with pytest.raises(SwapError, match='net..*convert_checkpoint.py'):
+        swap(MASK_RCNN, tmp_path, checkpoint=str(weights))
+
+
 def test_weights_of_unknown_arch_are_accepted(tmp_path):
     weights, out = tmp_path / 'weights.pth', tmp_path / 'swapped.py'
     torch.save(AttentionPyramid('enltb-nano').state_dict(), weights)
