@@ -7,6 +7,7 @@ filled right after its module is imported, or at once if it already is: the
 order of imports does not matter.
 """
 
+import functools
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from importlib import metadata
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 
 class AfterImport:
@@ -107,6 +109,28 @@ def register_weights_scheme(checkpoint: ModuleType) -> None:
     )
 
 
+def convert_published_weights(checkpoint: ModuleType) -> None:
+    """Let mmengine load published checkpoints into models with our backbones.
+
+    So ``mmpretrain.get_model(name, pretrained=FILE)``, inferencers and
+    ``load_from`` take them without a conversion.
+    """
+    load = checkpoint.load_state_dict
+
+    @functools.wraps(load)
+    def convert_and_load(
+        module: Any, state_dict: dict, *args: Any, **kwargs: Any
+    ) -> None:
+        backbone = getattr(getattr(module, 'module', module), 'backbone', None)
+        if type(backbone).__module__.startswith('mmattn.'):
+            from mmattn.checkpoints.whole_model import rename_published
+
+            state_dict = rename_published(module, state_dict)
+        load(module, state_dict, *args, **kwargs)
+
+    checkpoint.load_state_dict = convert_and_load
+
+
 def register_classifiers(hub: ModuleType) -> None:
     """Add mmattn's classifiers to mmpretrain's ``ModelHub``."""
     from mmattn.zoo import SCHEME, index_files, read_index
@@ -129,13 +153,19 @@ def register_classifiers(hub: ModuleType) -> None:
                 models[name].weights = SCHEME + ours[name].name
 
 
+def extend_loading(checkpoint: ModuleType) -> None:
+    """Extend what mmengine loads."""
+    register_weights_scheme(checkpoint)
+    convert_published_weights(checkpoint)
+
+
 def install() -> None:
     """Fill the tables, now or when their modules are imported."""
     AfterImport(
         {
             'mmengine.config.config': keep_default_scope,
             'mmengine.config.utils': find_more_configs,
-            'mmengine.runner.checkpoint': register_weights_scheme,
+            'mmengine.runner.checkpoint': extend_loading,
             'mmpretrain.apis.model': register_classifiers,
         }
     ).install()

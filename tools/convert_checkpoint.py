@@ -3,11 +3,11 @@
     python tools/convert_checkpoint.py SOURCE OUT
 
 SOURCE is a path or an http(s) address of an official checkpoint, a Swin
-checkpoint of mmpretrain, mmdet or mmseg, or one of mmattn. OUT holds
-`backbone.*` and the head: `head.fc.*` of a classifier, `decode_head.*` of a
-Perspective+ U-Net. Models of mmattn configs load it whole, a backbone loads
-its part with `init_cfg=dict(type='Pretrained', checkpoint=OUT)`. OUT may end
-in .safetensors.
+checkpoint of timm, torchvision, mmpretrain, mmdet or mmseg, or one of mmattn.
+OUT holds `backbone.*` and the head: `head.fc.*` of a classifier,
+`decode_head.*` of a Perspective+ U-Net. Models of mmattn configs load it
+whole, a backbone loads its part with `init_cfg=dict(type='Pretrained',
+checkpoint=OUT)`. OUT may end in .safetensors.
 """
 
 import argparse
@@ -16,6 +16,8 @@ import preflight  # noqa: F401
 
 from mmattn.checkpoints import (
     Converted,
+    UnknownFormat,
+    UnknownKeys,
     convert,
     load_file,
     missing_names,
@@ -45,6 +47,10 @@ def parse_args() -> argparse.Namespace:
         default='auto',
         choices=('auto', *source_names()),
         help='format of SOURCE (default: detected from its keys)',
+    )
+    parser.add_argument(
+        '--prefix',
+        help='prefix of the model in SOURCE, such as `teacher`',
     )
     parser.add_argument(
         '--backbone-only',
@@ -101,7 +107,10 @@ def main() -> None:
     args = parse_args()
     try:
         converted = convert(
-            load_file(args.source), args.format, strict=not args.skip_unknown
+            load_file(args.source),
+            args.format,
+            strict=not args.skip_unknown,
+            prefix=args.prefix,
         )
         if not args.skip_unknown:
             check_complete(converted, args.source)
@@ -110,6 +119,14 @@ def main() -> None:
         if not args.backbone_only:
             state = converted.whole()
         save_file(state, args.out, force=args.force)
+    except UnknownKeys as error:
+        raise UsageError(
+            f'{error.problem}; ignore them with --skip-unknown'
+        ) from error
+    except UnknownFormat as error:
+        options = [f'--prefix {prefix}' for prefix in error.prefixes]
+        advice = f'; try {" or ".join(options)}' if options else ''
+        raise UsageError(f'{error.problem}{advice}') from error
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(str(error)) from error
     print(f'wrote     {args.out}, {len(state)} tensors')

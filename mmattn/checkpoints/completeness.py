@@ -9,7 +9,7 @@ from mmattn import backbones
 from .conversion import Converted
 
 # Swin formats: every block has window attention, and the last norm exists.
-_SWIN_FORMATS = ('boat_swin', 'swin', 'openmmlab_swin')
+_SWIN_FORMATS = ('boat_swin', 'swin', 'torchvision_swin', 'openmmlab_swin')
 _TABLE = 'attn.relative_position_bias_table'
 
 

@@ -1,4 +1,4 @@
-"""Recognise a checkpoint's format and put it into our names."""
+"""Detect the format of a checkpoint and convert its names to mmattn's."""
 
 import re
 from collections.abc import Callable
@@ -15,10 +15,17 @@ from .naming import Renamed, list_names
 from .own import rename_own
 from .perspective import name_in_perspective_head, rename_perspective
 from .smt import rename_smt
-from .swin import rename_boat_swin, rename_openmmlab_swin, rename_swin
+from .swin import (
+    rename_boat_swin,
+    rename_openmmlab_swin,
+    rename_swin,
+    rename_torchvision_swin,
+)
 
-# A whole model keeps its backbone under one of these.
+# Prefixes of the backbone in whole models.
 _PREFIXES = ('backbone.', 'encoder.')
+# Parts of a longer prefix, such as `model.student.backbone.`.
+_MAX_PARTS = 4
 
 
 def _name_in_classifier(name: str) -> str | None:
@@ -26,21 +33,21 @@ def _name_in_classifier(name: str) -> str | None:
 
 
 class _Head(NamedTuple):
-    name: str  # in a whole model of the host
-    new_name: Callable[[str], str | None]  # of what is outside the backbone
+    name: str  # in a whole model of a codebase
+    new_name: Callable[[str], str | None]  # of names outside the backbone
 
 
 _CLASSIFIER = _Head('head', _name_in_classifier)
 
 
 class _Format(NamedTuple):
-    marks: tuple[str, ...]  # patterns; each one matches some name
+    marks: tuple[str, ...]  # patterns, each of which matches some name
     rename: Callable[[dict[str, Tensor]], Renamed]
     head: _Head = _CLASSIFIER
 
 
-_WINDOW_TABLE = r'attn\.relative_position_bias_table'
-# The first format whose marks are all there is the one.
+_TABLE = r'attn\.relative_position_bias_table'
+# The first format of which all marks are found is taken.
 _FORMATS = {
     'mmattn': _Format(
         (r'(stem|integrator)\.', r'stages\.\d\.blocks\.0\.'), rename_own
@@ -50,8 +57,12 @@ _FORMATS = {
         rename_boat_swin,
     ),
     'swin': _Format(
-        (r'patch_embed\.proj\.', rf'layers\.0\.blocks\.0\.{_WINDOW_TABLE}'),
+        (r'patch_embed\.proj\.', rf'layers[._]0\.blocks\.0\.{_TABLE}'),
         rename_swin,
+    ),
+    'torchvision_swin': _Format(
+        (r'features\.0\.0\.', rf'features\.1\.0\.{_TABLE}'),
+        rename_torchvision_swin,
     ),
     'openmmlab_swin': _Format(
         (r'patch_embed\.projection\.', r'stages\.0\.blocks\.0\.attn\.w_msa\.'),
@@ -78,26 +89,63 @@ _FORMATS = {
 }
 
 
-@dataclass
-class Converted:
-    """A checkpoint in our names.
+class ConversionError(ValueError):
+    """A checkpoint that cannot be converted.
 
     Args:
-        backbone: State dict of our backbone, made for strict loading.
+        problem (str): What is wrong.
+        option (str): The argument of :func:`convert` that may help, such as
+            ``'strict=False'``. Defaults to ''.
+    """
+
+    def __init__(self, problem: str, option: str = '') -> None:
+        super().__init__(f'{problem}; set {option}' if option else problem)
+        self.problem = problem
+        self.option = option
+
+
+class UnknownKeys(ConversionError):
+    """A checkpoint with keys that its format does not have."""
+
+
+class UnknownFormat(ConversionError):
+    """A checkpoint of no known format.
+
+    Args:
+        problem (str): What is wrong.
+        state_dict (dict): Tensors of the checkpoint, which may have a backbone
+            below a prefix.
+    """
+
+    def __init__(self, problem: str, state_dict: dict[str, Tensor]) -> None:
+        self.prefixes = find_prefixes(state_dict)
+        if self.prefixes:
+            places = ' and '.join(map(repr, self.prefixes))
+            problem += f'; there is a known format below {places}'
+        options = (f'prefix={prefix!r}' for prefix in self.prefixes)
+        super().__init__(problem, ' or '.join(options))
+
+
+@dataclass
+class Converted:
+    """A checkpoint in mmattn's names.
+
+    Args:
+        backbone: State dict of the backbone, for strict loading.
         head: State dict of mmpretrain's ``LinearClsHead`` (``fc.weight``,
-            ``fc.bias``) or, of a Perspective+ U-Net, of ``PerspectiveHead``;
-            empty when the file has neither.
-        source: The format that it came in.
-        family: Our backbone's registered name without the scope,
-            such as ``'BOATSwin'``; None when the names do not tell.
-        arch: The backbone's ``arch``: a name, a dict of sizes that has none,
-            or None when the names do not tell.
-        unused: Names in the file that went nowhere: other parts of a whole
-            model, and misfits with ``strict=False``. Buffers that a model
-            computes by itself are dropped without a word.
-        added: Names in ``backbone`` that the file does not have: output
-            norms, with the values 1 and 0 of a fresh LayerNorm.
-        head_name: What a whole model calls the head: ``'head'`` or
+            ``fc.bias``) or, for a Perspective+ U-Net, of
+            ``PerspectiveHead``; empty without one.
+        source: Format of the checkpoint.
+        family: Class name of the backbone, such as ``'BOATSwin'``; None if
+            it cannot be determined.
+        arch: ``arch`` of the backbone: a name, a dict of sizes, or None if it
+            cannot be determined.
+        unused: Names that were dropped: other parts of a whole model, and
+            unknown keys with ``strict=False``. Computed buffers are not
+            listed.
+        added: Names in ``backbone`` that the checkpoint does not have: output
+            norms with weight 1 and bias 0.
+        head_name: Name of the head in a whole model: ``'head'`` or
             ``'decode_head'``.
     """
 
@@ -111,7 +159,7 @@ class Converted:
     head_name: str = _CLASSIFIER.name
 
     def whole(self) -> dict[str, Tensor]:
-        """State dict of a host's whole model: backbone and head."""
+        """State dict of a whole model: backbone and head."""
         parts = {'backbone': self.backbone, self.head_name: self.head}
         return {
             f'{part}.{name}': value
@@ -126,50 +174,100 @@ def source_names() -> tuple[str, ...]:
 
 
 def detect_source(state_dict: dict[str, Tensor]) -> str:
-    """Name the format of a state dict by its names.
+    """Detect the format of a state dict from its keys.
 
     Args:
-        state_dict: Tensors by name, of a backbone, a classifier or a whole
-            model that keeps its backbone under ``backbone.`` or
-            ``encoder.``.
+        state_dict: Tensors of a backbone, a classifier or a whole model with
+            its backbone under ``backbone.`` or ``encoder.``.
 
     Returns:
-        A name of :func:`source_names`: ``'mmattn'`` (our own),
-        ``'openmmlab_swin'`` (mmpretrain, mmdet, mmseg), or that of the
-        official code of a family, such as ``'boat_cswin'``.
+        One of :func:`source_names`: ``'mmattn'``, ``'openmmlab_swin'``
+        (mmpretrain, mmdet, mmseg), ``'swin'`` (microsoft, timm),
+        ``'torchvision_swin'``, or the official code of a family, such as
+        ``'boat_cswin'``.
 
     Raises:
-        ValueError: If it is none of these; the message names some keys.
+        UnknownFormat: If it is none of these; the message has some keys.
     """
-    return _detect(_split_prefix(state_dict)[0])
+    source = _detect(_split_prefix(state_dict)[0])
+    if source is None:
+        raise UnknownFormat(
+            f'the {len(state_dict)} keys of the checkpoint are of no known '
+            f'format ({", ".join(_FORMATS)}): {list_names(state_dict)}',
+            state_dict,
+        )
+    return source
+
+
+def find_prefixes(state_dict: dict[str, Tensor]) -> list[str]:
+    """Find prefixes below which the keys are of a known format.
+
+    Of nested prefixes the shortest is returned, so that heads are found too.
+    """
+    parts = (key.split('.')[:-1][:_MAX_PARTS] for key in state_dict)
+    prefixes = {
+        '.'.join(names[:count]) + '.'
+        for names in parts
+        for count in range(1, len(names) + 1)
+    }
+    found: list[str] = []
+    for prefix in sorted(prefixes, key=lambda prefix: prefix.count('.')):
+        if prefix.startswith(tuple(found)):
+            continue
+        inside = _split_prefix(select_prefix(state_dict, prefix))[0]
+        if _detect(inside) is not None:
+            found.append(prefix)
+    return sorted(found)
+
+
+def select_prefix(
+    state_dict: dict[str, Tensor], prefix: str
+) -> dict[str, Tensor]:
+    """Return the tensors below a prefix, without it.
+
+    Args:
+        prefix: With or without the dot at its end.
+    """
+    prefix = prefix.rstrip('.') + '.'
+    return {
+        key.removeprefix(prefix): value
+        for key, value in state_dict.items()
+        if key.startswith(prefix)
+    }
 
 
 def convert(
-    state_dict: dict[str, Tensor], source: str = 'auto', strict: bool = True
+    state_dict: dict[str, Tensor],
+    source: str = 'auto',
+    strict: bool = True,
+    prefix: str | None = None,
 ) -> Converted:
-    """Put a checkpoint into our names.
+    """Convert the names of a checkpoint to mmattn's.
 
-    ``BOATSwin(arch=c.arch).load_state_dict(c.backbone)`` (for Swin
-    formats ``AttentionPyramid``) then loads it strictly. A classification
-    file has no norms of the first three stages' outputs: fresh ones are
-    added, so that it starts a detector. Where the file holds a whole model,
-    everything outside of its backbone goes to ``head`` (a classifier's
-    ``head.fc``, the decoder of a Perspective+ U-Net) or ``unused``, and is
-    never a misfit. Of an ``'enlca'`` file,
-    ``backbone`` is for ``ENLCA(**c.arch)``; where there are several, each
-    stands under its place in the file.
+    The result loads strictly: ``BOATSwin(arch=c.arch).load_state_dict(
+    c.backbone)`` (``AttentionPyramid`` for Swin). Classification checkpoints
+    lack the output norms of the first three stages, which are added with
+    weight 1 and bias 0. In a whole model everything outside of the backbone
+    goes to ``head`` or ``unused``. For an ``'enlca'`` checkpoint ``backbone``
+    is for ``ENLCA(**c.arch)``; if there are several, each keeps its prefix.
 
     Args:
-        state_dict: Tensors by name, as :func:`.load_file` returns them. The
-            tensors are shared with the result, where they need no change.
-        source: A format of :func:`detect_source`, or ``'auto'``.
-        strict: Whether a name in the backbone that fits nowhere is an error.
+        state_dict: Tensors as returned by :func:`.load_file`. They are shared
+            with the result unless they have to be changed.
+        source: A format of :func:`source_names`, or ``'auto'``.
+        strict: Whether unknown keys in the backbone are an error.
+        prefix: Prefix of the model in the checkpoint, such as ``'teacher'``.
+            Defaults to None.
 
     Raises:
-        ValueError: If the format is unknown or a name fits nowhere.
+        UnknownFormat: If the format is unknown, or there is no key with the
+            prefix.
+        UnknownKeys: If the backbone has keys that the format does not have.
+        ValueError: If ``source`` is unknown, or tensors have unexpected
+            shapes.
     """
     try:
-        return _convert(state_dict, source, strict)
+        return _convert(state_dict, source, strict, prefix)
     except (ArithmeticError, LookupError, RuntimeError, TypeError) as error:
         # Conversion relies on the shapes of a published checkpoint.
         raise ValueError(
@@ -179,29 +277,41 @@ def convert(
 
 
 def _convert(
-    state_dict: dict[str, Tensor], source: str, strict: bool
+    state_dict: dict[str, Tensor],
+    source: str,
+    strict: bool,
+    prefix: str | None,
 ) -> Converted:
-    inside, outside = _split_prefix(state_dict)
+    if prefix:
+        keys = state_dict
+        state_dict = select_prefix(state_dict, prefix)
+        if not state_dict:
+            raise UnknownFormat(
+                f'no key of the checkpoint has the prefix {prefix!r}: '
+                f'{list_names(keys)}',
+                keys,
+            )
     if source == 'auto':
-        source = _detect(inside)
+        source = detect_source(state_dict)
     elif source not in _FORMATS:
         raise ValueError(
-            f"convert expects source 'auto' or one of "
-            f'{", ".join(_FORMATS)}, got {source!r}'
+            f"unknown format {source!r}; use 'auto' or one of "
+            f'{", ".join(_FORMATS)}'
         )
+    inside, outside = _split_prefix(state_dict)
     form = _FORMATS[source]
     renamed = form.rename(inside)
     if renamed.misfits and strict:
-        raise ValueError(
-            f'convert expects the names of the format {source}, got '
-            f'{len(renamed.misfits)} that fit nowhere: '
-            f'{list_names(renamed.misfits)}; '
-            'pass strict=False to leave them out'
+        raise UnknownKeys(
+            f'the checkpoint has {len(renamed.misfits)} keys that the format '
+            f'{source} does not have: {list_names(renamed.misfits)}',
+            'strict=False',
         )
     if not renamed.backbone:
-        raise ValueError(
-            f'convert expects a backbone of the format {source}, got none of '
-            f'its names: {list_names(state_dict)}'
+        raise UnknownFormat(
+            f'the checkpoint has no keys of the format {source}: '
+            f'{list_names(state_dict)}',
+            state_dict,
         )
     names = {name: form.head.new_name(name) for name in outside}
     head = renamed.head | {
@@ -226,13 +336,9 @@ def _convert(
 def _split_prefix(
     state: dict[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The backbone's tensors without their prefix, and all others."""
+    """The tensors of the backbone without its prefix, and all others."""
     for prefix in _PREFIXES:
-        inside = {
-            name.removeprefix(prefix): value
-            for name, value in state.items()
-            if name.startswith(prefix)
-        }
+        inside = select_prefix(state, prefix)
         if inside:
             outside = {
                 name: value
@@ -243,23 +349,18 @@ def _split_prefix(
     return dict(state), {}
 
 
-def _detect(state: dict[str, Tensor]) -> str:
+def _detect(state: dict[str, Tensor]) -> str | None:
     for name, form in _FORMATS.items():
         if all(
             any(re.match(mark, key) for key in state) for mark in form.marks
         ):
             return name
-    raise ValueError(
-        'detect_source expects the names of a known format '
-        f'({", ".join(_FORMATS)}), got {len(state)} others: '
-        f'{list_names(state)}; '
-        'check that it is a checkpoint of one of these models'
-    )
+    return None
 
 
 def _add_output_norms(backbone: dict[str, Tensor]) -> list[str]:
     added = []
-    if 'integrator.norm.weight' in backbone:  # its maps have no norms
+    if 'integrator.norm.weight' in backbone:  # it has no output norms
         return added
     for stage in range(len(stage_depths(backbone))):
         like = backbone.get(f'stages.{stage}.blocks.0.norm1.weight')

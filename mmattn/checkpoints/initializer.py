@@ -3,12 +3,12 @@
 import torch.nn as nn
 from mmengine.logging import print_log
 from mmengine.model import update_init_info
-from torch import Tensor
 
 from mmattn.registry import WEIGHT_INITIALIZERS
 
-from .conversion import convert
+from .conversion import ConversionError, Converted, convert
 from .fitting import wrong_kinds
+from .input_channels import adapt_stem
 from .loading import load_file
 from .naming import count_names
 
@@ -26,7 +26,7 @@ class BackbonePretrained:
         checkpoint (str): File, http(s) address or ``mmattn://NAME``.
         prefix (str, optional): Prefix of the backbone's keys in checkpoints
             that keep it elsewhere than under ``backbone.``, such as
-            ``'teacher.backbone.'``. Defaults to None.
+            ``'teacher.backbone'``. Defaults to None.
         strict (bool): Whether missing parameters and unexpected tensors are
             errors. If False they are logged; wrong shapes, and fewer tensors
             than ``min_loaded`` requires, are still errors. Defaults to True.
@@ -34,6 +34,9 @@ class BackbonePretrained:
             checkpoint has to provide. Output norms that no classification
             checkpoint has are not counted. Matters with ``strict=False``.
             Defaults to 0.95.
+        adapt_channels (bool): Whether to adapt the stem of a checkpoint for
+            RGB images to the module's ``in_channels``, see
+            :func:`.adapt_input_channels`. Defaults to True.
         map_location (str, optional): Accepted for compatibility with
             mmengine's ``Pretrained`` and ignored: tensors are read on the CPU
             and copied from there. Defaults to None.
@@ -45,12 +48,14 @@ class BackbonePretrained:
         prefix: str | None = None,
         strict: bool = True,
         min_loaded: float = 0.95,
+        adapt_channels: bool = True,
         map_location: str | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.prefix = prefix
         self.strict = strict
         self.min_loaded = min_loaded
+        self.adapt_channels = adapt_channels
 
     def __call__(self, module: nn.Module) -> None:
         """Load the checkpoint into a backbone.
@@ -63,10 +68,7 @@ class BackbonePretrained:
             ValueError: If the file cannot be read, is of no known format, or
                 does not fit the module; see ``strict``.
         """
-        state = load_file(self.checkpoint)
-        if self.prefix:
-            state = self._select(state, self.prefix)
-        converted = convert(state, strict=self.strict)
+        converted = self._convert()
         before = {
             name: value.clone() for name, value in module.state_dict().items()
         }
@@ -82,6 +84,9 @@ class BackbonePretrained:
             and name in before
             and before[name].shape != value.shape
         ]
+        adapted = []
+        if self.adapt_channels:
+            adapted = adapt_stem(converted.backbone, before)
         try:
             missing, unexpected = module.load_state_dict(
                 converted.backbone, strict=False
@@ -110,6 +115,12 @@ class BackbonePretrained:
             f'missing {count_names(missing)}, unused {count_names(unused)}',
             logger='current',
         )
+        for name in adapted:
+            print_log(
+                f'{type(module).__name__} adapted {name} of RGB images to '
+                f'{before[name].shape[1]} input channels',
+                logger='current',
+            )
         if hasattr(module, '_params_init_info'):
             update_init_info(
                 module, f'{type(self).__name__}: load from {self.checkpoint}'
@@ -145,18 +156,17 @@ class BackbonePretrained:
             f'unexpected {count_names(unexpected)}; {advice}'
         )
 
-    def _select(
-        self, state: dict[str, Tensor], prefix: str
-    ) -> dict[str, Tensor]:
-        selected = {
-            name.removeprefix(prefix): value
-            for name, value in state.items()
-            if name.startswith(prefix)
-        }
-        if not selected:
-            raise ValueError(
-                f'{self.checkpoint} has no key that starts with {prefix!r}; '
-                f'its keys are {count_names(state)}. A bare backbone and '
-                'backbone.* need no prefix'
+    def _convert(self) -> Converted:
+        try:
+            return convert(
+                load_file(self.checkpoint),
+                strict=self.strict,
+                prefix=self.prefix,
             )
-        return selected
+        except ConversionError as error:
+            advice = 'convert it with tools/convert_checkpoint.py'
+            if error.option:
+                advice = f'set {error.option} in init_cfg, or {advice}'
+            raise ValueError(
+                f'{self.checkpoint}: {error.problem}; {advice}'
+            ) from error

@@ -194,14 +194,20 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _tensors(state: object) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, which has to be valid."""
+def unwrap(state: Any) -> Any:
+    """Return the state dict inside a training checkpoint."""
     while isinstance(state, dict):
         found = (x for x in map(state.get, _STATE_KEYS) if isinstance(x, dict))
         inner = next(found, None)
         if inner is None:
             break
         state = inner
+    return state
+
+
+def _tensors(state: object) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, which has to be valid."""
+    state = unwrap(state)
     if not isinstance(state, dict):
         raise InvalidCheckpoint(
             f'holds a {type(state).__name__}, not a dictionary of tensors',

@@ -1,26 +1,26 @@
-"""From another project's names to ours, key by key; names in messages."""
+"""Rename the tensors of a checkpoint, and list names in messages."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-# Computed by the model from its window and the map: never loaded.
+# Buffers that models compute from the window and the map.
 _COMPUTED = ('relative_position_index', 'attn_mask')
 _NUM_SHOWN = 6
 
 
 @dataclass
 class Renamed:
-    """A state dict in our names, sorted by where its tensors belong.
+    """A checkpoint in mmattn's names.
 
     Args:
         backbone: Tensors of the backbone.
-        head: Tensors of a classifier's head, in mmpretrain's LinearClsHead
-            names.
-        misfits: Names that have no place in either.
-        outside: Names of what is around the backbone in a whole model, where
-            no prefix parts it.
+        head: Tensors of a classifier's head, named as in mmpretrain's
+            LinearClsHead.
+        misfits: Names that the format does not have.
+        outside: Names of the rest of a whole model, in formats without a
+            prefix for the backbone.
     """
 
     backbone: dict[str, Tensor] = field(default_factory=dict)
@@ -32,12 +32,12 @@ class Renamed:
 def rename(
     state: dict[str, Tensor], new_name: Callable[[str], str | None]
 ) -> Renamed:
-    """Give each tensor its new name; buffers that a model computes go.
+    """Rename all tensors and drop computed buffers.
 
     Args:
-        state: Tensors by foreign name.
-        new_name: Our name of a foreign one, ``head.`` in front for the head;
-            None for a name that fits nowhere.
+        state: Tensors by their old names.
+        new_name: Maps an old name to mmattn's, with prefix ``head.`` for the
+            head, or to None if the format does not have it.
     """
     renamed = Renamed()
     for key, value in state.items():
@@ -54,11 +54,11 @@ def rename(
 
 
 def list_names(names: Collection[str]) -> str:
-    """The first few of ``names``, for a message."""
+    """The first few names, for a message."""
     more = ', ...' if len(names) > _NUM_SHOWN else ''
     return ', '.join(list(names)[:_NUM_SHOWN]) + more
 
 
 def count_names(names: Collection[str]) -> str:
-    """How many ``names`` there are, and the first few, for a message."""
+    """The number of names and the first few, for a message."""
     return f'{len(names)} ({list_names(names)})' if names else '0'

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from mmattn.checkpoints import convert, load_file
+from mmattn.checkpoints import ConversionError, convert, load_file
 
 from .checking import Checked, CheckFailed, check_model
 from .edits import Edit, apply_edits, get_at
@@ -164,6 +164,11 @@ def make_header(
 def _check_checkpoint(checkpoint: str, family: Family) -> None:
     try:
         found = convert(load_file(checkpoint))
+    except ConversionError as error:
+        raise SwapError(
+            f'--checkpoint {checkpoint}: {error.problem}; convert it first '
+            'with tools/convert_checkpoint.py'
+        ) from error
     except (OSError, ValueError, ImportError) as error:
         raise SwapError(f'--checkpoint: {error}') from error
     if found.family is None:

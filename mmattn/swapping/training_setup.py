@@ -90,10 +90,7 @@ def edit_optimizer(config: dict, family: Family, codebase: str) -> list[Edit]:
         edits.append(_adamw(config, codebase))
     path = ('optim_wrapper', 'constructor')
     options = wrapper.get('paramwise_cfg') or {}
-    constructor = (
-        wrapper.get('constructor') or 'DefaultOptimWrapperConstructor'
-    )
-    constructor = constructor.rpartition('.')[2]
+    constructor = (wrapper.get('constructor') or _DEFAULT).rpartition('.')[2]
     why = 'Norms and position tables of the backbone do not decay.'
     if constructor in _NAME_BOUND:
         rate = options.get('decay_rate', options.get('layer_decay_rate', 1.0))

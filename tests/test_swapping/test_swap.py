@@ -7,7 +7,12 @@ import torch
 from mmengine.config import Config
 
 from mmattn.backbones import AttentionPyramid, BOATSwin
-from mmattn.swapping import SwapError, UnsupportedSwap, swap_backbone
+from mmattn.swapping import (
+    ChannelMismatch,
+    SwapError,
+    UnsupportedSwap,
+    swap_backbone,
+)
 from mmattn.swapping.edits import plain
 from mmattn.swapping.source import read_source
 
@@ -55,6 +60,34 @@ def test_a_detector_with_coarser_maps_is_rejected(tmp_path):
     with pytest.raises(UnsupportedSwap, match='8, 16, 32 and 64'):
         swap(source, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('in_channels, mean', [(1, [0.5]), (4, None)])
+def test_images_that_are_not_rgb(in_channels, mean, tmp_path):
+    source = tmp_path / 'base.py'
+    source.write_text(
+        "_base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'\n"
+        'model = dict(\n'
+        '    data_preprocessor=dict(\n'
+        f'        mean={mean}, std={mean}, bgr_to_rgb=False),\n'
+        f'    backbone=dict(in_channels={in_channels}, init_cfg=None))\n'
+    )
+    old = Config.fromfile(source).model.data_preprocessor
+    cfg, _ = swap(str(source), tmp_path, check=True)
+    assert cfg.model.backbone.in_channels == in_channels
+    assert cfg.model.data_preprocessor == old
+
+
+def test_wrong_channels_of_the_source_are_reported(tmp_path):
+    source = tmp_path / 'base.py'
+    source.write_text(
+        "_base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'\n"
+        'model = dict(neck=dict(in_channels=[64, 128, 256, 512]))\n'
+    )
+    with pytest.raises(
+        ChannelMismatch, match=r'\[64, 128, .*\[256, 512, 1024, 2048\]'
+    ):
+        swap(str(source), tmp_path)
 
 
 def test_only_maps_that_are_read_are_returned(tmp_path):
@@ -114,6 +147,14 @@ def test_weights_of_another_arch_are_rejected(tmp_path):
     with pytest.raises(
         SwapError, match='BOATSwin tiny, not of mmattn.BOATSwin nano'
     ):
+        swap(MASK_RCNN, tmp_path, checkpoint=str(weights))
+
+
+def test_hints_of_other_weights_name_a_tool(tmp_path):
+    weights = tmp_path / 'weights.pth'
+    state = BOATSwin('nano').state_dict()
+    torch.save({f'net.{k}': v for k, v in state.items()}, weights)
+    with pytest.raises(SwapError, match='net..*convert_checkpoint.py'):
         swap(MASK_RCNN, tmp_path, checkpoint=str(weights))
 
 

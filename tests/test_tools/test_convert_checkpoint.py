@@ -137,3 +137,17 @@ def test_an_unreadable_file(tmp_path):
     assert done.stderr.startswith('convert_checkpoint.py: error: checkpoint ')
     assert 'Traceback' not in done.stderr
     assert not (tmp_path / 'out.pth').exists()
+
+
+def test_hints_name_options_of_the_tool(tmp_path):
+    state = BOATSwin('nano').state_dict()
+    source, out = tmp_path / 'source.pth', tmp_path / 'out.pth'
+    torch.save({f'net.{k}': v for k, v in state.items()}, source)
+    done = run(source, out)
+    assert done.returncode == 2
+    assert '--prefix net.' in done.stderr and 'prefix=' not in done.stderr
+    assert run(source, out, '--prefix', 'net').returncode == 0
+    assert load_file(out).keys() >= {f'backbone.{name}' for name in state}
+    torch.save(state | {'stem.x.y': torch.ones(1), 'z': torch.ones(1)}, source)
+    done = run(source, out, '--force')
+    assert '--skip-unknown' in done.stderr and 'strict' not in done.stderr
