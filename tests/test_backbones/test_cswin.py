@@ -41,7 +41,7 @@ def test_stripes_widen_and_the_last_stage_has_none(family):
     for model, third in ((usual, 7), (wide, 12)):
         for stage, width in zip(model.stages, (1, 2, third, None)):
             for block in stage.blocks:
-                assert block.attn.stripe_width == width
+                assert block.attn.lepe.stripe_width == width
 
 
 def test_feature_space_attention_is_in_the_even_blocks():
