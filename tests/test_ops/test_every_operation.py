@@ -72,7 +72,7 @@ SIZES = [(4, 6), (6, 10), (8, 4), (12, 12), (2, 14)]
 
 
 def inputs(call, size=(4, 6), batch=3, dtype=torch.float64):
-    shapes = [(batch, *size, 24), *CALLS[call]]
+    shapes = [(batch, *size, 24), *CALLS.get(call, [])]
     return [
         torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes
     ]
@@ -335,25 +335,37 @@ def test_gradients_of_what_needs_one(call):
 # Overflow
 
 
+def attend_given_clusters(qkv, impl='auto'):
+    """Overflow may end in other clusters, so that results differ."""
+    tokens = qkv.flatten(1, 2)
+    order = torch.arange(tokens.shape[1]).expand(len(qkv), 2, -1)
+    return cluster_attention(tokens, order, 5, 2, impl=impl)
+
+
+@pytest.mark.parametrize('step', [1, 35, 600])
 @pytest.mark.parametrize(
-    'value', [1e20, 1e30, 3e38, -3e38, torch.inf, -torch.inf, torch.nan]
+    'value', [1e20, 1e30, torch.inf, -torch.inf, torch.nan]
 )
 @every_call
-def test_overflow_is_not_hidden(call, value):
-    """Where the reference gives no finite number, the kernel gives none."""
+def test_overflow_is_not_hidden(call, value, step):
+    """Where the reference gives no finite number, the kernel gives none.
+
+    Sums that only just overflow are no matter here: they do so in one order
+    of summation and not in another.
+    """
+    if call is attend_clusters:
+        call = attend_given_clusters
     tensors = inputs(call, dtype=torch.float32)
     for place in range(len(tensors)):
         args = [x.detach().clone() for x in tensors]
-        args[place].flatten()[:: args[place].numel() // 3] = value
+        args[place].view(-1)[::step] = value
         args = [x.requires_grad_() for x in args]
         results = []
         for impl in ('reference', 'cpp'):
             out = call(*args, impl=impl)
             results.append([out, *torch.autograd.grad(out.sum(), args)])
-        want, found = results
-        assert not found[0][~want[0].isfinite()].isfinite().any()
-        for a, b in zip(want[1:], found[1:]):
-            assert not b[~a.isfinite()].isfinite().any()
+        for want, found in zip(*results):
+            assert not found[~want.isfinite()].isfinite().any()
 
 
 # ONNX

@@ -214,7 +214,7 @@ void hide(const std::int32_t* regions, const Block& block, Panel<T>& scores) {
     const std::int32_t own = regions[block.query + i];
     T* s = scores[i];
     for (Index j = 0; j < block.l; ++j)
-      s[j] = of_keys[j] == own ? s[j] : T(-INFINITY);
+      s[j] += of_keys[j] == own ? T(0) : T(-INFINITY);  // keeps NaN and inf
   }
 }
 

@@ -103,7 +103,7 @@ def _bias_tile(
 def _weights(queries, keys, bias, is_seen, scale):
     """Softmax of a window, not yet divided by its sums, and the sums."""
     scores = dot(queries, tl.trans(keys)) * (scale * LOG2_E) + bias
-    scores = tl.where(is_seen, scores, float('-inf'))
+    scores += tl.where(is_seen, 0.0, float('-inf'))  # keeps NaN and inf
     weights = tl.exp2(scores - tl.max(scores, 1)[:, None])
     return weights, tl.sum(weights, 1)
 
