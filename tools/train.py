@@ -77,6 +77,7 @@ def main() -> None:
     cfg.launcher = args.launcher
     run_config.set_work_dir(cfg, args.work_dir)
     run_config.set_start(cfg, args.resume, args.load_from)
+    run_config.check_channels(cfg)
     run_config.check_pretrained(cfg)
     run_config.check_data(cfg, ('train', 'val'))
     run_config.fill_loaders(cfg)

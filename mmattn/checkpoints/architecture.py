@@ -1,4 +1,4 @@
-"""Which backbone a state dict belongs to, read off its names and shapes."""
+"""Determine backbone and arch from the names and shapes of a state dict."""
 
 import re
 
@@ -15,21 +15,21 @@ from mmattn.backbones import (
 from mmattn.plugins import ENLCA
 
 _CROSS_SHAPED = 'stages.0.blocks.0.attn.lepe.weight'
-# Its stem overlaps; the attentions of an AttentionPyramid, which may have a
-# local convolution too, follow one of 4 x 4.
+# Kernel of its stem. Attentions of an AttentionPyramid may have LePE as well,
+# but follow a 4 x 4 stem.
 _OVERLAPPING_STEM = 7
 _ATTENTION = 'stages.{}.blocks.{}.attn.'
 _TABLE = _ATTENTION + 'relative_position_bias_table'
 _STRIDE = _ATTENTION + 'window_stride'
 _BATCH_NORM_IN_STEM = 'stem.batch_norm.weight'
-# First value of the factors of layer scale where no named arch has them.
+# Initial layer scale of archs without a name.
 _LAYER_SCALE = 1e-4
-# What WindowAttention has by default, and so what a named arch leaves out.
-_USUAL_WINDOW = 7
+# Default of WindowAttention, which named archs do not state.
+_DEFAULT_WINDOW = 7
 
 
 def stage_depths(backbone: dict[str, Tensor]) -> tuple[int, ...]:
-    """Count the blocks of each stage that a state dict in our names has."""
+    """Count the blocks of each stage in a state dict in mmattn's names."""
     found = (
         re.match(r'stages\.(\d+)\.blocks\.(\d+)\.', key) for key in backbone
     )
@@ -43,23 +43,21 @@ def stage_depths(backbone: dict[str, Tensor]) -> tuple[int, ...]:
 def family_and_arch(
     backbone: dict[str, Tensor],
 ) -> tuple[str | None, str | dict | None]:
-    """Tell the registered backbone and its ``arch`` of a state dict.
+    """Determine the backbone of a state dict and its ``arch``.
 
-    A window other than 7 tokens belongs to the ``arch`` of AttentionPyramid,
-    but is an argument of its own of BOATSwin; left out, the tables are
-    resized to the default window. The number of heads of CSWin, BOATCSWin
-    and SMT is not in their tensors: an arch of theirs has a name (SMT's may
-    differ from it in depths and layer scale) or is not told.
+    The window is part of the ``arch`` of AttentionPyramid. In BOATSwin it is
+    a separate argument; tables are resized to its default. The number of
+    heads of CSWin, BOATCSWin and SMT does not show in their tensors, so only
+    their named archs are recognized (SMT with any depths and layer scale).
 
     Args:
-        backbone: Tensors of a backbone, in our names.
+        backbone: Tensors of a backbone, in mmattn's names.
 
     Returns:
-        The class name and the name of an arch, or a dict of its sizes when
-        no named arch has them, for ENLCA a dict of its arguments;
-        (None, None) when some block has neither window nor cross-shaped
-        attention and the stem is not SMT's. Windows are taken for shifted in
-        every second block, as Swin's: no tensor tells.
+        The class name and the arch: a name, or a dict of sizes without a
+        name; for ENLCA a dict of its arguments. (None, None) for backbones
+        other than those with window or cross-shaped attention in all blocks
+        and SMT. Every second window is assumed to be shifted, as in Swin.
     """
     for key, rows in backbone.items():
         if key.endswith('attn.projection') and '.blocks.' not in key:
@@ -162,7 +160,7 @@ def _enlca_sizes(
 def _windows(table: Tensor, stride: Tensor | None) -> tuple[dict, ...]:
     """Configs of a stage's attentions, of ``((2M - 1)^2, h)`` tables."""
     window = (round(len(table) ** 0.5) + 1) // 2
-    size = {} if window == _USUAL_WINDOW else dict(window_size=window)
+    size = {} if window == _DEFAULT_WINDOW else dict(window_size=window)
     if stride is not None:
         sliding = dict(type='mmattn.SlidingWindowAttention', **size)
         return (dict(sliding, stride=int(stride)),)

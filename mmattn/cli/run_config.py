@@ -141,6 +141,18 @@ def forbid_code_in_checkpoints() -> None:
     )
 
 
+def check_channels(cfg: Config) -> None:
+    """Check that neck and heads fit the mmattn backbone of a config.
+
+    Raises:
+        UsageError: If their ``in_channels`` are not its ``out_channels``.
+    """
+    try:
+        swapping.check_channels(cfg.to_dict(), cfg.get('default_scope'))
+    except swapping.ChannelMismatch as error:
+        raise UsageError(f'{cfg.filename}: {error}') from error
+
+
 def check_pretrained(cfg: Config) -> list[str]:
     """Check that the weights a training starts with are there.
 

@@ -1,9 +1,10 @@
 """Check that neck and heads fit an mmattn backbone, before training."""
 
-from .edits import get_at
+from .edits import get_at, plain
 from .feature_maps import probe_backbone, probe_neck
 from .heads import Maps, edit_head, find_heads
 from .necks import read_neck
+from .source import shorten_types
 from .unsupported import ChannelMismatch, UnsupportedSwap, find_network
 
 
@@ -20,6 +21,7 @@ def check_channels(config: dict, codebase: str) -> None:
     Raises:
         ChannelMismatch: If they differ; the message has both.
     """
+    config = shorten_types(plain(config), codebase)
     try:
         path = find_network(config)
         network = get_at(config, path)

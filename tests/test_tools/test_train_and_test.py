@@ -103,6 +103,10 @@ def test_tools_explain_a_missing_stack(tool, tmp_path):
             'needs train_dataloader',
         ),
         ([IMAGENET, '--cfg-options', 'x'], '--cfg-options expects KEY=VALUE'),
+        (
+            [COCO, '--cfg-options', 'model.neck.in_channels=[64,128,256,512]'],
+            'out_channels=[96, 192, 384, 768]',
+        ),
     ],
 )
 def test_train_explains_usage_errors(words, message, tmp_path):
