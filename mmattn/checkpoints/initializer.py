@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmattn.registry import WEIGHT_INITIALIZERS
 
-from .conversion import convert
+from .conversion import Converted, convert
 from .fitting import wrong_kinds
 from .loading import load_file
 from .naming import count_names
@@ -34,6 +34,8 @@ class BackbonePretrained:
             checkpoint has to provide. Output norms that no classification
             checkpoint has are not counted. Matters with ``strict=False``.
             Defaults to 0.95.
+        allow_nonfinite (bool): Accept NaN and infinite values. Defaults to
+            False.
         map_location (str, optional): Accepted for compatibility with
             mmengine's ``Pretrained`` and ignored: tensors are read on the CPU
             and copied from there. Defaults to None.
@@ -45,12 +47,14 @@ class BackbonePretrained:
         prefix: str | None = None,
         strict: bool = True,
         min_loaded: float = 0.95,
+        allow_nonfinite: bool = False,
         map_location: str | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.prefix = prefix
         self.strict = strict
         self.min_loaded = min_loaded
+        self.allow_nonfinite = allow_nonfinite
 
     def __call__(self, module: nn.Module) -> None:
         """Load the checkpoint into a backbone.
@@ -63,7 +67,7 @@ class BackbonePretrained:
             ValueError: If the file cannot be read, is of no known format, or
                 does not fit the module; see ``strict``.
         """
-        state = load_file(self.checkpoint)
+        state = load_file(self.checkpoint, self.allow_nonfinite)
         if self.prefix:
             state = self._select(state, self.prefix)
         converted = convert(state, strict=self.strict)
@@ -88,16 +92,16 @@ class BackbonePretrained:
             )
             added = [name for name in converted.added if name in before]
             loaded = len(before) - len(missing) - len(added)
-            self._check(
-                module, loaded, len(before) - len(added), missing, unexpected
-            )
+            wanted = len(before) - len(added)
+            self._check(module, converted, loaded, wanted, missing, unexpected)
         except ValueError:
             module.load_state_dict(before)
             raise
         except (IndexError, RuntimeError) as error:  # wrong shapes
             module.load_state_dict(before)
             raise ValueError(
-                f'{self.checkpoint} does not fit {type(module).__name__}: '
+                f'{self.checkpoint} ({_describe(converted)}) does not fit '
+                f'{type(module).__name__}: '
                 f'{count_names(str(error).splitlines()[1:])}; check that arch '
                 'and in_channels are those of the checkpoint'
             ) from error
@@ -118,6 +122,7 @@ class BackbonePretrained:
     def _check(
         self,
         module: nn.Module,
+        converted: Converted,
         loaded: int,
         wanted: int,
         missing: list[str],
@@ -140,8 +145,9 @@ class BackbonePretrained:
                 'init_cfg'
             )
         raise ValueError(
-            f'{self.checkpoint} does not fit {type(module).__name__}: loaded '
-            f'{loaded} of {wanted} tensors, missing {count_names(missing)}, '
+            f'{self.checkpoint} ({_describe(converted)}) does not fit '
+            f'{type(module).__name__}: loaded {loaded} of {wanted} tensors, '
+            f'missing {count_names(missing)}, '
             f'unexpected {count_names(unexpected)}; {advice}'
         )
 
@@ -160,3 +166,10 @@ class BackbonePretrained:
                 'backbone.* need no prefix'
             )
         return selected
+
+
+def _describe(converted: Converted) -> str:
+    if converted.family is None:
+        return f'format {converted.source}'
+    arch = '' if converted.arch is None else f' arch={converted.arch!r}'
+    return f'{converted.family}{arch}'
