@@ -48,8 +48,8 @@ from mmattn.checkpoints.publishing import (
 )
 from mmattn.cli.console import output_to_file
 from mmattn.cli.run_config import checkpoint_file, fill_loaders
-from mmattn.cli.single_image import load_weights
 from mmattn.cli.usage import UsageError, run_command
+from mmattn.cli.weights import check_weights as check_fit
 from mmattn.config import read_config, replace_sync_norms
 from mmattn.stack import CODEBASES, find_installed
 from mmattn.zoo import SCHEME, zoo_folders
@@ -149,7 +149,7 @@ def check_weights(cfg: Config, trained: Trained, path: str) -> None:
     """
     with output_to_file(os.devnull):  # warnings about random weights
         model = build_for_counting(cfg)
-        load_weights(model, trained.state_dict, path, needed='')
+        check_fit(model, trained.state_dict, path, whole=True)
 
 
 def publish(

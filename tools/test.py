@@ -13,9 +13,13 @@ from mmengine.runner import Runner
 
 from mmattn.cli import evaluation, run_config
 from mmattn.cli.arguments import add_cfg_options, add_launcher, parse_args
-from mmattn.cli.launch import end_processes, prepare_cpu
+from mmattn.cli.launch import (
+    end_processes,
+    end_with_launcher,
+    prepare_cpu,
+)
 from mmattn.cli.usage import run_command
-from mmattn.cli.weights import refuse_foreign_weights
+from mmattn.cli.weights import CheckWeights, add_options, verify_checkpoints
 from mmattn.config import read_config
 from mmattn.inference.hook import OptimizeForInferenceHook
 
@@ -58,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
         help='test with a copy of the model that is faster on a CPU, see '
         'docs/inference.md',
     )
+    add_options(parser)
     add_cfg_options(parser, 'test_dataloader.batch_size=1')
     add_launcher(parser)
     return parser
@@ -66,7 +71,10 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Turn the command line into a config and test."""
     args = parse_args(make_parser())
+    if args.launcher == 'pytorch':
+        end_with_launcher()
     run_config.forbid_code_in_checkpoints()
+    verify_checkpoints()
     cfg = read_config(
         args.config,
         args.cfg_options,
@@ -88,18 +96,20 @@ def main() -> None:
     if args.tta:
         evaluation.use_tta(cfg)
     prepare_cpu(cfg)
-    test(cfg, args.out, args.optimize)
+    test(cfg, args)
     end_processes()
 
 
-def test(cfg: Config, out: str | None, optimize: bool) -> None:
+def test(cfg: Config, args: argparse.Namespace) -> None:
     """Build the config's Runner and test."""
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
-    refuse_foreign_weights(runner.model, cfg.load_from, 'backbone.')
-    if out is not None and out.endswith(evaluation.DUMP_SUFFIXES):
-        evaluation.dump_predictions(runner, out)
-    if optimize:
+    runner.register_hook(
+        CheckWeights(cfg.load_from, True, args.partial, args.allow_nonfinite)
+    )
+    if args.out is not None and args.out.endswith(evaluation.DUMP_SUFFIXES):
+        evaluation.dump_predictions(runner, args.out)
+    if args.optimize:
         runner.register_hook(OptimizeForInferenceHook())
     runner.test()
 

@@ -13,11 +13,18 @@ from mmengine.runner import Runner
 
 from mmattn.cli import learning_rate, run_config
 from mmattn.cli.arguments import add_cfg_options, add_launcher, parse_args
-from mmattn.cli.launch import end_processes, prepare_cpu
+from mmattn.cli.launch import (
+    end_processes,
+    end_with_launcher,
+    prepare_cpu,
+)
+from mmattn.cli.resume import report_resume_errors
 from mmattn.cli.usage import run_command
-from mmattn.cli.weights import refuse_foreign_weights
+from mmattn.cli.weights import CheckWeights, add_options, verify_checkpoints
 from mmattn.config import read_config
+from mmattn.engine.atomic_checkpoints import report_full_disk
 from mmattn.engine.buffers import BroadcastBuffers
+from mmattn.engine.training import prepare_training
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -45,10 +52,15 @@ def make_parser() -> argparse.ArgumentParser:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='continue an interrupted training, from the last checkpoint of '
-        'the work folder or from the one given: weights, optimizer, '
-        'schedule and iteration come from it, so a changed learning rate in '
-        'the config has no effect',
+        help='continue an interrupted training, from the newest complete '
+        'checkpoint of the work folder or from the one given: weights, '
+        'optimizer, schedule, iteration and seed come from it, so a changed '
+        'learning rate in the config has no effect',
+    )
+    parser.add_argument(
+        '--start-if-none',
+        action='store_true',
+        help='with --resume: start a new training if there is no checkpoint',
     )
     parser.add_argument(
         '--load-from',
@@ -56,6 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
         help='start a new training at iteration 0 from the weights of a '
         'checkpoint; optimizer and schedule are those of the config',
     )
+    add_options(parser)
     add_cfg_options(
         parser,
         'train_cfg.max_epochs=1 or model.backbone.init_cfg=None',
@@ -67,7 +80,10 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Turn the command line into a config and train."""
     args = parse_args(make_parser())
+    if args.launcher == 'pytorch':
+        end_with_launcher()
     run_config.forbid_code_in_checkpoints()
+    verify_checkpoints()
     cfg = read_config(
         args.config,
         args.cfg_options,
@@ -76,7 +92,7 @@ def main() -> None:
     )
     cfg.launcher = args.launcher
     run_config.set_work_dir(cfg, args.work_dir)
-    run_config.set_start(cfg, args.resume, args.load_from)
+    run_config.set_start(cfg, args.resume, args.load_from, args.start_if_none)
     run_config.check_channels(cfg)
     run_config.check_pretrained(cfg)
     run_config.check_data(cfg, ('train', 'val'))
@@ -86,15 +102,22 @@ def main() -> None:
     if args.auto_scale_lr:
         learning_rate.enable_lr_scaling(cfg)
     prepare_cpu(cfg)
-    train(cfg)
+    with report_full_disk(cfg.work_dir):
+        train(cfg, args.partial, args.allow_nonfinite)
     end_processes()
 
 
-def train(cfg: Config) -> None:
+def train(cfg: Config, partial: bool, allow_nonfinite: bool) -> None:
     """Build the config's Runner and train."""
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
-    refuse_foreign_weights(runner.model, cfg.get('load_from'))
+    prepare_training(runner)
+    report_resume_errors(runner)
+    if cfg.get('load_from'):
+        is_whole = bool(cfg.get('resume'))
+        runner.register_hook(
+            CheckWeights(cfg.load_from, is_whole, partial, allow_nonfinite)
+        )
     runner.register_hook(learning_rate.LearningRateReport())
     runner.register_hook(BroadcastBuffers())
     runner.train()

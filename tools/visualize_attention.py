@@ -15,15 +15,17 @@ from pathlib import Path
 import preflight  # noqa: F401
 
 import torch
-from mmengine.config import DictAction
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from torch import nn
 
 from mmattn.checkpoints import load_file
 from mmattn.cli import single_image
+from mmattn.cli.arguments import add_cfg_options
+from mmattn.cli.arguments import parse_args as read_args
 from mmattn.cli.run_config import check_pretrained
 from mmattn.cli.usage import UsageError, run_command
+from mmattn.cli.weights import add_options, check_weights
 from mmattn.config import read_config
 from mmattn.registry import MODELS
 from mmattn.swapping import find_family
@@ -90,17 +92,9 @@ def parse_args() -> argparse.Namespace:
         metavar='DIR',
         help='output folder (default: work_dirs/attention/IMAGE)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override fields of the config',
-    )
-    try:
-        args = parser.parse_args()
-    except ValueError:  # of mmengine's DictAction
-        parser.error('--cfg-options expects KEY=VALUE ...')
+    add_options(parser)
+    add_cfg_options(parser, 'test_dataloader.batch_size=1')
+    args = read_args(parser)
     if (args.config is None) == (args.backbone is None):
         parser.error('give either a config or --backbone')
     if args.max_heads < 1:
@@ -128,7 +122,7 @@ def main() -> None:
         picture = attention.read_picture(args.image)
         weights = args.checkpoint
         if args.config is None:
-            model = build_backbone(args.backbone, args.checkpoint)
+            model = build_backbone(args)
             image = attention.image_for_backbone(picture)
         else:
             model, image, weights = build_from_config(args)
@@ -173,16 +167,22 @@ def main() -> None:
     print(f'{len(pictures)} pictures; open {Path(out_dir, "index.html")}')
 
 
-def build_backbone(name: str, checkpoint: str | None) -> nn.Module:
+def build_backbone(args: argparse.Namespace) -> nn.Module:
     """Build a backbone by name, such as ``boat-swin-nano``.
 
     Raises:
         UsageError: If it does not exist.
     """
-    family = find_family(name)
-    pretrained = dict(type='Pretrained', checkpoint=checkpoint)
+    family = find_family(args.backbone)
+    pretrained = dict(
+        type='Pretrained',
+        checkpoint=args.checkpoint,
+        strict=not args.partial,
+        min_loaded=0.0 if args.partial else 0.95,
+        allow_nonfinite=args.allow_nonfinite,
+    )
     model = MODELS.get(family.type)(
-        arch=family.arch, init_cfg=pretrained if checkpoint else None
+        arch=family.arch, init_cfg=pretrained if args.checkpoint else None
     )
     model.init_weights()
     return model.eval()
@@ -208,8 +208,15 @@ def build_from_config(
         weights = ', '.join(check_pretrained(cfg)) or None
         model.init_weights()
     else:
-        state = load_file(args.checkpoint)
-        single_image.load_weights(model, state, args.checkpoint)
+        state = load_file(args.checkpoint, args.allow_nonfinite)
+        check_weights(
+            model,
+            state,
+            args.checkpoint,
+            whole=False,
+            partial=args.partial,
+            allow_nonfinite=args.allow_nonfinite,
+        )
     pipeline = single_image.build_pipeline(cfg)
     image = attention.image_for_model(model, pipeline, args.image)
     return model, image, weights

@@ -1,9 +1,11 @@
 """Compare the tensors of a checkpoint with those of a model."""
 
 import re
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from .conversion import convert
@@ -40,7 +42,8 @@ class Fit:
     @property
     def loaded(self) -> int:
         """Number of tensors that fit."""
-        return self.total - len(self.missing) - len(self.shapes)
+        wrong = len(self.missing) + len(self.shapes) + len(self.kinds)
+        return self.total - wrong
 
     def __str__(self) -> str:
         first = next(iter(self.shapes.items()), None)
@@ -74,8 +77,13 @@ def load_and_compare(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
         fit.missing += keys.missing_keys
         fit.unexpected += keys.unexpected_keys
 
-    state = dict(state)
+    metadata = getattr(state, '_metadata', None)
     fit.kinds = wrong_kinds(own, state)
+    state = OrderedDict(
+        (name, value) for name, value in state.items() if name not in fit.kinds
+    )
+    if metadata is not None:  # versions of modules
+        state._metadata = metadata
     parameters = {name for name, _ in model.named_parameters()}
     fit.nonfinite = [
         name
@@ -94,7 +102,11 @@ def load_and_compare(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
         }
     finally:
         handle.remove()
-    fit.missing = [x for x in fit.missing if not x.endswith(_OPTIONAL)]
+    fit.missing = [
+        name
+        for name in fit.missing
+        if not name.endswith(_OPTIONAL) and name not in fit.kinds
+    ]
     return fit
 
 
@@ -129,9 +141,7 @@ def _kind(x: Tensor) -> str:
         return 'complex'
     if x.is_floating_point():
         return 'float'
-    return (
-        'bool' if x.dtype.itemsize == 1 and 'bool' in str(x.dtype) else 'int'
-    )
+    return 'bool' if x.dtype == torch.bool else 'int'
 
 
 def _first(names: Collection[str]) -> str | None:

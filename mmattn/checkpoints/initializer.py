@@ -37,6 +37,8 @@ class BackbonePretrained:
         adapt_channels (bool): Whether to adapt the stem of a checkpoint for
             RGB images to the module's ``in_channels``, see
             :func:`.adapt_input_channels`. Defaults to True.
+        allow_nonfinite (bool): Accept NaN and infinite values. Defaults to
+            False.
         map_location (str, optional): Accepted for compatibility with
             mmengine's ``Pretrained`` and ignored: tensors are read on the CPU
             and copied from there. Defaults to None.
@@ -49,6 +51,7 @@ class BackbonePretrained:
         strict: bool = True,
         min_loaded: float = 0.95,
         adapt_channels: bool = True,
+        allow_nonfinite: bool = False,
         map_location: str | None = None,
     ) -> None:
         self.checkpoint = checkpoint
@@ -56,6 +59,7 @@ class BackbonePretrained:
         self.strict = strict
         self.min_loaded = min_loaded
         self.adapt_channels = adapt_channels
+        self.allow_nonfinite = allow_nonfinite
 
     def __call__(self, module: nn.Module) -> None:
         """Load the checkpoint into a backbone.
@@ -93,16 +97,16 @@ class BackbonePretrained:
             )
             added = [name for name in converted.added if name in before]
             loaded = len(before) - len(missing) - len(added)
-            self._check(
-                module, loaded, len(before) - len(added), missing, unexpected
-            )
+            wanted = len(before) - len(added)
+            self._check(module, converted, loaded, wanted, missing, unexpected)
         except ValueError:
             module.load_state_dict(before)
             raise
         except (IndexError, RuntimeError) as error:  # wrong shapes
             module.load_state_dict(before)
             raise ValueError(
-                f'{self.checkpoint} does not fit {type(module).__name__}: '
+                f'{self.checkpoint} ({_describe(converted)}) does not fit '
+                f'{type(module).__name__}: '
                 f'{count_names(str(error).splitlines()[1:])}; check that arch '
                 'and in_channels are those of the checkpoint'
             ) from error
@@ -129,6 +133,7 @@ class BackbonePretrained:
     def _check(
         self,
         module: nn.Module,
+        converted: Converted,
         loaded: int,
         wanted: int,
         missing: list[str],
@@ -151,15 +156,16 @@ class BackbonePretrained:
                 'init_cfg'
             )
         raise ValueError(
-            f'{self.checkpoint} does not fit {type(module).__name__}: loaded '
-            f'{loaded} of {wanted} tensors, missing {count_names(missing)}, '
+            f'{self.checkpoint} ({_describe(converted)}) does not fit '
+            f'{type(module).__name__}: loaded {loaded} of {wanted} tensors, '
+            f'missing {count_names(missing)}, '
             f'unexpected {count_names(unexpected)}; {advice}'
         )
 
     def _convert(self) -> Converted:
         try:
             return convert(
-                load_file(self.checkpoint),
+                load_file(self.checkpoint, self.allow_nonfinite),
                 strict=self.strict,
                 prefix=self.prefix,
             )
@@ -170,3 +176,10 @@ class BackbonePretrained:
             raise ValueError(
                 f'{self.checkpoint}: {error.problem}; {advice}'
             ) from error
+
+
+def _describe(converted: Converted) -> str:
+    if converted.family is None:
+        return f'format {converted.source}'
+    arch = '' if converted.arch is None else f' arch={converted.arch!r}'
+    return f'{converted.family}{arch}'

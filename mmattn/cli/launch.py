@@ -9,6 +9,9 @@ wrapper from the config, so both are prepared here.
 import datetime
 import gc
 import os
+import signal
+import threading
+import time
 
 import torch
 from mmengine.config import Config
@@ -106,3 +109,22 @@ def end_processes() -> None:
         gc.collect()
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def end_with_launcher(interval: float = 1.0) -> None:
+    """End this process when the launcher is killed.
+
+    Otherwise the processes of a killed launcher train on until a collective
+    operation times out.
+
+    Args:
+        interval: Seconds between two checks.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(interval)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -7,7 +7,6 @@ so that one tool serves all of them.
 import inspect
 import os
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,12 @@ from mmengine.device import get_device
 from mmengine.registry import DATASETS
 from mmengine.utils import digit_version
 
+from mmattn import swapping
+from mmattn.cli.resume import set_resume
+from mmattn.cli.weights import verify_checkpoint
 from mmattn.config import codebase_of, type_name
 from mmattn.errors import UsageError
-from mmattn.zoo import SCHEME, check_digest, find_weights
+from mmattn.zoo import SCHEME, find_weights
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
@@ -58,64 +60,58 @@ def enable_amp(cfg: Config) -> None:
     wrapper.setdefault('loss_scale', 'dynamic')
 
 
-def set_start(cfg: Config, resume: str | None, load_from: str | None) -> None:
+def set_start(
+    cfg: Config,
+    resume: str | None,
+    load_from: str | None,
+    start_if_none: bool = False,
+) -> None:
     """Set where a training starts from.
 
     Args:
         cfg: The config, changed in place.
-        resume: ``'auto'`` for the last checkpoint of the work folder, a
+        resume: ``'auto'`` for the newest checkpoint of the work folder, a
             checkpoint to continue, or None.
         load_from: A checkpoint whose weights start a new schedule, or None.
+        start_if_none: With ``'auto'``, start a new training if there is no
+            checkpoint.
 
     Raises:
-        UsageError: If both are given, or if a file is missing.
+        UsageError: If both are given, or if a checkpoint is missing or
+            damaged.
     """
     if resume is not None and load_from is not None:
         raise UsageError(
             '--resume continues an interrupted training and --load-from '
             f'starts a new one, got both ({resume}, {load_from}); give one'
         )
-    if resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if resume == 'auto' else checkpoint_file(resume)
-    elif load_from is not None:
+    if load_from is not None:
         cfg.resume = False
-        cfg.load_from = checkpoint_file(load_from)
+        cfg.load_from = load_from
+    elif resume is None and cfg.get('resume'):
+        resume = cfg.get('load_from') or 'auto'
+    if resume is not None:
+        set_resume(cfg, resume, start_if_none)
+    elif cfg.get('load_from'):
+        cfg.load_from = checkpoint_file(cfg.load_from)
 
 
 def checkpoint_file(path: str) -> str:
-    """Return the path of a checkpoint that can be read, or lies elsewhere.
+    """Return the path of a checkpoint that is valid, or an address.
 
     Raises:
-        UsageError: If the path is a local one without a file, if the file is
-            cut short or is not the one that its name promises, or if a
-            published model (``mmattn://NAME``) has no weights.
+        UsageError: If the file is missing or damaged, if it does not match
+            the digest in its name, or if a published model
+            (``mmattn://NAME``) has no weights.
     """
-    if path.startswith(SCHEME):
+    if '://' not in path:
+        verify_checkpoint(path)
+    elif path.startswith(SCHEME):
         try:
             weights = find_weights(path)
         except ValueError as error:
             raise UsageError(str(error)) from error
-        if '://' not in weights:
-            checkpoint_file(weights)
-    if '://' in path:
-        return path
-    if not os.path.isfile(path):
-        raise UsageError(
-            f'a checkpoint file is expected, got {path!r}, which does not '
-            'exist'
-        )
-    with open(path, 'rb') as file:
-        is_archive = file.read(2) == b'PK'
-    if is_archive and not zipfile.is_zipfile(path):
-        raise UsageError(
-            f'a checkpoint file is expected, got {path!r}, which is cut '
-            'short; copy or download it again'
-        )
-    try:
-        check_digest(path)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+        checkpoint_file(weights)
     return path
 
 

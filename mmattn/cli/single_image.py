@@ -1,6 +1,5 @@
 """A model of mmdet, mmseg or mmpretrain, for one image instead of a set."""
 
-import re
 from collections.abc import Callable
 
 import torch
@@ -10,7 +9,6 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from mmattn.cli.evaluation import read_dataset
-from mmattn.cli.weights import refuse_foreign_weights
 from mmattn.errors import UsageError
 
 
@@ -25,41 +23,6 @@ def build_model(cfg: Config) -> nn.Module:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         return MODELS.build(model).eval()
-
-
-def load_weights(
-    model: nn.Module,
-    state: dict[str, Tensor],
-    path: str,
-    needed: str = 'backbone.',
-) -> None:
-    """Give a model the weights of a checkpoint that was trained with it.
-
-    Args:
-        model: The model.
-        state: Tensors by name.
-        path: Where they come from, for the message.
-        needed: How the names begin of the parameters that the checkpoint has
-            to have. Defaults to ``'backbone.'``.
-
-    Raises:
-        UsageError: If one of these is missing, or another shape than that of
-            the model is found.
-    """
-    refuse_foreign_weights(model, path, needed)
-    try:
-        model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        wrong = re.findall(r'size mismatch for .+', str(error))
-        if not wrong:
-            raise
-        first, *others = wrong
-        more = f' ({len(others)} more)' if others else ''
-        raise UsageError(
-            f'a checkpoint of this model is expected, got {path}: '
-            f'{first.rstrip(".")}{more}; give the config that it was trained '
-            'with'
-        ) from error
 
 
 def build_pipeline(cfg: Config) -> Callable[[dict], dict]:

@@ -1,59 +1,218 @@
-"""Whether the weights of a file arrive in the model that reads them."""
+"""Check that the weights of a checkpoint arrive in the model."""
 
+import argparse
+import re
+from collections.abc import Mapping
 from typing import Any
 
+from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from torch import nn
+from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner.checkpoint import load_from_local
+from torch import Tensor, nn
 
+from mmattn.checkpoints.fitting import describe_checkpoint, load_and_compare
+from mmattn.checkpoints.inspection import InvalidCheckpoint, inspect_checkpoint
+from mmattn.checkpoints.loading import find_file
 from mmattn.errors import UsageError
 
+# Output norms: classifiers have one, detectors and segmentors one per stage.
+_OUTPUT_NORM = re.compile(r'backbone\.norm\d\.(weight|bias)')
+_STATISTICS = ('running_mean', 'running_var')
+# Buffers that models compute themselves.
+_COMPUTED = ('relative_position_index', 'attn_mask', 'num_batches_tracked')
 
-def refuse_foreign_weights(
-    model: nn.Module, path: str | None, needed: str | None = None
-) -> None:
-    """Let a model raise when it reads a checkpoint of another model.
 
-    mmengine logs what does not fit and goes on with random weights. What is
-    missing is looked at after the model has read the file, since models may
-    rename what they find there.
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--partial`` and ``--allow-nonfinite``."""
+    parser.add_argument(
+        '--partial',
+        action='store_true',
+        help='load what fits of a checkpoint that does not fit the model; '
+        'in a test, the heads have to fit',
+    )
+    parser.add_argument(
+        '--allow-nonfinite',
+        action='store_true',
+        help='accept a checkpoint with NaN or infinite weights',
+    )
+
+
+class CheckWeights(Hook):
+    """Checks a checkpoint before the Runner loads it.
+
+    mmengine only logs what does not fit and continues with random weights.
 
     Args:
-        model: The model, wrapped or not; a hook is added to it.
-        path: The file, for the message; None where there is none to read.
-        needed: How the names begin of the parameters that have to come from
-            the file, all of them: ``'backbone.'``, or ``''`` for the whole
-            model. Defaults to None: some have to.
-
-    Raises:
-        UsageError: Later, from the reading: if no parameter comes from the
-            file, or one that is needed does not.
+        path: The checkpoint, for messages.
+        whole: Whether the whole model has to be loaded, or only the backbone.
+        partial: Load what fits; only heads have to fit if ``whole``.
+        allow_nonfinite: Accept NaN and infinite values.
     """
-    if path is None:
-        return
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    parameters = {name for name, _ in model.named_parameters()}
 
-    def check(module: nn.Module, keys: Any) -> None:
-        missing = parameters.intersection(keys.missing_keys)
-        lost = []
-        if needed is not None:
-            lost = sorted(x for x in missing if x.startswith(needed))
-        if parameters and missing == parameters:
-            what = 'none of whose names is one of the model'
-        elif lost:
-            part = needed.rstrip('.') or 'model'
-            what = (
-                f'which lacks {len(lost)} parameters of the {part} '
-                f'({", ".join(lost[:3])}{", ..." if len(lost) > 3 else ""})'
-            )
-        else:
-            return
-        raise UsageError(
-            f'a checkpoint of this model is expected, got {path}, {what}; '
-            'give the file that was trained with this config, or put '
-            'published weights into our names with `python '
-            f'tools/convert_checkpoint.py {path} OUT`'
+    priority = 'LOWEST'
+
+    def __init__(
+        self,
+        path: str,
+        whole: bool,
+        partial: bool = False,
+        allow_nonfinite: bool = False,
+    ) -> None:
+        self.path = path
+        self.options = dict(
+            whole=whole, partial=partial, allow_nonfinite=allow_nonfinite
         )
 
-    model.register_load_state_dict_post_hook(check)
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare the checkpoint with the model.
+
+        Raises:
+            UsageError: If it does not fit.
+        """
+        state = checkpoint.get('state_dict', checkpoint)
+        check_weights(
+            runner.model,
+            {re.sub(r'^module\.', '', key): x for key, x in state.items()},
+            self.path,
+            meta=checkpoint.get('meta'),
+            **self.options,
+        )
+
+
+def check_weights(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    path: str,
+    whole: bool,
+    partial: bool = False,
+    allow_nonfinite: bool = False,
+    meta: Any = None,
+) -> None:
+    """Load the weights of a checkpoint into a model that has to fit.
+
+    Args:
+        model: The model, wrapped or not.
+        state: Tensors by name.
+        path: The checkpoint, for messages.
+        whole: Whether the whole model has to be loaded, or only the backbone.
+        partial: Load what fits; only heads have to fit if ``whole``.
+        allow_nonfinite: Accept NaN and infinite values.
+        meta: ``meta`` of the checkpoint, for messages.
+
+    Raises:
+        UsageError: If the checkpoint does not fit, or has NaN or infinite
+            values.
+    """
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    fit = load_and_compare(model, state)
+    if fit.nonfinite and not allow_nonfinite:
+        raise UsageError(
+            f'checkpoint {path} has NaN or infinite values in '
+            f'{len(fit.nonfinite)} parameters, such as {fit.nonfinite[0]}; '
+            'accept it with --allow-nonfinite'
+        )
+    parameters = {name for name, _ in model.named_parameters()}
+    wrong = [*fit.shapes, *fit.kinds]
+    wrong += [
+        name
+        for name in fit.missing
+        if name in parameters or name.endswith(_STATISTICS)
+    ]
+    parts = {name for name, _ in model.named_children()}
+    wrong += [
+        name
+        for name in fit.unexpected
+        if name.split('.')[0] in parts and not name.endswith(_COMPUTED)
+    ]
+    if not whole and 'backbone' in parts:
+        wrong = [
+            name
+            for name in wrong
+            if name.startswith('backbone.')
+            and not _OUTPUT_NORM.fullmatch(name)
+        ]
+    if partial:
+        wrong = [x for x in wrong if whole and 'head' in x.split('.')[0]]
+    if not wrong and fit.loaded > 0:
+        return
+    advice = (
+        'heads have to fit'
+        if partial
+        else '--partial loads what fits'
+        + (', if the heads do' if whole else '')
+    )
+    raise UsageError(
+        f'checkpoint {path} does not fit the model: {fit}.'
+        f'{_describe(state, meta)} Give the config and the checkpoint of one '
+        'training, or convert a published checkpoint with '
+        f'tools/convert_checkpoint.py; {advice}'
+    )
+
+
+def verify_checkpoints() -> None:
+    """Check each file that mmengine reads, before it reads it."""
+    schemes = ('', 'http://', 'https://')
+    CheckpointLoader.register_scheme(schemes, load_verified, force=True)
+
+
+def verify_checkpoint(path: str) -> str:
+    """Check a checkpoint and return the path of the local file.
+
+    Args:
+        path: File, http(s) address or ``mmattn://NAME``.
+
+    Raises:
+        UsageError: If it does not exist or is not a valid checkpoint.
+    """
+    try:
+        file = find_file(path)
+        if file.suffix != '.safetensors':
+            content = inspect_checkpoint(file).content
+            _check_content(content)
+    except InvalidCheckpoint as error:
+        raise UsageError(f'checkpoint {path} {error}') from error
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    return str(file)
+
+
+def load_verified(filename: str, map_location: Any = None) -> Any:
+    """Read a checkpoint for mmengine.
+
+    Raises:
+        UsageError: If it does not exist or is not a valid checkpoint.
+    """
+    file = verify_checkpoint(filename)
+    try:
+        return load_from_local(file, map_location)
+    except Exception as error:  # damaged files raise anything
+        raise UsageError(
+            f'checkpoint {filename} is damaged or not a checkpoint '
+            f'({str(error)[:200]!r}); download or copy it again'
+        ) from error
+
+
+def _check_content(content: Any) -> None:
+    if isinstance(content, dict):
+        content = content.get('state_dict', content)
+    if not isinstance(content, dict) or not content:
+        raise InvalidCheckpoint(
+            f'holds a {type(content).__name__} where it should hold a '
+            'dictionary of tensors',
+            'give the checkpoint of a model',
+        )
+    if not all(isinstance(key, str) for key in content):
+        raise InvalidCheckpoint(
+            'has keys that are not names', 'give the checkpoint of a model'
+        )
+
+
+def _describe(state: Mapping[str, Tensor], meta: Any) -> str:
+    what = describe_checkpoint(state)
+    name = meta.get('experiment_name') if isinstance(meta, dict) else None
+    if isinstance(name, str):
+        config = re.sub(r'_\d{8}_\d{6}$', '', name)[:100]
+        what = f'{what or "one"} that was trained with {config!r}'
+    return f' It looks like {what}.' if what else ''

@@ -68,12 +68,15 @@ def test_amp_refuses_other_wrappers(monkeypatch):
 
 def test_resume_and_load_from(tmp_path):
     checkpoint = tmp_path / 'epoch_1.pth'
-    torch.save({}, checkpoint)
-    cfg = Config(dict(load_from='old', resume=False))
-    run_config.set_start(cfg, 'auto', None)
-    assert (cfg.resume, cfg.load_from) == (True, None)
-    run_config.set_start(cfg, str(checkpoint), None)
-    assert (cfg.resume, cfg.load_from) == (True, str(checkpoint))
+    state = dict(message_hub={}, optimizer={}, state_dict={})
+    torch.save(dict(state, meta=dict(epoch=1, iter=9, seed=5)), checkpoint)
+    start = dict(load_from='old', resume=False, work_dir=str(tmp_path))
+    for path in ('auto', str(checkpoint)):
+        cfg = Config(start)
+        run_config.set_start(cfg, path, None)
+        assert (cfg.resume, cfg.load_from) == (True, str(checkpoint))
+        assert cfg.randomness == dict(seed=5)
+    torch.save(dict(a=torch.ones(1)), checkpoint)
     run_config.set_start(cfg, None, str(checkpoint))
     assert (cfg.resume, cfg.load_from) == (False, str(checkpoint))
     with pytest.raises(UsageError, match='--load-from'):
@@ -92,7 +95,7 @@ def test_checkpoint_must_be_whole(tmp_path):
     torch.save({'a': torch.zeros(100)}, whole)
     cut.write_bytes(whole.read_bytes()[:-50])
     assert run_config.checkpoint_file(str(whole)) == str(whole)
-    with pytest.raises(UsageError, match='cut.pth.* cut short'):
+    with pytest.raises(UsageError, match='cut.pth.* truncated'):
         run_config.checkpoint_file(str(cut))
 
 

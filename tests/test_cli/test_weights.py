@@ -1,20 +1,24 @@
-"""A model refuses to read the weights of another one."""
-
-import copy
+"""Checkpoints that do not fit the model are rejected."""
 
 import pytest
+import torch
 from mmengine.model import BaseModel, BaseTTAModel
-from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
-from mmattn.cli.weights import refuse_foreign_weights
+from mmattn.backbones import BOATSwin
+from mmattn.cli.weights import (
+    check_weights,
+    load_verified,
+    verify_checkpoint,
+)
 from mmattn.errors import UsageError
 
 
 class Model(BaseModel):
-    def __init__(self):
+    def __init__(self, width=2, depth=1):
         super().__init__()
-        self.backbone = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm2d(2))
+        layers = [nn.Linear(width, width) for _ in range(depth)]
+        self.backbone = nn.Sequential(*layers, nn.BatchNorm2d(width))
         self.head = nn.Linear(2, 1)
 
     def forward(self, inputs):
@@ -26,64 +30,148 @@ class Flipped(BaseTTAModel):
         return data_samples_list
 
 
-def state(*prefixes):
-    whole = Model().state_dict()
+def state(*prefixes, **sizes):
+    whole = Model(**sizes).state_dict()
     return {k: v for k, v in whole.items() if k.startswith(prefixes)}
 
 
-def reading(needed):
+def check(found, whole, **options):
     model = Model()
-    refuse_foreign_weights(model, 'a.pth', needed)
+    check_weights(model, found, 'a.pth', whole, **options)
     return model
 
 
-@pytest.mark.parametrize('needed', [None, 'backbone.', ''])
-def test_no_name_fits(needed):
+@pytest.mark.parametrize('whole', [True, False])
+def test_a_fitting_checkpoint_is_loaded(whole):
+    found = state('')
+    loaded = check(found, whole).state_dict()
+    assert all(torch.equal(loaded[name], found[name]) for name in found)
+
+
+@pytest.mark.parametrize('whole', [True, False])
+@pytest.mark.parametrize('partial', [True, False])
+def test_no_tensor_fits(whole, partial):
     found = {f'layers.{name}': x for name, x in state('').items()}
-    with pytest.raises(
-        UsageError,
-        match=r'got a\.pth, none of whose names .*convert_checkpoint\.py a\.p',
-    ):
-        load_state_dict(reading(needed), found)
+    with pytest.raises(UsageError, match='0 of 8 tensors fit.*8 are missing'):
+        check(found, whole, partial=partial)
 
 
-def test_a_part_starts_a_training_but_is_not_tested():
-    for part in ('backbone.0', 'head'):
-        load_state_dict(reading(None), state(part))
-    with pytest.raises(
-        UsageError,
-        match=r'a\.pth, which lacks 2 parameters of the backbone '
-        r'\(backbone\.1\.bias, backbone\.1\.weight\); give',
-    ):
-        load_state_dict(reading('backbone.'), state('backbone.0', 'head'))
-    load_state_dict(reading('backbone.'), state('backbone'))
-    with pytest.raises(
-        UsageError,
-        match=r'a\.pth, which lacks 2 parameters of the model \(head\.bias',
-    ):
-        load_state_dict(reading(''), state('backbone'))
+def test_missing_tensors():
+    part = state('backbone.0', 'head')
+    for whole in (True, False):
+        with pytest.raises(UsageError, match='4 are missing'):
+            check(part, whole)
+        check(part, whole, partial=True)
+
+
+def test_a_missing_head():
+    part = state('backbone')
+    check(part, whole=False)
+    for partial in (True, False):
+        with pytest.raises(UsageError, match=r'2 are missing \(head'):
+            check(part, whole=True, partial=partial)
+
+
+@pytest.mark.parametrize('whole', [True, False])
+def test_other_shapes(whole):
+    wide = state('backbone', width=3) | state('head')
+    message = r'2 of 8 tensors fit, 6 have other shapes .*\[3, 3\].*\[2, 2\]'
+    with pytest.raises(UsageError, match=message):
+        check(wide, whole)
+    check(wide, whole, partial=True)
+
+
+def test_a_head_of_other_classes():
+    found = state('backbone') | {'head.weight': torch.ones(5, 2)}
+    check(found, whole=False)
+    for partial in (True, False):
+        with pytest.raises(UsageError, match=r'1 have other shapes \(head'):
+            check(found, whole=True, partial=partial)
+
+
+@pytest.mark.parametrize('whole', [True, False])
+def test_unexpected_blocks(whole):
+    deep = state('') | {'backbone.7.weight': torch.ones(2, 2)}
+    with pytest.raises(UsageError, match='1 are unexpected .*backbone.7'):
+        check(deep, whole)
+    check(deep, whole, partial=True)
+    # Parts that the model does not have at all, such as an auxiliary head.
+    check(state('') | {'auxiliary_head.weight': torch.ones(1)}, whole)
+
+
+@pytest.mark.parametrize('whole', [True, False])
+@pytest.mark.parametrize('dtype', [torch.int64, torch.bool, torch.complex64])
+def test_nothing_is_cast(whole, dtype):
+    found = state('')
+    found['backbone.0.weight'] = torch.ones(2, 2, dtype=dtype)
+    with pytest.raises(UsageError, match='1 have another kind'):
+        check(found, whole)
+    found['backbone.0.weight'] = torch.ones(2, 2, dtype=torch.float16)
+    check(found, whole)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_nonfinite_weights(value):
+    found = state('')
+    found['backbone.0.weight'][0, 1] = value
+    with pytest.raises(UsageError, match='--allow-nonfinite'):
+        check(found, whole=True)
+    check(found, whole=True, allow_nonfinite=True)
+
+
+def test_the_message_says_what_the_checkpoint_is():
+    model, other = nn.Module(), nn.Module()
+    model.backbone, other.backbone = BOATSwin('nano'), BOATSwin('tiny')
+    found = other.state_dict()
+    meta = dict(experiment_name='upernet_boat_20260131_120000')
+    with pytest.raises(UsageError) as raised:
+        check_weights(model, found, 'a.pth', whole=True, meta=meta)
+    message = str(raised.value)
+    assert "BOATSwin arch='tiny'" in message
+    assert "trained with 'upernet_boat'" in message
 
 
 def test_a_model_that_renames_what_it_reads():
-    model = reading('backbone.')
+    model = Model()
 
     def rename(found, *args):
         for name in list(found):
             found[name.replace('old.', '')] = found.pop(name)
 
     model._register_load_state_dict_pre_hook(rename)
-    load_state_dict(model, {f'old.{k}': x for k, x in state('').items()})
+    found = {f'old.{k}': x for k, x in state('').items()}
+    check_weights(model, found, 'a.pth', whole=True)
 
 
 def test_a_wrapped_model():
     model = Flipped(Model())
-    refuse_foreign_weights(model, 'a.pth')
-    load_state_dict(model, state(''))
-    with pytest.raises(UsageError, match='none of whose names'):
-        load_state_dict(copy.deepcopy(model), {})
+    check_weights(model, state(''), 'a.pth', whole=True)
+    with pytest.raises(UsageError, match='0 of 8'):
+        check_weights(model, {}, 'a.pth', whole=True)
 
 
-def test_nothing_to_read():
-    model = Model()
-    refuse_foreign_weights(model, None)
-    load_state_dict(model, {})
+def test_a_single_flipped_bit(tmp_path):
+    path = tmp_path / 'a.pth'
+    saved = state('')
+    torch.save(dict(state_dict=saved), path)
+    assert verify_checkpoint(str(path)) == str(path)
+    whole = path.read_bytes()
+    for position in range(0, len(whole), 97):
+        changed = bytearray(whole)
+        changed[position] ^= 4
+        path.write_bytes(changed)
+        try:
+            loaded = load_verified(str(path), 'cpu')['state_dict']
+        except UsageError:
+            continue
+        # Padding and file times have no checksum; nothing else may change.
+        assert all(torch.equal(loaded[k], v) for k, v in saved.items())
+
+
+@pytest.mark.parametrize(
+    'content', [None, [1], 3, {'state_dict': [1]}, {0: torch.ones(1)}, {}]
+)
+def test_content_that_is_no_state_dict(tmp_path, content):
+    torch.save(content, tmp_path / 'a.pth')
+    with pytest.raises(UsageError, match=r'a\.pth'):
+        verify_checkpoint(str(tmp_path / 'a.pth'))
