@@ -23,8 +23,8 @@ def build_attention(owner: str, cfg: dict, **sizes: int) -> nn.Module:
             f'{cfg!r}'
         )
     name = cfg['type']
-    # By class, not by `MODELS.build`: that looks a name up in the scope of
-    # whoever builds the whole model.
+    # Not by `MODELS.build`, which looks names up in the scope of the codebase
+    # that builds the model.
     layer = name if isinstance(name, type) else MODELS.get(name)
     if layer is None:
         known = sorted(

@@ -25,9 +25,9 @@ from mmattn.errors import UsageError
 def prepare_cpu(cfg: Config) -> None:
     """Change a config so that it runs on a CPU, in one or more processes.
 
-    Does nothing where an accelerator is present. SyncBN becomes BN. With
-    ``cfg.launcher`` other than ``'none'`` the process group is initialised
-    with gloo, and the model wrapper is told not to look for a device.
+    Does nothing on machines with an accelerator. SyncBN becomes BN. With
+    ``cfg.launcher`` other than ``'none'``, the process group is initialized
+    with gloo and the model wrapper gets no device.
 
     Args:
         cfg: A Runner's config, changed in place.

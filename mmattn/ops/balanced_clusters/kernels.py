@@ -6,11 +6,11 @@ sorts the ratios with the places below them in one number, so that equal ratios
 keep their order. Nothing is gathered: a level reads the features through the
 order of the level before.
 
-A group that is too large for one program to sort is shared by several, with
-one launch for each time that they go through it: each sums up its tokens, and
-whoever comes next adds the sums of all. Programs then sort runs of the group,
-and one more launch merges up to 32 runs: no two numbers are equal, so a
-number's place is how many there are below it in each run.
+A group that is too large for one program is shared by several, with one
+launch for each pass over it: each program sums up its tokens, and the next
+launch adds up the sums. Programs then sort runs of the group, and one more
+launch merges up to 32 runs: no two numbers are equal, so the place of a number
+is the count of smaller numbers in all runs.
 
 Why all of a group is sorted, where its median would halve it: the order that
 a level leaves says where the halves begin whose means the next one starts

@@ -7,8 +7,8 @@ for a first one. The kernels compute every range from the sizes; no table, no
 gathered copy and no score lies in memory.
 
 The backward pass needs no atomic addition, so its sums always run in one
-order: whoever owns a block of keys adds up what its own cluster and what the
-sibling, where it sees them, contribute.
+order: the program that owns a block of keys adds up the contributions of its
+own cluster and, where that sees the keys, of the sibling.
 
 Axes: B images, h heads, N tokens, C = h * d channels, d channels of a head.
 """
