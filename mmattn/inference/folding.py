@@ -52,6 +52,8 @@ def fold_children(module: nn.Module) -> int:
         conv.bias = nn.Parameter(bias, requires_grad=False)
         module._modules[conv_name] = conv
         module._modules[norm_name] = nn.Identity()
+        if type(module) is ConvStem and is_plain(module.act, nn.ReLU):
+            module.act = nn.ReLU(inplace=True)  # nothing else reads its input
     return len(pairs)
 
 

@@ -5,6 +5,7 @@ import functools
 import logging
 from collections import Counter
 
+import torch
 import torch.nn as nn
 from mmengine.logging import print_log
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from .folding import fold_children
 from .kernels import LIBRARY
 from .modules import CANNOT_TRAIN, FUSED
+from .plain import is_plain
 
 _FUSED = {kind.replaces: kind for kind in FUSED}
 
@@ -87,6 +89,9 @@ def _replace_children(
             fused = None if kind is None else kind.fuse(child)
             if fused is not None:
                 optimized[kind.kind] += 1
+            elif inside and is_plain(child, nn.Conv2d):
+                # Its result then lies as the next layer wants it.
+                child.to(memory_format=torch.channels_last)
             done[child] = child if fused is None else fused
             _replace_children(done[child], inside, optimized, done)
         parent._modules[name] = done[child]
