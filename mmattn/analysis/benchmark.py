@@ -55,7 +55,8 @@ class Run:
         settings: Settings,
     ) -> None:
         self.target, self.runtime, self.settings = target, runtime, settings
-        self.model = self.module = module.eval()
+        module.eval()  # backbones of mmdet return None
+        self.model = self.module = module
         self.images, self.difference = images, ''
         expected = self.infer()
         if runtime != 'eager':

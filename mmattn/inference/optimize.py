@@ -41,7 +41,9 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
         Its attribute ``optimized`` counts what was replaced, by kind.
         ``train()`` raises RuntimeError.
     """
-    root = nn.Sequential(_copy(model).eval().requires_grad_(False))
+    root = nn.Sequential(_copy(model))
+    root.eval()
+    root.requires_grad_(False)
     optimized: Counter[str] = Counter()
     why_not = LIBRARY.why_not()
     if why_not is None:
