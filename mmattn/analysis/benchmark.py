@@ -94,11 +94,11 @@ class Run:
         return sum(x.float().mean() for x in maps if x.requires_grad)
 
     def _forward(self) -> Any:
-        device, dtype = self.settings.device.type, self.settings.dtype
-        with_amp = self.settings.amp
-        with torch.autocast(device, dtype) if with_amp else nullcontext():
-            with self._forced():
-                return self.model(self.images)
+        amp, settings = nullcontext(), self.settings
+        if settings.amp:
+            amp = torch.autocast(settings.device.type, settings.dtype)
+        with amp, self._forced():
+            return self.model(self.images)
 
     def _forced(self) -> AbstractContextManager:
         """Force the implementation of the target on our operations."""
@@ -111,8 +111,8 @@ class Run:
         return forced_implementations(names)
 
     def _constants(self) -> list[Tensor]:
-        module = self.module
-        return [*module.parameters(), *module.buffers(), self.images]
+        weights = self.module.state_dict(keep_vars=True).values()
+        return [*weights, self.images]
 
 
 def measure(
