@@ -19,6 +19,7 @@ from mmengine.device import get_device
 from mmengine.registry import DATASETS
 from mmengine.utils import digit_version
 
+from mmattn import swapping
 from mmattn.config import codebase_of, type_name
 from mmattn.errors import UsageError
 from mmattn.zoo import SCHEME, check_digest, find_weights
@@ -148,7 +149,7 @@ def check_channels(cfg: Config) -> None:
         UsageError: If their ``in_channels`` are not its ``out_channels``.
     """
     try:
-        swapping.check_channels(cfg.to_dict(), cfg.get('default_scope'))
+        swapping.check_channels(cfg.to_dict(), codebase_of(cfg))
     except swapping.ChannelMismatch as error:
         raise UsageError(f'{cfg.filename}: {error}') from error
 
