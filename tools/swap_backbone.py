@@ -68,7 +68,7 @@ def main() -> None:
     args = parse_args()
     try:
         swapped = swap_backbone(**vars(args))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise UsageError(str(error)) from error
     if swapped.checked is not None:
         loss = 'a loss and ' if swapped.checked.has_loss else ''

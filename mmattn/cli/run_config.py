@@ -144,7 +144,7 @@ def check_channels(cfg: Config) -> None:
         UsageError: If their ``in_channels`` are not its ``out_channels``.
     """
     try:
-        swapping.check_channels(cfg.to_dict(), cfg.get('default_scope'))
+        swapping.check_channels(cfg.to_dict(), codebase_of(cfg))
     except swapping.ChannelMismatch as error:
         raise UsageError(f'{cfg.filename}: {error}') from error
 

@@ -14,6 +14,8 @@ from mmengine.logging import MessageHub
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
+from mmattn.config import replace_sync_norms
+
 from .cheap_build import shared_weights
 from .edits import Path, get_at, plain
 from .fakes import fake_dependencies
@@ -34,7 +36,6 @@ _LIMITS = {
 }
 _MAX_SAMPLED = 16
 _MAX_CLASSES = 6
-_SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 # Small parameters are initialized again if they hold larger values.
 _SMALL = 1 << 14
 _LARGE_VALUE = 1e3
@@ -65,6 +66,7 @@ def shrink_model(config: dict) -> dict:
         model.setdefault(
             'data_preprocessor', plain(config['data_preprocessor'])
         )
+    replace_sync_norms(model)
     _shrink(model)
     if get_at(model, ('head', 'loss', 'use_sigmoid')) is None:
         (model.get('train_cfg') or {}).pop('augments', None)  # of labels
@@ -91,8 +93,6 @@ def _shrink(node: Any) -> None:
     if not isinstance(node, dict):
         return
     node.pop('init_cfg', None)
-    if str(node.get('type')).rpartition('.')[2] in _SYNC_NORMS:
-        node['type'] = 'BN'
     if node.get('use_autocast'):
         node['use_autocast'] = False  # needs a GPU
     for key in ('pretrained', 'teacher_ckpt'):

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from mmengine.config import Config
 
-from mmattn.config import load_config
-from mmattn.errors import UsageError
+from mmattn.config import codebase_of, load_config
 from mmattn.stack import CODEBASES
 
 from .edits import plain
@@ -85,7 +84,7 @@ def read_source(text: str) -> Source:
             installed codebase ships.
 
     Raises:
-        SwapError: If there is no such config, if it cannot be read, or if it
+        UsageError: If there is no such config, if it cannot be read, or if it
             is for none of the three codebases.
     """
     codebase, separator, relative = text.partition('::')
@@ -97,20 +96,18 @@ def read_source(text: str) -> Source:
             f'no config {text!r}{_suggest(path)}; give a file or a config '
             f'that an installed codebase ships ({_PREFIXES})'
         )
-    try:
-        config = plain(load_config(path).to_dict())
-    except UsageError as error:
-        raise SwapError(str(error)) from error
+    cfg = load_config(path)
     is_new_style = Config._is_lazy_import(str(path))
     if not separator:
         text, codebase = _shipped_name(path) or (str(path), '')
-    codebase = config.get('default_scope') or codebase
-    if codebase not in CODEBASES:
+    if cfg.get('default_scope') or not codebase:
+        codebase = codebase_of(cfg)
+    if codebase is None:
         raise SwapError(
-            f'{text} has default_scope {codebase!r}; only configs of '
-            f'{", ".join(CODEBASES)} can be swapped'
+            f'{text} has default_scope {cfg.get("default_scope")!r}; only '
+            f'configs of {", ".join(CODEBASES)} can be swapped'
         )
-    config = shorten_types(config, codebase)
+    config = shorten_types(plain(cfg.to_dict()), codebase)
     return Source(text, path, codebase, config, is_new_style)
 
 

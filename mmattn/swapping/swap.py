@@ -64,7 +64,7 @@ def swap_backbone(
 
     Raises:
         UnsupportedSwap: If the backbone cannot be swapped.
-        SwapError: If an argument is wrong or the check fails. Nothing is
+        UsageError: If an argument is wrong or the check fails. Nothing is
             written in either case.
     """
     family = find_family(backbone)

@@ -1,5 +1,7 @@
 """Errors of a swap, and the configs whose backbone cannot be swapped."""
 
+from mmattn.errors import UsageError
+
 from .edits import Path, get_at
 
 # Trackers and semi-supervised detectors wrap a detector.
@@ -40,7 +42,7 @@ _BACKBONES = {
 }
 
 
-class SwapError(ValueError):
+class SwapError(UsageError):
     """A swap that failed; nothing was written."""
 
 

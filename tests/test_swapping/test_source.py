@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from mmattn.errors import UsageError
 from mmattn.swapping.families import find_family
 from mmattn.swapping.source import (
     Source,
@@ -80,10 +81,10 @@ def test_other_codebases_and_broken_configs(tmp_path):
     with pytest.raises(SwapError, match='mmagic'):
         read_source(str(path))
     path.write_text("_base_ = 'mine.py'\n")
-    with pytest.raises(SwapError, match='includes itself'):
+    with pytest.raises(UsageError, match='includes itself'):
         read_source(str(path))
     path.write_text('a = b\n')
-    with pytest.raises(SwapError, match='NameError'):
+    with pytest.raises(UsageError, match='NameError'):
         read_source(str(path))
 
 

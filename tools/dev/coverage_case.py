@@ -10,9 +10,9 @@ from typing import Any
 from coverage_page import FAILED, PASSED, SOURCE_FAILS, UNCHECKED, UNSUPPORTED
 from optimizer_check import describe_optimizer
 
+from mmattn.errors import UsageError
 from mmattn.swapping import (
     ChannelMismatch,
-    SwapError,
     UnsupportedSwap,
     check_channels,
     find_family,
@@ -63,7 +63,7 @@ def run_case(name: str, backbone: str, known: dict[str, dict]) -> dict:
         elif _source_fails(name):
             reason = SOURCE_FAILS
         row.update(status=status, reason=reason, detail=str(error))
-    except SwapError as error:
+    except UsageError as error:
         row.update(status=UNSUPPORTED, reason='unreadable', detail=str(error))
     except Exception as error:  # a bug of ours
         text = f'{type(error).__name__}: {error}'
