@@ -15,7 +15,7 @@ import sys
 
 import pytest
 import torch
-from registered import NAMES, build, call, kind_of, make_args
+from registered import NAMES, build, call, make_args
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils._pytree import tree_map
@@ -505,10 +505,3 @@ def test_fully_shard():
 def test_the_list_of_norms_is_right(name):
     has = any(isinstance(m, nn.BatchNorm2d) for m in make(name).modules())
     assert has == name.startswith(BATCH_NORM)
-    assert kind_of(name) in (
-        'attentions',
-        'backbones',
-        'heads',
-        'necks',
-        'plugins',
-    )

@@ -27,22 +27,6 @@ def _applied(block: nn.Module, x: Tensor, with_cp: bool) -> Tensor:
     return block(x)
 
 
-class HalvingPool(nn.MaxPool2d):
-    """The largest of each 2x2 places, for a compiler of all sizes.
-
-    PyTorch's leaves out the last row or column of an odd side, but asks
-    whether there is one, and is compiled apart for each answer.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` to ``(B, C, H // 2, W // 2)``."""
-        H, W = x.shape[2:]
-        return super().forward(x[..., : H // 2 * 2, : W // 2 * 2])
-
-
 class PerspectiveStage(nn.Module):
     """One level: convolutions and, on deep levels, transformer blocks.
 
@@ -62,7 +46,7 @@ class PerspectiveStage(nn.Module):
     ) -> None:
         super().__init__()
         self.is_deep = level >= _FIRST_DEEP
-        self.downsample = HalvingPool() if level > 0 else nn.Identity()
+        self.downsample = nn.MaxPool2d(2) if level > 0 else nn.Identity()
         self.conv = TwoPathBlock(in_channels, channels)
         self.blocks = nn.ModuleList(
             AttentionBlock(
