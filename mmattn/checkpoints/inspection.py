@@ -55,6 +55,8 @@ class InvalidCheckpoint(ValueError):
     def __init__(
         self, what: str, advice: str = 'download or copy it again'
     ) -> None:
+        # Names come from the file: a terminal must not obey them.
+        what = ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in what)
         super().__init__(f'{what}; {advice}')
         self.what = what
         self.advice = advice

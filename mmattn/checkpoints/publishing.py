@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mmattn.zoo import file_digest
 
-from .loading import read_whole
+from .loading import is_finite, read_whole
+from .naming import count_names
 from .saving import save_file
 
 _PLAIN = (str, int, float, bool, type(None))
@@ -54,7 +55,7 @@ def read_training(path: str | os.PathLike, averaged: bool = False) -> Trained:
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If it cannot be read safely, was not written by a Runner,
-            or has no averaged weights.
+            has no averaged weights, or has NaN or infinite weights.
     """
     checkpoint = read_whole(path)
     if not isinstance(checkpoint.get('state_dict'), dict):
@@ -65,8 +66,15 @@ def read_training(path: str | os.PathLike, averaged: bool = False) -> Trained:
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, dict) else {}
     kept = ('dataset_meta', 'epoch', 'iter')
+    weights = _pick(checkpoint, path, averaged)
+    wrong = [name for name, value in weights.items() if not is_finite(value)]
+    if wrong:
+        raise ValueError(
+            f'{path} has NaN or infinite values in {count_names(wrong)}; '
+            'publish an earlier checkpoint'
+        )
     return Trained(
-        _pick(checkpoint, path, averaged),
+        weights,
         {k: meta[k] for k in kept if k in meta and _is_plain(meta[k])},
         meta['seed'] if type(meta.get('seed')) is int else None,
         _seconds(meta),

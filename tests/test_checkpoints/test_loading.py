@@ -18,6 +18,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from mmattn.checkpoints import load_file, save_file
+from mmattn.checkpoints.inspection import InvalidCheckpoint
 from mmattn.checkpoints.loading import load_published
 from mmattn.zoo import file_digest
 
@@ -403,3 +404,14 @@ def test_mmengine_loads_published_weights_safely(zoo):
     saved(zoo, dict(state_dict=STATE, evil=Path))
     with pytest.raises(ValueError, match='any code'):
         load('mmattn://mine')
+
+
+def test_messages_do_not_obey_the_file(tmp_path):
+    path = tmp_path / 'escape.pth'
+    torch.save({'a\x1b[2Jb': torch.ones(1)}, path)
+    with pytest.raises(ValueError) as error:
+        load_file(path)
+    assert str(error.value).isprintable()
+    assert r'a\x1b[2Jb' in str(error.value)
+    message = str(InvalidCheckpoint('names the class \x1b[2J'))
+    assert message.isprintable() and r'\x1b[2J' in message

@@ -124,3 +124,14 @@ def test_a_bare_state_dict_is_not_a_training_checkpoint(tmp_path):
     torch.save(dict(w=torch.ones(1)), path)
     with pytest.raises(ValueError, match='state_dict'):
         read_training(path)
+
+
+@pytest.mark.usefixtures('stubs_supported')
+@pytest.mark.parametrize('value', [float('nan'), float('-inf')])
+def test_weights_that_are_not_finite_are_not_published(tmp_path, value):
+    state = dict(good=torch.ones(3), bad=torch.tensor([1.0, value]))
+    path = tmp_path / 'epoch_3.pth'
+    torch.save(dict(state_dict=state, meta={}), path)
+    with pytest.raises(ValueError, match='bad') as error:
+        read_training(path)
+    assert 'good' not in str(error.value)
