@@ -1,6 +1,6 @@
 """From a config and a backbone to the edits of a swap."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from .edits import Edit, Path, apply_edits, get_at
 from .families import STRIDES, Family
@@ -22,7 +22,6 @@ def plan_swap(
     family: Family,
     checkpoint: str | None = None,
     keep_optimizer: bool = False,
-    on_maps: Callable[[list[FeatureMap]], None] | None = None,
 ) -> list[Edit]:
     """Plan all edits of a swap.
 
@@ -32,8 +31,6 @@ def plan_swap(
         family: The new backbone.
         checkpoint: File of pretrained weights for it. Defaults to None.
         keep_optimizer: Keep the optimizer. Defaults to False.
-        on_maps: Called with the maps of the old backbone, also if the swap
-            is then rejected. Defaults to None.
 
     Returns:
         The edits, in the order of a config.
@@ -45,8 +42,6 @@ def plan_swap(
     network = get_at(config, path)
     check_types(config, network)
     old = probe_backbone(network['backbone'], codebase)
-    if on_maps is not None:
-        on_maps(old)
     check_uses(network)
     in_channels = network['backbone'].get('in_channels') or 3
     edits = edit_preprocessor(config, in_channels)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import swap_coverage
-from coverage_case import run_case
+from coverage_case import reduce_classes, run_case
 from coverage_page import SOURCE_FAILS, render_page, returns_maps
 from mmengine.config import utils as config_utils
 from swap_coverage import Coverage, read_journal
@@ -91,6 +91,18 @@ def test_result_of_the_same_model_is_shared():
     other = 'mmpretrain::resnet/resnet101_8xb32_in1k.py'
     row = run_case(other, 'boat-swin-nano', known)
     assert row['shared'] and row['reason'] == 'as before'
+
+
+def test_classes_are_reduced_unless_other_options_count_them():
+    head = dict(num_classes=1000)
+    preprocessor = dict(num_classes=1000)
+    config = dict(model=dict(head=head), data_preprocessor=preprocessor)
+    assert reduce_classes(config)['model'] == dict(
+        head=dict(num_classes=6), data_preprocessor=dict(num_classes=6)
+    )
+    assert head == preprocessor == dict(num_classes=1000)
+    head['class_weight'] = [1.0] * 1000
+    assert reduce_classes(config)['model']['head'] == head
 
 
 @pytest.mark.parametrize(

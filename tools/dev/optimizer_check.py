@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch.nn as nn
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
+from upstream_bugs import UpstreamBug, find_bug, work_around
 
 from mmattn.engine.backbone_constructor import (
     find_backbones,
@@ -20,7 +21,6 @@ from mmattn.swapping.checking import shrink_model
 from mmattn.swapping.edits import plain
 from mmattn.swapping.fakes import fake_dependencies
 from mmattn.swapping.feature_maps import build_without_weights
-from mmattn.swapping.upstream_bugs import UpstreamBug, find_bug
 
 _ADAMW = dict(type='AdamW', lr=1.0, weight_decay=1.0)
 _TABLE = 'relative_position_bias_table'
@@ -127,8 +127,7 @@ def _building(config: dict, codebase: str) -> Iterator[nn.Module]:
         with ExitStack() as stack:
             stack.enter_context(DefaultScope.overwrite_default_scope(codebase))
             stack.enter_context(fake_dependencies(cfg, codebase))
-            for bug in bugs:
-                stack.enter_context(bug.work_around(cfg))
+            stack.enter_context(work_around(bugs, cfg))
             try:
                 model = build_without_weights(cfg)
             except Exception as error:  # codebases raise anything
