@@ -66,18 +66,20 @@ def edit_network(
     if any(each.stride == 0 for each in old):
         return _edit_vector(network, path, old, family, checkpoint)
     pyramid = _pyramid_of_neck(network, old, codebase)
-    if pyramid:
-        return _drop_neck(network, path, pyramid, family, checkpoint)
+    old = pyramid or old
     matches = match_maps(old)
     if _compares_maps(network, path):
         # Old maps of one stride are all replaced by the last of ours.
         last = {each.stride: match for each, match in zip(old, matches)}
         matches = [last[each.stride] for each in old]
-    neck = read_neck(network, path, old)
+    neck = None if pyramid else read_neck(network, path, old)
     read = neck.indices if neck else _read_by_heads(network, path, old)
     stages = sorted({matches[i] for i in read})
     before = [old[i].stride for i in read]
     edits = [_backbone(network, path, stages, family, checkpoint, before)]
+    if pyramid:
+        why = 'The old neck made a pyramid; the new backbone returns one.'
+        edits.append(Edit((*path, 'neck'), None, why))
     positions = {i: stages.index(matches[i]) for i in read}
     new = [FeatureMap(family.channels[i], STRIDES[i]) for i in stages]
     maps = Maps(old, new, positions)
@@ -173,29 +175,6 @@ def _pyramid_of_neck(
             f'{old[0].stride}',
         )
     return made
-
-
-def _drop_neck(
-    network: dict,
-    path: Path,
-    made: list[FeatureMap],
-    family: Family,
-    checkpoint: str | None,
-) -> list[Edit]:
-    """Let the heads read the backbone where a neck made a pyramid."""
-    matches = match_maps(made)
-    read = _read_by_heads(network, path, made)
-    stages = sorted({matches[i] for i in read})
-    new = [FeatureMap(family.channels[i], STRIDES[i]) for i in stages]
-    maps = Maps(made, new, {i: stages.index(matches[i]) for i in read})
-    why = 'The old neck made a pyramid; the new backbone returns one.'
-    edits = [
-        _backbone(network, path, stages, family, checkpoint),
-        Edit((*path, 'neck'), None, why),
-    ]
-    for where, head in find_heads(network, path):
-        edits += edit_head(head, where, maps)
-    return edits
 
 
 def _read_by_heads(
