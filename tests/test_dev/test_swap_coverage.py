@@ -130,6 +130,16 @@ def test_page_counts_exactly():
         for i in range(3)
     ]
     rows[0]['bugs'] = ['SSD: loss_cls']
+    right = dict(optimizer='right', layer_decay=False, exempt_biases=False)
+    for row, result in zip(
+        rows,
+        (
+            right,
+            dict(right, layer_decay=True, exempt_biases=True),
+            dict(right, optimizer='wrong', layer_decay=True),
+        ),
+    ):
+        row.update(result)
     rows.append(dict(base, config='3', status='failed', detail='why < |'))
     rows.append(
         dict(base, config='4', status='unsupported', reason='no', strides=None)
@@ -141,6 +151,7 @@ def test_page_counts_exactly():
     assert f'| mmdet | smt-tiny {counts}' in page
     counts = '| 4 | 3 (75.0%) | 1 | 2 (50.0%) | 0 | 0 | 1 | 0 |'
     assert f'| mmdet | smt-tiny {counts}' in page
+    assert '| mmdet | smt-tiny | 3 | 2 | 1 | 1 | 1 |' in page
     assert '| mmdet | SSD: loss_cls | smt-tiny: 1 | `BaseDenseHead' in page
     assert '| mmdet | GLIP: loss_bbox | none | ' in page
     assert '| mmdet | smt-tiny | unsupported | no | 1 |' in page
