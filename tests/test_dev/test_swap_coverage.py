@@ -105,6 +105,13 @@ def test_classes_are_reduced_unless_other_options_count_them():
     assert reduce_classes(config)['model']['head'] == head
 
 
+def test_a_source_that_cannot_be_built():
+    name = 'mmdet::cascade_rpn/cascade-rpn_r50-caffe_fpn_1x_coco.py'
+    row = run_case(name, 'boat-swin-nano', {})
+    assert (row['status'], row['reason']) == ('failed', SOURCE_FAILS)
+    assert 'CascadeRPNHead' in row['detail']
+
+
 @pytest.mark.parametrize(
     'codebase, strides, expected',
     [

@@ -17,7 +17,7 @@ from mmattn.engine.backbone_constructor import (
     find_backbones,
     undecayed_parameters,
 )
-from mmattn.swapping.checking import shrink_model
+from mmattn.swapping.checking import CheckFailed, shrink_model
 from mmattn.swapping.edits import plain
 from mmattn.swapping.fakes import fake_dependencies
 from mmattn.swapping.feature_maps import build_without_weights
@@ -66,6 +66,9 @@ def describe_optimizer(source: dict, config: dict, codebase: str) -> dict:
         ``optimizer``: 'right', 'wrong' or 'none' (the config has none);
         ``optimizer_detail``: what is wrong; ``layer_decay``: whether rates
         differ by layer; ``exempt_biases``: whether the source exempts biases.
+
+    Raises:
+        CheckFailed: If one of the models cannot be built.
     """
     wrapper = source.get('optim_wrapper') or {}
     if not isinstance(wrapper.get('optimizer'), dict):
@@ -133,7 +136,8 @@ def _building(config: dict, codebase: str) -> Iterator[nn.Module]:
             except Exception as error:  # codebases raise anything
                 bug = find_bug(codebase, cfg, str(error), bugs)
                 if bug is None:
-                    raise
+                    text = f'build: {type(error).__name__}: {error}'
+                    raise CheckFailed(text) from error
                 bugs.append(bug)
                 continue
             yield model
