@@ -1,14 +1,16 @@
-"""From a config and a backbone to the edits of a swap."""
+"""From a config and a backbone to the edits of a swap, or to an error."""
 
 from collections.abc import Sequence
 
-from .edits import Edit, Path, apply_edits, get_at
+from .edits import Edit, Path, apply_edits, get_at, plain
 from .families import STRIDES, Family
 from .feature_maps import FeatureMap, match_maps, probe_backbone, probe_neck
 from .heads import Maps, edit_head, find_heads, indices_read
 from .necks import NeckInputs, read_neck
+from .source import shorten_types
 from .training_setup import edit_optimizer, edit_preprocessor, edit_weights
 from .unsupported import (
+    ChannelMismatch,
     UnsupportedSwap,
     check_types,
     check_uses,
@@ -50,6 +52,37 @@ def plan_swap(
     if not keep_optimizer:
         edits += edit_optimizer(config, family, codebase)
     return edits
+
+
+def check_channels(config: dict, codebase: str) -> None:
+    """Compare ``in_channels`` of neck and heads with the backbone's maps.
+
+    Configs with other backbones, and models that cannot be run on their own,
+    are not checked.
+
+    Args:
+        config: The whole config.
+        codebase: Codebase of the config.
+
+    Raises:
+        ChannelMismatch: If they differ; the message has both.
+    """
+    config = shorten_types(plain(config), codebase)
+    try:
+        path = find_network(config)
+        network = get_at(config, path)
+        if not str(network['backbone']['type']).startswith('mmattn.'):
+            return
+        maps = probe_backbone(network['backbone'], codebase)
+        if read_neck(network, path, maps) is not None:
+            maps = probe_neck(network['neck'], maps, codebase)
+        same = Maps(maps, maps, {i: i for i in range(len(maps))})
+        for where, head in find_heads(network, path):
+            edit_head(head, where, same)
+    except ChannelMismatch:
+        raise
+    except UnsupportedSwap:
+        return
 
 
 def edit_network(

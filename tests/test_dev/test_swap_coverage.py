@@ -7,7 +7,9 @@ import swap_coverage
 from coverage_case import reduce_classes, run_case
 from coverage_page import SOURCE_FAILS, render_page, returns_maps
 from mmengine.config import utils as config_utils
-from swap_coverage import Coverage, read_journal
+from swap_coverage import Coverage, list_shipped, read_journal
+
+from mmattn.swapping.source import config_root
 
 SAMPLE = 6
 
@@ -41,6 +43,13 @@ def test_nearly_all_that_return_maps_pass(codebase, backbone, tmp_path):
     rows = [row for row in rows if returns_maps(row)]
     passed = sum(row['status'] == 'passed' for row in rows)
     assert passed >= 0.95 * len(rows)
+
+
+def test_bases_are_not_listed():
+    names = list_shipped('mmdet')
+    assert len(names) > 700
+    assert not any('_base_' in name for name in names)
+    assert (config_root('mmdet') / names[0].partition('::')[2]).is_file()
 
 
 def test_interrupted_run_resumes(tmp_path, monkeypatch):

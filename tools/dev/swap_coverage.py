@@ -39,11 +39,10 @@ from forking import Call, run_forked
 from mmengine.config import utils as config_utils
 
 from mmattn import swapping
-from mmattn.swapping import channels, feature_maps, planning
+from mmattn.swapping import feature_maps, planning
 from mmattn.swapping.source import (
     CODEBASES,
     config_root,
-    list_shipped,
     read_source,
 )
 
@@ -162,6 +161,17 @@ class Coverage:
         return row
 
 
+def list_shipped(codebase: str) -> list[str]:
+    """Names of all configs that a codebase ships, except ``_base_``."""
+    root = config_root(codebase)
+    files = sorted(path.relative_to(root) for path in root.rglob('*.py'))
+    return [
+        f'{codebase}::{path.as_posix()}'
+        for path in files
+        if path.parts[0] != '_base_'
+    ]
+
+
 def write_page(journal: Path, path: Path) -> None:
     """Write the page of all runs in a journal."""
     rows = read_journal(journal)
@@ -228,12 +238,10 @@ def _run_in_folder(
 
 def cache_probes() -> None:
     """Run each backbone and neck only once."""
-    for module in (planning, channels):
-        for name in ('probe_backbone', 'probe_neck'):
-            setattr(module, name, _cached(getattr(feature_maps, name)))
+    for name in ('probe_backbone', 'probe_neck'):
+        setattr(planning, name, _cached(getattr(feature_maps, name)))
 
 
-@functools.cache
 def _cached(probe: Callable) -> Callable:
     results: dict[str, list] = {}
 
