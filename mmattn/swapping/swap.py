@@ -174,9 +174,10 @@ def _check_checkpoint(checkpoint: str, family: Family) -> None:
     try:
         found = convert(load_file(checkpoint))
     except ConversionError as error:
+        options = [f' --prefix {x}' for x in getattr(error, 'prefixes', ())]
         raise SwapError(
             f'--checkpoint {checkpoint}: {error.problem}; convert it first '
-            'with tools/convert_checkpoint.py'
+            f'with tools/convert_checkpoint.py{"".join(options[:1])}'
         ) from error
     except (OSError, ValueError, ImportError) as error:
         raise SwapError(f'--checkpoint: {error}') from error
