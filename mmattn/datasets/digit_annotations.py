@@ -60,7 +60,7 @@ def coco_annotations(
 
 
 def semantic_map(digits: Sequence[PlacedDigit], size: int) -> np.ndarray:
-    """Class of each pixel, ``(size, size)`` uint8: 0 background, d + 1 digit d."""
+    """Class of each pixel, uint8: d + 1 on digit d, 0 elsewhere."""
     classes = np.zeros((size, size), dtype=np.uint8)
     for digit in digits:
         classes[digit.mask] = digit.label + 1
