@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from .. import _native
-from ..custom_op import Kernel, define_kernel
 from ..dispatch import find_implementation
 from ..tracing import is_autocast_enabled
 
@@ -108,19 +107,13 @@ def _shape(x: Tensor, sides: Sequence[int]) -> tuple[Tensor | int, ...]:
 
 
 _threads = torch.get_num_threads
-_KERNEL = define_kernel(
-    'mixed_convolution_cpp', _ARGUMENTS, forward, backward, empty, reference
-)
-
-
-def function(*args) -> Tensor:
-    return _KERNEL.function(*flatten(*args))
-
-
-def operator(*args) -> Tensor:
-    return _KERNEL.operator(*flatten(*args))
-
-
 _native.register_kernel(
-    'mixed_convolution', Kernel(function, operator), why_not
+    'mixed_convolution',
+    _ARGUMENTS,
+    forward,
+    backward,
+    why_not,
+    empty=empty,
+    reference=reference,
+    prepare=flatten,
 )
