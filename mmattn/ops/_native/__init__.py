@@ -10,6 +10,7 @@ from .library import (
     Library,
     contiguous,
     is_available,
+    pixels,
     warn_of_missing_kernels,
     why_not_tensors,
 )
@@ -19,6 +20,7 @@ __all__ = [
     'Library',
     'contiguous',
     'is_available',
+    'pixels',
     'register_kernel',
     'why_not',
     'why_not_tensors',

@@ -130,6 +130,19 @@ def contiguous(x: Tensor) -> Tensor:
     return x.resolve_neg().contiguous()
 
 
+def pixels(x: Tensor) -> tuple[Tensor, int]:
+    """A map ``(B, H, W, C)`` for a kernel, and the step between its pixels.
+
+    Some channels of a wider map are not copied.
+    """
+    x = x.resolve_neg()
+    _, H, W, C = x.shape
+    step = x.stride(2)
+    if x.stride() != (H * W * step, W * step, step, 1):
+        return x.contiguous(), C
+    return x, step
+
+
 def is_switched_off() -> bool:
     """Whether ``MMATTN_CPU_KERNELS`` turns C++ kernels off."""
     return os.environ.get(_SWITCH, '').strip().lower() in _OFF

@@ -57,7 +57,7 @@ def forward(
 ) -> list[Tensor]:
     (out,) = empty(x)
     if out.numel():
-        x, step = _pixels(x)
+        x, step = _native.pixels(x)
         _CONVOLVE(x, step, weights, biases, *_shape(x, sides), out, _threads())
     return [out]
 
@@ -76,7 +76,7 @@ def backward(
         for t, want in zip((x, weights, biases), wanted)
     ]
     if grad.numel():
-        x, step = _pixels(x)
+        x, step = _native.pixels(x)
         shape = _shape(x, sides)
         _CONVOLVE_BACKWARD(x, step, grad, weights, *shape, *grads, _threads())
     return grads
@@ -85,19 +85,6 @@ def backward(
 def empty(x: Tensor, *args) -> list[Tensor]:
     """Tensors like those that :func:`forward` returns."""
     return [x.new_empty(x.shape)]
-
-
-def _pixels(x: Tensor) -> tuple[Tensor, int]:
-    """A map whose pixels follow each other, and the step between two.
-
-    Some channels of a wider map are taken as they are.
-    """
-    x = x.resolve_neg()
-    _, H, W, C = x.shape
-    step = x.stride(2)
-    if x.stride() != (H * W * step, W * step, step, 1):
-        return x.contiguous(), C
-    return x, step
 
 
 def _shape(x: Tensor, sides: Sequence[int]) -> tuple[Tensor | int, ...]:
