@@ -20,7 +20,7 @@ from mmattn.engine.reproducible import (
     list_exceptions,
     seed_samples,
 )
-from mmattn.engine.training import prepare_training
+from mmattn.engine.training import build_runner
 
 
 def draw():
@@ -107,8 +107,7 @@ def config(work_dir, by_epoch=True, workers=0, persistent=False, steps=None):
 
 
 def train(cfg, **more):
-    runner = Runner.from_cfg(dict(cfg, **more))
-    prepare_training(runner)
+    runner = build_runner(dict(cfg, **more))
     runner.train()
     return runner.model.state_dict()
 
