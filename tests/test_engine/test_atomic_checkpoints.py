@@ -60,9 +60,7 @@ class Mine(CheckpointHook):
         super()._save_checkpoint_with_step(runner, step, meta)
 
 
-def build(
-    work_dir, hook=CheckpointHook, epochs=5, launcher='none', **options
-):
+def build(work_dir, hook=CheckpointHook, epochs=5, launcher='none', **options):
     Score.scores = itertools.cycle([1.0, 2.0, 3.0, 0.0, 4.0])
     model = Model()
     loader = DataLoader([dict(x=x) for x in torch.randn(2, 4)])
