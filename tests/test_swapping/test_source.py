@@ -11,8 +11,6 @@ from mmattn.errors import UsageError
 from mmattn.swapping.families import find_family
 from mmattn.swapping.source import (
     Source,
-    config_root,
-    list_shipped,
     read_source,
     shorten_types,
 )
@@ -86,13 +84,6 @@ def test_other_codebases_and_broken_configs(tmp_path):
     path.write_text('a = b\n')
     with pytest.raises(UsageError, match='NameError'):
         read_source(str(path))
-
-
-def test_bases_are_not_listed():
-    names = list_shipped('mmdet')
-    assert len(names) > 700
-    assert not any('_base_' in name for name in names)
-    assert (config_root('mmdet') / names[0].partition('::')[2]).is_file()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import packages_distributions, version
 
-from mmattn.swapping.upstream_bugs import BUGS
+from upstream_bugs import BUGS
 
 PASSED, UNSUPPORTED, FAILED = 'passed', 'unsupported', 'failed'
 UNCHECKED = 'unchecked'
