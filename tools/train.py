@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from mmattn.cli import learning_rate, run_config
 from mmattn.cli.arguments import add_cfg_options, add_launcher, parse_args
+from mmattn.cli.data import report_data_errors
 from mmattn.cli.launch import (
     end_processes,
     end_with_launcher,
@@ -112,6 +113,7 @@ def train(cfg: Config, partial: bool, allow_nonfinite: bool) -> None:
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
     prepare_training(runner)
+    report_data_errors(runner)
     report_resume_errors(runner)
     if cfg.get('load_from'):
         is_whole = bool(cfg.get('resume'))
