@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mmattn.cli import learning_rate, run_config
 from mmattn.cli.arguments import add_cfg_options, add_launcher, parse_args
+from mmattn.cli.data import report_data_errors
 from mmattn.cli.launch import (
     end_processes,
     end_with_launcher,
@@ -107,6 +108,7 @@ def main() -> None:
 def train(cfg: Config, partial: bool, allow_nonfinite: bool) -> None:
     """Build the config's Runner and train."""
     runner = build_runner(cfg)
+    report_data_errors(runner)
     report_resume_errors(runner)
     if cfg.get('load_from'):
         is_whole = bool(cfg.get('resume'))
