@@ -157,8 +157,8 @@ def _config_of(name: str, purpose: str) -> str:
         return str(find_model(name).config)
     except ValueError as error:
         raise UsageError(
-            f'{purpose} needs a config file, got {name!r}, which is neither '
-            f'a file nor the name of a model{_suggest(name)}'
+            f'{purpose} needs a config file, got {name!r}, which is no file; '
+            f'{error}{_suggest(name)}'
         ) from error
 
 

@@ -28,11 +28,9 @@ from mmattn.cli.launch import prepare_cpu
 from mmattn.cli.progress import ProgressReport, format_time
 from mmattn.cli.run_config import fill_loaders
 from mmattn.cli.usage import INTERRUPTED, UsageError, run_command
-from mmattn.datasets import (
-    DIGIT_CLASSES,
-    make_digit_folder,
-    read_parameters,
-)
+from mmattn.datasets import DIGIT_CLASSES, make_digit_folder
+from mmattn.engine.atomic_checkpoints import report_full_disk
+from mmattn.engine.training import build_runner
 
 DATA_ROOT = 'data/digit_scenes'
 
@@ -52,7 +50,6 @@ class Task(NamedTuple):
     config: str
     model: str
     metrics: tuple[Metric, ...]
-    read: Callable[[Any], Any]
     plot: Callable[..., None]
     classes: tuple[str, ...]
     num_pictures: int
@@ -64,7 +61,6 @@ TASKS = dict(
         '{}-nano_1xb32-25e_digits.py',
         'Image classifier',
         (Metric('accuracy/top1', 'top1', 'top-1 accuracy (%)', 100.0),),
-        vis.read_classification,
         vis.plot_classifications,
         DIGIT_CLASSES,
         40,
@@ -73,7 +69,6 @@ TASKS = dict(
         'upernet_{}-nano_1xb8-8e_digits.py',
         'UperNet',
         (Metric('mIoU', 'mIoU', 'mean IoU (%)', 100.0),),
-        vis.read_segmentation,
         vis.plot_segmentations,
         ('background', *DIGIT_CLASSES),
         6,
@@ -85,7 +80,6 @@ TASKS = dict(
             Metric('coco/bbox_mAP', 'bbox_mAP', 'box mAP'),
             Metric('coco/segm_mAP', 'segm_mAP', 'mask mAP'),
         ),
-        vis.read_detection,
         vis.plot_detections,
         DIGIT_CLASSES,
         8,
@@ -212,7 +206,7 @@ def prepare_data(root: str) -> None:
         UsageError: If the folder holds something else.
     """
     try:
-        folder = make_digit_folder(root, read_parameters(root), report=say)
+        folder = make_digit_folder(root)
     except (OSError, ImportError) as error:
         raise UsageError(
             f'{error}\n--force is an option of tools/make_digit_scenes.py, '
@@ -292,14 +286,16 @@ def train(cfg: Config, task: Task, work_dir: Path) -> tuple[Runner, float]:
     labels = {metric.key: metric.label for metric in task.metrics}
     log = work_dir / 'log.txt'
     try:
-        with output_to_file(log) as terminal:
-            runner = Runner.from_cfg(cfg)
+        with output_to_file(log) as terminal, report_full_disk(cfg.work_dir):
+            runner = build_runner(cfg)
             runner.register_hook(
                 ProgressReport(lambda line: print(line, file=terminal), labels)
             )
             start = time.monotonic()
             runner.train()
             return runner, time.monotonic() - start
+    except UsageError:
+        raise
     except Exception:
         print(f'The training failed; its log is {log}.', file=sys.stderr)
         raise
@@ -309,13 +305,9 @@ def draw(runner: Runner, task: Task, backbone: str, work_dir: Path) -> None:
     """Write predictions.png and curves.png."""
     with output_to_file(work_dir / 'log.txt'):
         samples = vis.predict_samples(runner, task.num_pictures)
-    task.plot(
-        [task.read(sample) for sample in samples],
-        task.classes,
-        work_dir / 'predictions.png',
-    )
+    task.plot(samples, task.classes, work_dir / 'predictions.png')
     vis.plot_curves(
-        vis.read_scalars(Path(runner.log_dir, 'vis_data', 'scalars.json')),
+        Path(runner.log_dir, 'vis_data', 'scalars.json'),
         {metric.key: metric.label for metric in task.metrics},
         len(runner.train_dataloader),
         work_dir / 'curves.png',

@@ -10,10 +10,9 @@ import torch.nn as nn
 from mmengine.logging import print_log
 from torch import Tensor
 
-from .folding import fold_children
+from .folding import fold_children, is_plain
 from .kernels import LIBRARY
 from .modules import CANNOT_TRAIN, FUSED
-from .plain import is_plain
 
 _FUSED = {kind.replaces: kind for kind in FUSED}
 
@@ -72,13 +71,13 @@ def _replace_children(
     optimized: Counter[str],
     done: dict[nn.Module, nn.Module],
 ) -> None:
-    """Replace what can be inside ``parent``.
+    """Replace modules inside ``parent``, in place.
 
     Args:
-        parent: Changed in place.
-        is_ours: Whether ``parent`` is a module of mmattn or inside one.
-        optimized: Counts replacements.
-        done: What each module that was seen has become.
+        parent: A module.
+        is_ours: Whether it is a module of mmattn or inside one.
+        optimized: Number of replacements of each kind, updated.
+        done: Each module seen and its replacement, updated.
     """
     if is_ours:
         optimized['batch_norm'] += fold_children(parent)
@@ -92,7 +91,7 @@ def _replace_children(
             if fused is not None:
                 optimized[kind.kind] += 1
             elif inside and is_plain(child, nn.Conv2d):
-                # Its result then lies as the next layer wants it.
+                # The memory format of its result suits the next layer.
                 child.to(memory_format=torch.channels_last)
             done[child] = child if fused is None else fused
             _replace_children(done[child], inside, optimized, done)
@@ -107,11 +106,7 @@ def _train(model: nn.Module, mode: bool = True) -> nn.Module:
 
 def _log(model: nn.Module, why_not: str | None) -> None:
     kinds = [f'{n} {kind}' for kind, n in sorted(model.optimized.items()) if n]
-    if why_not is not None:
-        message = f'optimize_for_inference replaced nothing: {why_not}'
-    elif not kinds:
-        message = 'optimize_for_inference found nothing to replace'
-    else:
-        message = f'optimize_for_inference replaced {", ".join(kinds)}'
+    replaced = ', '.join(kinds) or f'nothing: {why_not or "nothing fits"}'
     level = logging.INFO if kinds else logging.WARNING
+    message = f'optimize_for_inference replaced {replaced}'
     print_log(message, logger='current', level=level)

@@ -94,8 +94,6 @@ def _sdpa(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
 ) -> Tensor:
     lead = q.shape[:-2]
-    if bias is not None:
-        bias = bias.to(q.dtype)
     if len(lead) != 2:
         # The fused kernels take four axes only. The leading axes along which
         # the bias varies become the second, those before them the first.
@@ -110,9 +108,44 @@ def _sdpa(
             bias = bias.expand(*heads, -1, -1).flatten(0, -3)
     if bias is not None and bias.ndim == 3:
         bias = bias[None]  # or PyTorch would take a slower way
+    out = fused_attention(q, k, v, bias, scale)
+    return out.reshape(*lead, *out.shape[-2:])
+
+
+def fused_attention(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
+) -> Tensor:
+    """PyTorch's fused attention, in the dtype of the inputs."""
+    if bias is not None:
+        bias = bias.to(q.dtype)
     # Autocast would narrow the result, whatever the inputs' dtype.
     with without_autocast(v):
-        out = F.scaled_dot_product_attention(
+        return F.scaled_dot_product_attention(
             q, k, v, attn_mask=bias, scale=scale
         )
-    return out.reshape(*lead, *out.shape[-2:])
+
+
+def check_qkv(operation: str, qkv: Tensor, num_heads: int) -> None:
+    """Raise ValueError unless ``qkv`` is ``(B, H, W, 3 * num_heads * d)``."""
+    if qkv.ndim != 4 or num_heads < 1 or qkv.shape[3] % (3 * num_heads):
+        raise ValueError(
+            f'{operation} expects qkv (B, H, W, 3 * num_heads * d), got '
+            f'{tuple(qkv.shape)} with {num_heads=}'
+        )
+
+
+def check_bias(
+    operation: str, bias: Tensor | None, num_heads: int, num_tokens: int
+) -> None:
+    """Raise ValueError unless ``bias`` is None or ``(h, N, N)``."""
+    shape = (num_heads, num_tokens, num_tokens)
+    if bias is not None and bias.shape != shape:
+        raise ValueError(
+            f'{operation} expects a bias {shape}, got {tuple(bias.shape)}'
+        )
+
+
+def default_scale(qkv: Tensor, num_heads: int) -> float:
+    """``d ** -0.5`` of queries, keys and values side by side."""
+    # torch.jit.trace has tensors for sizes.
+    return (int(qkv.shape[-1]) // (3 * int(num_heads))) ** -0.5

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from .dispatch import find_implementation, register_implementation
+
 _HAS_CUSTOM_OPS = hasattr(torch.library, 'custom_op')
 
 Tensors = Sequence[Tensor]
@@ -162,6 +164,59 @@ def define_operator(
     )
     operator.register_fake(empty)
     return operator
+
+
+def register_kernel(
+    operation: str,
+    arguments: str,
+    forward: Callable[..., Any],
+    backward: Callable[..., Sequence[Tensor | None]] | None,
+    why_not: Callable[..., str | None],
+    *,
+    name: str,
+    empty: Callable[..., Any] = empty_like_values,
+    reference: Callable[..., Tensor] | None = None,
+    prepare: Callable[..., tuple] | None = None,
+    **options: Any,
+) -> None:
+    """Register a kernel as an implementation of an operation.
+
+    Args:
+        operation: Name of the operation.
+        arguments, forward, backward, empty: See :func:`define_kernel`.
+            Without a backward function there is no gradient, and ``forward``
+            and ``empty`` return one tensor.
+        why_not: See :class:`Implementation`.
+        name: Name of the implementation.
+        reference: See :func:`define_kernel`. Defaults to the operation's.
+        prepare: Maps the arguments of the operation to those of the kernel.
+            Defaults to None: they are the same.
+        **options: Other fields of :class:`Implementation`.
+    """
+    key = f'{operation}_{name}'
+    if backward is None:
+        operator = define_operator(key, arguments, forward, empty)
+        kernel = Kernel(forward, operator)
+    else:
+        if reference is None:
+            reference = find_implementation(operation, 'reference').function
+        kernel = define_kernel(
+            key, arguments, forward, backward, empty, reference
+        )
+    if prepare is not None:
+        plain = kernel
+        kernel = Kernel(
+            lambda *args: plain.function(*prepare(*args)),
+            lambda *args: plain.operator(*prepare(*args)),
+        )
+    register_implementation(
+        operation,
+        name,
+        why_not=why_not,
+        is_kernel=True,
+        operator=kernel.operator,
+        **options,
+    )(kernel.function)
 
 
 def _spread(

@@ -12,8 +12,7 @@ A kernel has two entries. Eager mode calls its function, an autograd function;
 single operations of PyTorch gets implementations that consist of them.
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -84,64 +83,39 @@ def register_implementation(
             ``why_not`` it can run wherever ``is_available()``.
 
     Raises:
-        TypeError: If the priority is not a number.
         ValueError: If the operation does not exist or the name is taken.
     """
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        known = _TABLE.get(operation, {})
+        if not known and name != 'reference':
+            raise ValueError(
+                f'unknown operation {operation!r}; there are '
+                f'{", ".join(sorted(_TABLE))}; the first implementation of a '
+                "new operation is its 'reference'"
+            )
+        if name in ('auto', *known):
+            raise ValueError(
+                f'{operation} already has an implementation {name!r}; taken '
+                f'names: {", ".join(("auto", *known))}'
+            )
+        is_available = options.get('is_available')
+        if is_available is not None and options.get('why_not') is None:
+            options['why_not'] = lambda *args: (
+                None if is_available() else f'it requires {new.requires}'
+            )
         new = Implementation(operation, name, function, **options)
-        _check(new)
-        if 'is_available' in options and new.why_not is None:
-
-            def why_not(*args: Any) -> str | None:
-                if new.is_available():
-                    return None
-                return f'it requires {new.requires}'
-
-            object.__setattr__(new, 'why_not', why_not)
-        known = {**_TABLE.get(operation, {}), name: new}
-        _TABLE[operation] = dict(
-            sorted(known.items(), key=lambda item: -item[1].priority)
-        )
-        _update_devices(operation)
+        rows = sorted((*known.values(), new), key=lambda x: -x.priority)
+        _TABLE[operation] = {x.name: x for x in rows}
+        # Ahead of the calls: compilers would guard against what calls change.
+        devices = {device for x in rows for device in x.devices or ()}
+        for device in (*devices, 'other'):
+            _BY_DEVICE[operation, device] = tuple(
+                x for x in rows if x.devices is None or device in x.devices
+            )
         return function
 
     return add
-
-
-def _update_devices(operation: str) -> None:
-    """List the candidates of each type of device.
-
-    Ahead of the calls: compilers would guard against what calls change.
-    """
-    known = _TABLE[operation].values()
-    devices = {device for x in known for device in x.devices or ()}
-    for device in (*devices, 'other'):
-        _BY_DEVICE[operation, device] = tuple(
-            x for x in known if x.devices is None or device in x.devices
-        )
-
-
-def _check(new: Implementation) -> None:
-    known = _TABLE.get(new.operation)
-    if known is None and new.name != 'reference':
-        raise ValueError(
-            f'register_implementation: unknown operation {new.operation!r}; '
-            f'there are {", ".join(sorted(_TABLE))}; the first implementation '
-            "of a new operation is its 'reference'"
-        )
-    taken = ['auto', *(known or [])]
-    if new.name in taken:
-        raise ValueError(
-            f'register_implementation: {new.operation} has an implementation '
-            f'{new.name!r} already; taken names: {", ".join(taken)}'
-        )
-    is_number = isinstance(new.priority, (int, float))
-    if not is_number or math.isnan(new.priority):
-        raise TypeError(
-            f'register_implementation: the priority of {new.operation} '
-            f'{new.name!r} must be a number, got {new.priority!r}'
-        )
 
 
 def list_implementations() -> list[Implementation]:
@@ -182,8 +156,8 @@ def force_implementation(operation: str, name: str) -> None:
     """
     if operation not in _TABLE:
         raise ValueError(
-            f'force_implementation: unknown operation {operation!r}; there '
-            f'are {", ".join(sorted(_TABLE))}'
+            f'unknown operation {operation!r}; there are '
+            f'{", ".join(sorted(_TABLE))}'
         )
     if name != 'auto':
         find_implementation(operation, name)
@@ -259,16 +233,22 @@ def choose_implementation(
     if is_observed():
         return _choose_for_tracer(operation, impl, candidates, args)
     if impl == 'auto':
-        for chosen in candidates:
-            if chosen.why_not is None or chosen.why_not(*args) is None:
-                break
-        else:
-            raise RuntimeError(f'no implementation of {operation} can run')
+        chosen = _first_runnable(candidates, args)
     else:
         chosen = _find_runnable(operation, impl, args)
     for callback in _WATCHERS:
         callback(chosen)
     return chosen.function
+
+
+def _first_runnable(
+    candidates: Sequence[Implementation], args: tuple
+) -> Implementation:
+    """The best candidate; the reference runs on all tensors."""
+    for candidate in candidates:
+        if candidate.why_not is None or candidate.why_not(*args) is None:
+            return candidate
+    raise RuntimeError(f'no implementation can run: {candidates}')
 
 
 def _find_runnable(operation: str, name: str, args: tuple) -> Implementation:
@@ -314,13 +294,9 @@ def _choose_for_tracer(
     elif in_functorch() or (not is_compiling() and in_dispatch_mode()):
         chosen = find_implementation(operation, 'reference')
     else:
-        for chosen in candidates:
-            if chosen.is_kernel and not is_compiler:
-                continue
-            if chosen.why_not is None or chosen.why_not(*args) is None:
-                break
-        else:
-            raise RuntimeError(f'no implementation of {operation} can run')
+        if not is_compiler:
+            candidates = [x for x in candidates if not x.is_kernel]
+        chosen = _first_runnable(candidates, args)
     if not is_compiling():  # a call out of the graph would break it
         for callback in _WATCHERS:
             callback(chosen)

@@ -11,20 +11,6 @@ try:
 except ImportError:  # torch before 2.3
     from torch._dynamo import is_compiling
 
-__all__ = [
-    'has_dynamic_shape',
-    'in_dispatch_mode',
-    'in_functorch',
-    'in_functorch_or_jit',
-    'is_autocast_enabled',
-    'is_compiling',
-    'is_exporting',
-    'is_exporting_to_onnx',
-    'is_observed',
-    'needs_grad',
-    'without_autocast',
-]
-
 # Older versions cannot tell a dynamic size from a static one.
 _KNOWS_DYNAMIC_SHAPES = tuple(map(int, torch.__version__.split('.')[:2])) >= (
     2,
@@ -73,11 +59,6 @@ def is_exporting_to_onnx() -> bool:
 def in_functorch() -> bool:
     """Whether ``torch.func`` (vmap, grad, ...) or forward AD is active."""
     return _transforms_are_active() or forward_ad._current_level >= 0
-
-
-def in_functorch_or_jit() -> bool:
-    """Whether a functorch transform or ``torch.jit.trace`` is active."""
-    return in_functorch() or _tracing_state() is not None
 
 
 def in_dispatch_mode() -> bool:

@@ -1,16 +1,16 @@
 """Kernels in C++ for CPUs, compiled when they are first needed."""
 
-from collections.abc import Callable
+import functools
 from pathlib import Path
 
 from torch import Tensor
 
-from ..custom_op import Kernel
-from ..dispatch import register_implementation
+from .. import custom_op
 from .library import (
     Library,
     contiguous,
     is_available,
+    pixels,
     warn_of_missing_kernels,
     why_not_tensors,
 )
@@ -20,6 +20,7 @@ __all__ = [
     'Library',
     'contiguous',
     'is_available',
+    'pixels',
     'register_kernel',
     'why_not',
     'why_not_tensors',
@@ -41,18 +42,12 @@ def why_not(*tensors: Tensor | None) -> str | None:
     return reason
 
 
-def register_kernel(
-    operation: str, kernel: Kernel, why_not: Callable[..., str | None]
-) -> None:
-    """Add a kernel to the table, as ``'cpp'``: the fastest on a CPU."""
-    register_implementation(
-        operation,
-        'cpp',
-        requires='a CPU; float32 or float64; a C++ compiler',
-        priority=30,
-        devices=('cpu',),
-        is_available=is_available,
-        why_not=why_not,
-        is_kernel=True,
-        operator=kernel.operator,
-    )(kernel.function)
+# The fastest implementations on a CPU.
+register_kernel = functools.partial(
+    custom_op.register_kernel,
+    name='cpp',
+    requires='a CPU; float32 or float64; a C++ compiler',
+    priority=30,
+    devices=('cpu',),
+    is_available=is_available,
+)

@@ -26,14 +26,9 @@ except ImportError:
 
 _LOGGER = logging.getLogger(__name__)
 _SWITCH = 'MMATTN_CPU_KERNELS'
-_ON = ('', '1', 'yes', 'on', 'true')
 _OFF = ('0', 'no', 'off', 'false')
 _SUFFIXES = {torch.float32: 'f32', torch.float64: 'f64'}
-_KINDS = {
-    't': ctypes.c_void_p,
-    'i': ctypes.c_int64,
-    'd': ctypes.c_double,
-}
+_KINDS = {'t': ctypes.c_void_p, 'i': ctypes.c_int64, 'd': ctypes.c_double}
 _PLAIN_TYPES = (Tensor, Parameter)
 
 
@@ -62,20 +57,16 @@ class Library:
         Compiles them at the first call, which takes some seconds.
         """
         if self._loaded is None and self._failure is None:
-            self._load()
+            try:
+                if is_switched_off():
+                    raise BuildError(f'{_SWITCH} turns C++ kernels off')
+                path = build_library(self.name, self.folder, self.include)
+                # OpenMP's functions are found in the runtime that torch has
+                # loaded, so that both share one set of threads.
+                self._loaded = ctypes.CDLL(str(path))
+            except (BuildError, OSError) as error:
+                self._failure = str(error)
         return self._failure
-
-    def _load(self) -> None:
-        if is_switched_off():
-            self._failure = f'{_SWITCH} switches C++ kernels off'
-            return
-        try:
-            path = build_library(self.name, self.folder, self.include)
-            # OpenMP's functions are found in the runtime that torch has
-            # loaded, so that both share one set of threads.
-            self._loaded = ctypes.CDLL(str(path))
-        except (BuildError, OSError) as error:
-            self._failure = str(error)
 
     def function(self, name: str, signature: str) -> Callable[..., None]:
         """A function of the library; nothing is compiled before its call.
@@ -108,11 +99,6 @@ class Library:
             return function
 
         def call(*args: Tensor | int | float | None) -> None:
-            if len(args) != len(types):
-                raise TypeError(
-                    f'kernel {name!r} takes {len(types)} arguments, got '
-                    f'{len(args)}'
-                )
             pointers = [
                 _pointer(x) if isinstance(x, Tensor) else x for x in args
             ]
@@ -144,18 +130,22 @@ def contiguous(x: Tensor) -> Tensor:
     return x.resolve_neg().contiguous()
 
 
-@functools.cache
+def pixels(x: Tensor) -> tuple[Tensor, int]:
+    """A map ``(B, H, W, C)`` for a kernel, and the step between its pixels.
+
+    Some channels of a wider map are not copied.
+    """
+    x = x.resolve_neg()
+    _, H, W, C = x.shape
+    step = x.stride(2)
+    if x.stride() != (H * W * step, W * step, step, 1):
+        return x.contiguous(), C
+    return x, step
+
+
 def is_switched_off() -> bool:
-    """Whether the environment says to use no C++ kernels."""
-    value = os.environ.get(_SWITCH, '').strip()
-    if value.lower() not in _ON + _OFF:
-        _LOGGER.warning(
-            'ignored %s=%r: it must be one of %s',
-            _SWITCH,
-            value,
-            ', '.join(_ON[1:] + _OFF),
-        )
-    return value.lower() in _OFF
+    """Whether ``MMATTN_CPU_KERNELS`` turns C++ kernels off."""
+    return os.environ.get(_SWITCH, '').strip().lower() in _OFF
 
 
 def is_available() -> bool:
@@ -187,17 +177,13 @@ def why_not_tensors(*tensors: Tensor | None) -> str | None:
 
 
 @assume_constant_result
-def warn_of_missing_kernels(reason: str) -> None:
-    """Warn, once in a process, unless the user has switched kernels off."""
-    if not is_switched_off():
-        _warn_once(reason)
-
-
 @functools.cache
-def _warn_once(reason: str) -> None:
-    _LOGGER.warning(
-        'No C++ kernels on this CPU: %s. Slower operations of PyTorch run '
-        'instead. Set %s=0 to run without this warning',
-        reason,
-        _SWITCH,
-    )
+def warn_of_missing_kernels(reason: str) -> None:
+    """Warn, once in a process, unless the user turned kernels off."""
+    if not is_switched_off():
+        _LOGGER.warning(
+            'No C++ kernels on this CPU: %s. Slower operations of PyTorch run '
+            'instead. Set %s=0 to run without this warning',
+            reason,
+            _SWITCH,
+        )

@@ -7,34 +7,22 @@ for tests.
 """
 
 import contextlib
+import functools
 import importlib.util
 import os
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from ..custom_op import Kernel
-from ..dispatch import register_implementation
+from .. import custom_op
 
-# Below the reference, so that 'auto' does not take them: no kernel has been
-# timed on a GPU yet. The fastest of its operation shall rank above PyTorch's
-# fused attention (10).
-_PRIORITY = -1
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MOST_CHANNELS = 128
 _PLAIN_TYPES = (Tensor, Parameter)
 
 
-def _is_installed(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ImportError:
-        return False
-
-
-HAS_TRITON = _is_installed('triton')
+HAS_TRITON = importlib.util.find_spec('triton') is not None
 IS_INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 
 
@@ -61,25 +49,18 @@ def why_not_channels(channels: int) -> str | None:
     return None
 
 
-def register_kernel(
-    operation: str,
-    kernel: Kernel,
-    why_not: Callable[..., str | None],
-    limits: str = '',
-) -> None:
-    """Add a kernel to the table, as ``'triton'``."""
-    register_implementation(
-        operation,
-        'triton',
-        requires='Triton; a CUDA device; float32, bfloat16 or float16'
-        + limits,
-        priority=_PRIORITY,
-        devices=('cuda', 'cpu') if IS_INTERPRETED else ('cuda',),
-        is_available=is_available,
-        why_not=why_not,
-        is_kernel=True,
-        operator=kernel.operator,
-    )(kernel.function)
+REQUIRES = 'Triton; a CUDA device; float32, bfloat16 or float16'
+register_kernel = functools.partial(
+    custom_op.register_kernel,
+    name='triton',
+    requires=REQUIRES,
+    # Below the reference, so that 'auto' does not take them: no kernel has
+    # been timed on a GPU yet. The fastest implementation of an operation is
+    # to rank above PyTorch's fused attention (10).
+    priority=-1,
+    devices=('cuda', 'cpu') if IS_INTERPRETED else ('cuda',),
+    is_available=is_available,
+)
 
 
 # Triton's own serve kernels too, and take microseconds outside of them.

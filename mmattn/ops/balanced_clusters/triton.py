@@ -15,7 +15,6 @@ from .._triton import (
     with_unit_stride,
 )
 from ..cluster_layout import cluster_levels
-from ..custom_op import Kernel, define_operator
 from .api import ARGUMENTS, empty_order
 
 _MOST_CHANNELS = 256
@@ -150,14 +149,9 @@ def _tiles(features: Tensor, num_warps: int) -> dict[str, int]:
 
 _triton.register_kernel(
     'balanced_clusters',
-    Kernel(
-        balanced_clusters,
-        define_operator(
-            'balanced_clusters_triton',
-            ARGUMENTS,
-            balanced_clusters,
-            empty_order,
-        ),
-    ),
+    ARGUMENTS,
+    balanced_clusters,
+    None,
     why_not,
+    empty=empty_order,
 )

@@ -5,6 +5,7 @@ Axes: B batch, N tokens, C = h * d channels, h heads, d channels of a head.
 
 from torch import Tensor
 
+from ..attention import default_scale
 from ..dispatch import choose_implementation
 
 # What the implementations take.
@@ -61,7 +62,6 @@ def cluster_attention(
             f'cluster_size >= 1, got {overlap=}, {cluster_size=}'
         )
     if scale is None:
-        # torch.jit.trace has tensors for sizes.
-        scale = (int(qkv.shape[-1]) // (3 * int(order.shape[1]))) ** -0.5
+        scale = default_scale(qkv, order.shape[1])
     args = qkv, order, cluster_size, overlap, scale
     return choose_implementation('cluster_attention', impl, *args)(*args)

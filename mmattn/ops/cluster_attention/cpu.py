@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 
 from .. import _native
-from .._native.grouped_attention import Groups, attend, attend_backward
+from .._native.grouped_attention import (
+    Groups,
+    Plan,
+    attend,
+    attend_backward,
+)
 from ..cluster_layout import cluster_sizes, overlap_sizes
-from ..custom_op import define_kernel, empty_like_values
-from ..dispatch import find_implementation
 from ..size_cache import cached_per_size
 from .api import ARGUMENTS
 
@@ -22,11 +25,11 @@ def why_not(qkv: Tensor, order: Tensor, *args) -> str | None:
 
 def plan(
     qkv: Tensor, order: Tensor, cluster_size: int, overlap: int, scale: float
-) -> tuple:
+) -> Plan:
     """Arguments of the grouped attention."""
     ranges = _cluster_ranges(qkv.shape[1], cluster_size, overlap)
     groups = Groups(order.int().contiguous(), *ranges)
-    return qkv, order.shape[1], [groups], scale
+    return Plan(qkv, order.shape[1], [groups], scale)
 
 
 def forward(qkv: Tensor, order: Tensor, *args) -> list[Tensor]:
@@ -43,14 +46,13 @@ def forward(qkv: Tensor, order: Tensor, *args) -> list[Tensor]:
             f'cluster_attention expects an order of the tokens 0 to {N - 1}, '
             'each once for each head of each image; some are missing'
         )
-    return [attend(*plan(qkv, order, *args))]
+    return [attend(plan(qkv, order, *args))]
 
 
 def backward(
     grad: Tensor, kept: Sequence[Tensor], wanted: Sequence[bool], *args
 ) -> list[Tensor | None]:
-    wanted = [wanted[0], False, False, False]
-    return [attend_backward(grad, wanted, *plan(*args))[0], None]
+    return [attend_backward(grad, (), plan(*args))['qkv'], None]
 
 
 @cached_per_size
@@ -74,14 +76,5 @@ def _cluster_ranges(
 
 
 _native.register_kernel(
-    'cluster_attention',
-    define_kernel(
-        'cluster_attention_cpp',
-        ARGUMENTS,
-        forward,
-        backward,
-        empty_like_values,
-        find_implementation('cluster_attention', 'reference').function,
-    ),
-    why_not,
+    'cluster_attention', ARGUMENTS, forward, backward, why_not
 )

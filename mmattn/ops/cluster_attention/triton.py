@@ -11,8 +11,7 @@ from torch import Tensor
 from .. import _triton
 from .._triton import ceil_div, on_device_of, tile_side, with_unit_stride
 from ..cluster_layout import cluster_sizes, overlap_size
-from ..custom_op import define_kernel, empty_like_values
-from ..dispatch import find_implementation
+from ..custom_op import empty_like_values
 from .api import ARGUMENTS
 
 # Of a tile. Wide float32 rows leave no registers for more.
@@ -108,13 +107,9 @@ def _plan(
 
 _triton.register_kernel(
     'cluster_attention',
-    define_kernel(
-        'cluster_attention_triton',
-        ARGUMENTS,
-        forward,
-        backward,
-        empty,
-        find_implementation('cluster_attention', 'reference').function,
-    ),
+    ARGUMENTS,
+    forward,
+    backward,
     why_not,
+    empty=empty,
 )

@@ -6,6 +6,7 @@ d channels of a head, s width of a stripe.
 
 from torch import Tensor
 
+from ..attention import check_qkv, default_scale
 from ..dispatch import choose_implementation
 
 # What the implementations take.
@@ -58,29 +59,23 @@ def cross_shaped_attention(
             stripes have no width, or ``num_heads`` is odd and there are
             stripes.
     """
-    if qkv.ndim != 4 or num_heads < 1 or qkv.shape[-1] % (3 * num_heads):
-        raise ValueError(
-            'cross_shaped_attention expects qkv (B, H, W, 3 * num_heads * d), '
-            f'got {tuple(qkv.shape)} with {num_heads=}'
-        )
+    check_qkv('cross_shaped_attention', qkv, num_heads)
     C = qkv.shape[-1] // 3
-    if lepe_weight.shape != (C, 1, 3, 3):
-        raise ValueError(
-            f'cross_shaped_attention expects lepe_weight ({C}, 1, 3, 3), got '
-            f'{tuple(lepe_weight.shape)}'
-        )
-    if lepe_bias is not None and lepe_bias.shape != (C,):
-        raise ValueError(
-            f'cross_shaped_attention expects lepe_bias ({C},), got '
-            f'{tuple(lepe_bias.shape)}'
-        )
+    for name, x, shape in (
+        ('lepe_weight', lepe_weight, (C, 1, 3, 3)),
+        ('lepe_bias', lepe_bias, (C,)),
+    ):
+        if x is not None and x.shape != shape:
+            raise ValueError(
+                f'cross_shaped_attention expects {name} {shape}, got '
+                f'{tuple(x.shape)}'
+            )
     if stripe_width is not None and (stripe_width < 1 or num_heads % 2):
         raise ValueError(
             'cross_shaped_attention expects stripe_width >= 1 and an even '
             f'num_heads, got {stripe_width=}, {num_heads=}'
         )
     if scale is None:
-        # torch.jit.trace has tensors for sizes.
-        scale = (int(C) // num_heads) ** -0.5
+        scale = default_scale(qkv, num_heads)
     args = qkv, num_heads, stripe_width, lepe_weight, lepe_bias, scale
     return choose_implementation('cross_shaped_attention', impl, *args)(*args)

@@ -32,19 +32,20 @@ def even_padding(size: Size, stripe: Size) -> tuple[int, int, int, int]:
 
 
 def attend_in_stripes(
+    attend: Callable[..., Tensor],
     qkv: Tensor,
     num_heads: int,
     stripe_width: int | None,
     weight: Tensor,
     bias: Tensor | None,
-    attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+    scale: float,
 ) -> Tensor:
     """Attention of both orientations, with LePE.
 
     Args:
-        qkv, num_heads, stripe_width, weight, bias: As the operation's.
-        attend: Takes queries, keys and values, ``(B * n, h, N, d)``, and
-            returns as many.
+        attend: ``plain_attention`` or ``fused_attention``.
+        qkv, num_heads, stripe_width, weight, bias, scale: Those of the
+            operation.
     """
     B, H, W, channels = qkv.shape
     sizes = stripe_sizes((H, W), stripe_width)
@@ -64,10 +65,8 @@ def attend_in_stripes(
         part = part.reshape(B, rows, high, columns, wide, 3, h, d)
         part = part.permute(5, 0, 1, 3, 6, 2, 4, 7)
         q, k, v = part.reshape(3, B * n, h, high * wide, d)
-        out, v = (
-            x.mT.reshape(B * n, h * d, high, wide)
-            for x in (attend(q, k, v), v)
-        )
+        out = attend(q, k, v, None, scale)
+        out, v = (x.mT.reshape(B * n, h * d, high, wide) for x in (out, v))
         with without_autocast(qkv):
             out = out + F.conv2d(v, weight, bias, padding=1, groups=h * d)
         out = out.view(B, rows, columns, h * d, high, wide)

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from .. import _triton
 from .._triton import ceil_div, on_device_of, tile_side, with_unit_stride
-from ..custom_op import define_kernel, empty_like_values
-from ..dispatch import find_implementation
+from ..custom_op import empty_like_values
 from .api import ARGUMENTS
 from .stripes import stripe_sizes
 
@@ -183,13 +182,9 @@ def _plan(
 
 _triton.register_kernel(
     'cross_shaped_attention',
-    define_kernel(
-        'cross_shaped_attention_triton',
-        ARGUMENTS,
-        forward,
-        backward,
-        empty,
-        find_implementation('cross_shaped_attention', 'reference').function,
-    ),
+    ARGUMENTS,
+    forward,
+    backward,
     why_not,
+    empty=empty,
 )

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from .. import _triton
 from .._triton import ceil_div, on_device_of, power_of_2, with_unit_stride
-from ..custom_op import Kernel, define_kernel
 from ..dispatch import find_implementation
 from ..size_cache import cached_per_size
 from ..tracing import is_autocast_enabled
@@ -167,24 +166,13 @@ def _tap_rows(sides: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(rows, dtype=torch.int32, device=device).T.contiguous()
 
 
-_KERNEL = define_kernel(
-    'mixed_convolution_triton',
+_triton.register_kernel(
+    'mixed_convolution',
     _ARGUMENTS,
     forward,
     backward,
-    empty,
-    reference,
-)
-
-
-def function(*args) -> Tensor:
-    return _KERNEL.function(*stack(*args))
-
-
-def operator(*args) -> Tensor:
-    return _KERNEL.operator(*stack(*args))
-
-
-_triton.register_kernel(
-    'mixed_convolution', Kernel(function, operator), why_not
+    why_not,
+    empty=empty,
+    reference=reference,
+    prepare=stack,
 )

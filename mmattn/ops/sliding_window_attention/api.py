@@ -6,6 +6,7 @@ d channels of a head, M window side, N = M * M tokens of a window.
 
 from torch import Tensor
 
+from ..attention import check_bias, check_qkv, default_scale
 from ..dispatch import choose_implementation
 
 # What the implementations take.
@@ -53,26 +54,15 @@ def sliding_window_attention(
             ``num_heads``, ``bias`` has another shape, or ``stride`` does not
             lie in ``[1, M]``.
     """
-    if qkv.ndim != 4 or num_heads < 1 or qkv.shape[-1] % (3 * num_heads) != 0:
-        raise ValueError(
-            'sliding_window_attention expects qkv (B, H, W, 3 * num_heads * '
-            f'd), got {tuple(qkv.shape)} with {num_heads=}'
-        )
+    check_qkv('sliding_window_attention', qkv, num_heads)
+    check_bias('sliding_window_attention', bias, num_heads, window_size**2)
     if not 1 <= stride <= window_size:
         raise ValueError(
             'sliding_window_attention expects 1 <= stride <= window_size, '
             f'got {stride=}, {window_size=}'
         )
-    N = window_size**2
-    if bias is not None and bias.shape != (num_heads, N, N):
-        raise ValueError(
-            f'sliding_window_attention expects a bias ({num_heads}, {N}, {N}) '
-            f'or None, got {tuple(bias.shape)}'
-        )
     if scale is None:
-        # torch.jit.trace has tensors for sizes.
-        scale = (int(qkv.shape[-1]) // (3 * num_heads)) ** -0.5
+        scale = default_scale(qkv, num_heads)
     args = qkv, num_heads, window_size, stride, bias, scale
-    return choose_implementation('sliding_window_attention', impl, *args)(
-        *args
-    )
+    function = choose_implementation('sliding_window_attention', impl, *args)
+    return function(*args)

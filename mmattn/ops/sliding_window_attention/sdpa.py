@@ -1,10 +1,9 @@
 """Sliding-window attention by PyTorch's fused attention, of cut windows."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..attention import fused_attention
 from ..dispatch import register_implementation
-from ..tracing import without_autocast
 from .places import average_windows, cut_windows
 
 
@@ -23,13 +22,11 @@ def sdpa(
     # a bias of their own and take the place of further heads.
     lead = B * n, h
     if bias is not None:
-        bias = bias.to(qkv.dtype)
         if bias.ndim == 4:
             lead = B, n * h
             bias = bias.expand(n, h, -1, -1).flatten(0, 1)
         bias = bias[None]
     q, k, v = (x.reshape(*lead, N, d) for x in (q, k, v))
-    with without_autocast(qkv):
-        out = F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
+    out = fused_attention(q, k, v, bias, scale)
     out = out.reshape(B, n, h, N, d)
     return average_windows(out, qkv.shape[1:3], window_size, stride)

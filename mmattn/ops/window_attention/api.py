@@ -6,6 +6,7 @@ d channels of a head, M window side, N = M * M tokens of a window.
 
 from torch import Tensor
 
+from ..attention import check_bias, check_qkv, default_scale
 from ..dispatch import choose_implementation
 
 # What the implementations take.
@@ -52,32 +53,21 @@ def window_attention(
             ``num_heads``, the window does not divide the map, ``bias`` has
             another shape, or ``shift`` does not lie in ``[0, M)``.
     """
-    shape = qkv.shape
-    if len(shape) != 4 or num_heads < 1 or shape[3] % (3 * num_heads):
-        raise ValueError(
-            'window_attention expects qkv (B, H, W, 3 * num_heads * d), got '
-            f'{tuple(shape)} with {num_heads=}'
-        )
+    check_qkv('window_attention', qkv, num_heads)
+    check_bias('window_attention', bias, num_heads, window_size**2)
+    _, H, W, _ = qkv.shape
     if not 0 <= shift < window_size:
         raise ValueError(
             'window_attention expects 0 <= shift < window_size, got '
             f'{shift=}, {window_size=}'
         )
-    if shape[1] % window_size or shape[2] % window_size:
+    if H % window_size or W % window_size:
         raise ValueError(
-            f'window_attention: the map ({shape[1]} x {shape[2]}) must be '
-            f'divisible by {window_size=}; pad it before the projection, with '
-            'pad_map to padded_size'
+            f'window_attention: the map ({H} x {W}) must be divisible by '
+            f'{window_size=}; pad it before the projection, with pad_map to '
+            'padded_size'
         )
-    if bias is not None:
-        N = window_size * window_size
-        if bias.shape != (num_heads, N, N):
-            raise ValueError(
-                f'window_attention expects a bias ({num_heads}, {N}, {N}), '
-                f'got {tuple(bias.shape)}'
-            )
     if scale is None:
-        # torch.jit.trace has tensors for sizes.
-        scale = (int(shape[3]) // (3 * num_heads)) ** -0.5
+        scale = default_scale(qkv, num_heads)
     args = qkv, num_heads, window_size, shift, bias, scale
     return choose_implementation('window_attention', impl, *args)(*args)

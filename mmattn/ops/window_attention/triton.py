@@ -12,8 +12,7 @@ from torch import Tensor
 
 from .. import _triton
 from .._triton import ceil_div, on_device_of, tile_side, with_unit_stride
-from ..custom_op import define_kernel, empty_like_values
-from ..dispatch import find_implementation
+from ..custom_op import empty_like_values
 from ..windows import needed_shift
 from .api import ARGUMENTS
 
@@ -145,14 +144,9 @@ def backward(
 
 _triton.register_kernel(
     'window_attention',
-    define_kernel(
-        'window_attention_triton',
-        ARGUMENTS,
-        forward,
-        backward,
-        empty_like_values,
-        find_implementation('window_attention', 'reference').function,
-    ),
+    ARGUMENTS,
+    forward,
+    backward,
     why_not,
-    f'; windows of at most {_MOST_TOKENS} tokens',
+    requires=f'{_triton.REQUIRES}; windows of at most {_MOST_TOKENS} tokens',
 )

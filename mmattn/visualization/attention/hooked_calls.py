@@ -1,7 +1,6 @@
-"""Call a layer while recording or replacing the outputs of its children."""
+"""Attention weights, from a call of the layer itself."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
@@ -11,37 +10,11 @@ from torch.func import functional_call
 from .explanations import Token
 
 
-@contextmanager
-def changed_output(
-    child: nn.Module, change: Callable[[Tensor], Tensor]
-) -> Iterator[None]:
-    """Replace the output of ``child`` by ``change(output)``."""
-    handle = child.register_forward_hook(lambda _, args, out: change(out))
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def recorded(child: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Record ``'input'`` and ``'output'`` of the last call of ``child``."""
-    record: dict[str, Tensor] = {}
-
-    def keep(_: nn.Module, args: tuple, out: Tensor) -> None:
-        record.update(input=args[0], output=out)
-
-    handle = child.register_forward_hook(keep)
-    try:
-        yield record
-    finally:
-        handle.remove()
-
-
 def count_heads(layer: nn.Module) -> int:
     """The ``num_heads`` of a layer or of its first child that has one."""
-    parts = (m for m in layer.modules() if hasattr(m, 'num_heads'))
-    return next(parts).num_heads
+    return next(
+        m.num_heads for m in layer.modules() if hasattr(m, 'num_heads')
+    )
 
 
 def attention_rows(
@@ -77,13 +50,12 @@ def attention_rows(
         ``(t, h, *)``, where ``*`` are the axes of the values between batch
         and channels.
     """
-    parameters = dict(layer.named_parameters())
-    zeros = {name: torch.zeros_like(parameters[name]) for name in zeroed}
+    zeros = {name: 0 * layer.get_parameter(name) for name in zeroed}
     C = inputs[0].shape[-1]
     heads = count_heads(layer)
-    leaves = []
+    leaves, calls = [], []
 
-    def make_leaf(out: Tensor) -> Tensor:
+    def make_leaf(_: nn.Module, args: tuple, out: Tensor) -> Tensor:
         *before, v = out.detach().split(C, dim=-1)
         if not with_keys:
             before[1] = torch.zeros_like(before[1])
@@ -92,12 +64,13 @@ def attention_rows(
 
     with (
         torch.enable_grad(),
-        changed_output(values, make_leaf),
-        recorded(proj or layer) as record,
+        values.register_forward_hook(make_leaf),
+        (proj or layer).register_forward_hook(lambda *x: calls.append(x)),
     ):
         functional_call(layer, zeros, tuple(inputs))
-        out = record['output' if proj is None else 'input'][0]  # (H, W, C)
-        out = out.unflatten(-1, (heads, -1))[..., 0]  # (H, W, h)
+        _, (attended, *_), result = calls[-1]
+        out = result if proj is None else attended  # (1, H, W, C)
+        out = out[0].unflatten(-1, (heads, -1))[..., 0]  # (H, W, h)
         rows = [
             torch.autograd.grad(out[token].sum(), leaves, retain_graph=True)
             for token in tokens

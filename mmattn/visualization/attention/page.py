@@ -11,7 +11,6 @@ from .figures import Scene, plot_explanation
 from .geometry import Size, TokenGrid, fit_tokens
 from .hooked_calls import count_heads
 from .images import NetworkImage
-from .panels import save_figure
 from .recording import CallRecorder
 
 PAGE = 'index.html'
@@ -105,7 +104,7 @@ def write_page(
         for explanation in explanations:
             kind, caption = _KINDS[type(explanation)]
             path = folder / f'{name}.{kind}.png'
-            save_figure(plot_explanation(explanation, scene), path)
+            plot_explanation(explanation, scene).savefig(path)
             paths.append(path)
             link = escape(path.name)  # relative: the folder can be moved
             sections.append(
