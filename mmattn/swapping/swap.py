@@ -9,7 +9,7 @@ from mmattn.checkpoints import ConversionError, convert, load_file
 
 from .checking import CheckFailed, check_model
 from .edits import Edit, apply_edits, get_at
-from .families import Family, find_family
+from .families import Family, find_family, list_families
 from .planning import plan_swap
 from .source import Source, read_source
 from .unsupported import SwapError, find_network
@@ -107,7 +107,10 @@ def _check(source: Source, config: dict, family: Family) -> bool:
 
 def new_name(source: Source, family: Family) -> str:
     """Name of a config with its backbone replaced, or added."""
-    first, *parts = source.path.stem.split('_')
+    stem = source.path.stem
+    for own in list_families():  # as in names of new-style configs
+        stem = stem.replace(own.replace('-', '_'), own)
+    first, *parts = stem.split('_')
     found = next((i for i, x in enumerate(parts) if _BACKBONE.match(x)), None)
     if found is not None:
         rest = parts[found + 1 :]

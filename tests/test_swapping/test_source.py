@@ -97,6 +97,8 @@ def test_other_codebases_and_broken_configs(tmp_path):
         ('faster_smt', 'faster_smt-nano'),
         ('boat-swin-tiny_8xb128_in1k', 'smt-nano_8xb128_in1k'),
         ('fcos_boat-cswin-tiny_fpn_1x_coco', 'fcos_smt-nano_fpn_1x_coco'),
+        ('dino_4scale_boat_swin_tiny_12e', 'dino_4scale_smt-nano_12e'),
+        ('fcos_sliding_window_nano_coco', 'fcos_smt-nano_coco'),
     ],
 )
 def test_name_of_the_new_config(old, new):
