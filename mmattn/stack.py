@@ -5,10 +5,8 @@ metadata is read, which takes milliseconds and imports nothing.
 """
 
 import importlib.util
-import os
 import re
 from importlib import metadata
-from pathlib import Path
 from typing import NamedTuple
 
 ONEDL = 'OneDL'
@@ -97,7 +95,7 @@ def distribution_version(distribution: str) -> str | None:
 
 
 def install_command(stack: str, *packages: str) -> str:
-    """The command that adds packages of a stack to a torch that is there."""
+    """The command that installs packages of a stack beside torch."""
     names = (DISTRIBUTIONS[stack][package][0] for package in packages)
     pins = ' '.join(f'{name}=={PINNED_VERSIONS[name]}' for name in names)
     if 'mmcv' not in packages:
@@ -110,14 +108,17 @@ def install_command(stack: str, *packages: str) -> str:
 
 def is_older(version: str, minimum: str) -> bool:
     """Whether ``version`` comes before ``minimum``, by release numbers."""
-    return _release(version) < _release(minimum)
+    found, least = (
+        [int(n) for n in re.split(r'[^\d.]', x)[0].split('.') if n]
+        for x in (version, minimum)
+    )
+    return found < least
 
 
 def check_stack() -> None:
     """Check that one supported stack is installed.
 
-    Source checkouts on the path without package metadata are accepted as
-    they are: their version is not known.
+    Source checkouts on the path without package metadata are accepted.
 
     Raises:
         ImportError: If mmengine or mmcv is missing or too old, or if
@@ -132,7 +133,12 @@ def check_stack() -> None:
             f'stack: pip uninstall -y {names}'
         )
     versions = {item.package: item.version for item in installed}
-    if all(_is_supported(package, versions) for package in REQUIRED):
+    if all(
+        not is_older(versions[package], MINIMUM_VERSIONS[package])
+        if package in versions
+        else is_importable(package)
+        for package in REQUIRED
+    ):
         return
     found = ', '.join(f'{i.distribution} {i.version}' for i in installed)
     expected = ' and '.join(f'{p}>={MINIMUM_VERSIONS[p]}' for p in REQUIRED)
@@ -144,18 +150,7 @@ def check_stack() -> None:
             for stack, command in TORCH_COMMANDS.items()
         ),
     ]
-    root = Path(os.environ.get('MMATTN_ENV') or '~/.cache/mmattn/env')
-    for folder in (root, root.with_name(f'{root.name}-openmmlab')):
-        script = folder.expanduser() / 'bin' / 'activate'
-        if script.is_file():
-            lines.append(f'  or activate one: source {script}')
     raise ImportError('\n'.join(lines))
-
-
-def _is_supported(package: str, versions: dict[str, str]) -> bool:
-    if package in versions:
-        return not is_older(versions[package], MINIMUM_VERSIONS[package])
-    return is_importable(package)
 
 
 def is_importable(package: str) -> bool:
@@ -164,8 +159,3 @@ def is_importable(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):  # blocked, or a stub in sys.modules
         return False
-
-
-def _release(version: str) -> tuple[int, ...]:
-    numbers = re.match(r'\d+(\.\d+)*', version)
-    return tuple(map(int, numbers[0].split('.'))) if numbers else ()

@@ -3,13 +3,3 @@
 from .config_cost import build_for_counting, count_config, tested_shape
 from .cost import Cost, ModuleCost, count_cost
 from .memory import saved_activations
-
-__all__ = [
-    'Cost',
-    'ModuleCost',
-    'build_for_counting',
-    'count_config',
-    'count_cost',
-    'saved_activations',
-    'tested_shape',
-]

@@ -34,8 +34,8 @@ class ScaleAwareModulation(BaseModule):
             size. Must divide ``embed_dims``. Defaults to 4.
         qkv_bias (bool): Add a bias to both projections of the input. Defaults
             to True.
-        impl (str): Implementation of the convolutions, see
-            ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
+        impl (str): See ``mmattn.ops.list_implementations``. Defaults to
+            ``'auto'``.
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
 
@@ -71,5 +71,4 @@ class ScaleAwareModulation(BaseModule):
         return self.proj(modulator.permute(0, 2, 3, 1) * self.v(x))
 
     def extra_repr(self) -> str:
-        """Show in a printed model what its sub-modules do not."""
         return f'num_heads={self.num_heads}'

@@ -15,15 +15,11 @@ def checkpointed(block: nn.Module, x: Tensor) -> Tensor:
     """Apply a block, save only its input, recompute the rest in backward.
 
     Batch normalization would update its running statistics in both passes.
-    The second pass therefore updates copies.
-
-    Args:
-        block: Takes and returns a tensor.
-        x: Its input.
-
-    Returns:
-        ``block(x)``.
+    The second pass therefore updates copies. Without gradients, the block is
+    called as it is.
     """
+    if not torch.is_grad_enabled():
+        return block(x)
     norms = [
         module
         for module in block.modules()

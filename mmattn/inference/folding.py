@@ -12,12 +12,9 @@ from mmattn.layers import ConvStem
 def fold_batch_norm(
     weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d
 ) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a layer that includes the norm behind it.
+    """Weight ``(E, *)`` and bias ``(E,)`` of a layer and the norm after it.
 
-    Args:
-        weight: Of the layer, output channels first, ``(E, *)``.
-        bias: ``(E,)`` or None.
-        norm: Normalizes the E channels by its running statistics.
+    The norm uses its running statistics.
     """
     factor = (norm.running_var.double() + norm.eps).rsqrt()
     shift = -norm.running_mean.double()
@@ -33,9 +30,9 @@ def fold_batch_norm(
 
 
 def fold_children(module: nn.Module) -> int:
-    """Fold each norm of ``module`` into the convolution that it follows.
+    """Fold norms in ``module`` into the convolutions before; return how many.
 
-    An identity takes its place. Returns how many were folded.
+    Identities replace the norms.
     """
     pairs = [
         (conv, norm)
@@ -51,12 +48,12 @@ def fold_children(module: nn.Module) -> int:
         module._modules[conv_name] = conv
         module._modules[norm_name] = nn.Identity()
         if type(module) is ConvStem and is_plain(module.act, nn.ReLU):
-            module.act = nn.ReLU(inplace=True)  # nothing else reads its input
+            module.act = nn.ReLU(inplace=True)  # nothing else uses its input
     return len(pairs)
 
 
 def _consecutive(module: nn.Module) -> list[tuple[str, str]]:
-    """Names of children of which the second takes what the first returns."""
+    """Names of children that are called one after the other."""
     if type(module) is ConvStem:
         return [('conv', 'batch_norm')]
     if type(module) is ConvModule:
@@ -78,11 +75,11 @@ def _can_fold(conv: nn.Module, norm: nn.Module) -> bool:
 
 
 def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether ``module`` is exactly of ``kind``, with nothing attached to it.
+    """Whether a call of ``module`` runs the code of ``kind`` and nothing else.
 
-    False for subclasses, adapters, hooks (pruning and weight norm are hooks),
-    parametrizations, a ``forward`` of its own, parameters of a subclass, and
-    a GELU that is not the exact one.
+    False for subclasses, adapters, hooks (also of pruning and weight norm),
+    parametrizations, a replaced ``forward``, parameters of a subclass, and
+    approximate GELUs.
     """
     return (
         type(module) is kind

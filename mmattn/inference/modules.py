@@ -1,7 +1,7 @@
 """Modules of a model that is optimized for inference on a CPU.
 
-Where a kernel cannot run (another device or dtype, gradients, autocast,
-torch.compile, export) they compute the same by plain PyTorch.
+They run plain PyTorch where a kernel cannot run: on other devices or dtypes,
+with gradients or autocast, under torch.compile or export.
 """
 
 from typing import ClassVar

@@ -22,22 +22,21 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
 
     Inside the modules of mmattn it folds batch normalization into the
     convolutions before it, and replaces linear layers, layer norms, depthwise
-    convolutions, MLPs and SMT's attention and modulation by modules with
-    kernels of their own. It leaves all other modules (the neck and the head
-    of a detector), subclasses and modules with hooks, adapters, pruning or
-    parametrizations as they are. Without a C++ compiler it replaces nothing
-    and warns.
+    convolutions, MLPs and SMT's attention and modulation by modules with C++
+    kernels. Other modules (the neck and the head of a detector), subclasses
+    and modules with hooks, adapters, pruning or parametrizations are
+    unchanged. Without a C++ compiler it replaces nothing and warns.
 
-    Results differ from those of ``model`` in evaluation mode by rounding.
-    Where the kernels cannot run (on a GPU, in half precision, under autocast,
-    torch.compile or export) the copy computes by plain PyTorch.
+    Results differ from those of ``model`` in evaluation mode by rounding. On
+    a GPU, in half precision, under autocast, torch.compile or export the copy
+    runs plain PyTorch.
 
     Args:
         model: Any model; it does not change.
 
     Returns:
         The copy, in evaluation mode, with ``requires_grad`` False everywhere.
-        Its attribute ``optimized`` counts what was replaced, by kind.
+        Its attribute ``optimized`` counts the replaced modules by kind.
         ``train()`` raises RuntimeError.
     """
     root = nn.Sequential(_copy(model))
@@ -55,7 +54,7 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
 
 
 def _copy(model: nn.Module) -> nn.Module:
-    # Pruning and weight norm keep results of operations, which have no copy.
+    # Pruning and weight norm store tensors that deepcopy rejects.
     results = {
         id(x): x.detach().clone()
         for module in model.modules()

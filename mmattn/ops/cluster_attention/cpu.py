@@ -34,8 +34,8 @@ def plan(
 
 def forward(qkv: Tensor, order: Tensor, *args) -> list[Tensor]:
     N = qkv.shape[1]
-    # What is no token would be read and written outside of the map; a token
-    # that is not there would keep what the memory held before.
+    # An index outside of the map would access other memory; a missing token
+    # would have an uninitialized result.
     seen = torch.zeros(order.shape, dtype=torch.bool, device='cpu')
     try:
         is_order = seen.scatter_(-1, order.long(), True).all()
@@ -65,7 +65,7 @@ def _cluster_ranges(
     ranges, start = [], 0
     for i, (own, more) in enumerate(zip(sizes, near)):
         end = start + own
-        # Next to the cut: past the end of a first child, before a second.
+        # Next to the cut: after the first sibling, before the second.
         keys = (start, end + more) if i % 2 == 0 else (start - more, end)
         ranges.append((start, end, *keys))
         start = end

@@ -1,7 +1,6 @@
-"""What can be shown of an attention layer, and the functions that compute it.
+"""Explanations of attention layers, and a registry of functions for them.
 
-Axes: t selected tokens, h heads, H W rows and columns of a map. There is one
-function per class of layers; :func:`register_explanation` adds others.
+Axes: t selected tokens, h heads, H W rows and columns of a map.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,8 +18,8 @@ class AttentionRows:
     """Attention weights of a few tokens.
 
     Attributes:
-        weights: ``(t, h, H, W)``, at least 0. A row sums to 1 minus the
-            weight of padding.
+        weights: ``(t, h, H, W)``, at least 0; their sum over the map is 1
+            minus the weight of padding.
         reach: ``(t, h, H, W)`` bool, True where a token can attend to. None
             means the whole map.
     """
@@ -67,12 +66,11 @@ _EXPLAINERS: dict[type[nn.Module], Explainer] = {}
 def register_explanation(
     *classes: type[nn.Module],
 ) -> Callable[[Explainer], Explainer]:
-    """Register the decorated function for these classes.
+    """Register the decorated function for these classes and their subclasses.
 
     The function gets a layer in evaluation mode, the positional arguments of
     one call (for one image) and tokens as ``(row, column)`` of the first
-    argument, a map ``(1, H, W, C)``. It also explains subclasses that have no
-    function of their own.
+    argument, a map ``(1, H, W, C)``.
 
     Raises:
         ValueError: If a class already has a function.

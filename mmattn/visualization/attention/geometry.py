@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 Size = tuple[int, int]
 
-# If the sides of a token differ by more, the map is not a feature map of the
-# image but something else, such as a sequence.
+# If the sides of a token differ by more, the map is something else than a
+# feature map of the image, such as a sequence.
 _MAX_ASPECT = 2**0.5
 _MAX_STRIDE = 256
 
