@@ -1,6 +1,7 @@
 """Fold batch normalization into the convolutions before it."""
 
 import copy
+from collections.abc import Collection
 
 import torch.nn as nn
 from mmcv.cnn import ConvModule
@@ -29,15 +30,17 @@ def fold_batch_norm(
     return folded.to(weight.dtype), shift.to(weight.dtype)
 
 
-def fold_children(module: nn.Module) -> int:
+def fold_children(module: nn.Module, fixed: Collection[nn.Module]) -> int:
     """Fold norms in ``module`` into the convolutions before; return how many.
 
-    Identities replace the norms.
+    Identities replace the norms. Modules in ``fixed`` do not change.
     """
     pairs = [
         (conv, norm)
         for conv, norm in _consecutive(module)
-        if _can_fold(module._modules[conv], module._modules[norm])
+        if module._modules[conv] not in fixed
+        and module._modules[norm] not in fixed
+        and _can_fold(module._modules[conv], module._modules[norm])
     ]
     for conv_name, norm_name in pairs:
         conv, norm = module._modules[conv_name], module._modules[norm_name]
@@ -47,8 +50,6 @@ def fold_children(module: nn.Module) -> int:
         conv.bias = nn.Parameter(bias, requires_grad=False)
         module._modules[conv_name] = conv
         module._modules[norm_name] = nn.Identity()
-        if type(module) is ConvStem and is_plain(module.act, nn.ReLU):
-            module.act = nn.ReLU(inplace=True)  # nothing else uses its input
     return len(pairs)
 
 
@@ -57,7 +58,10 @@ def _consecutive(module: nn.Module) -> list[tuple[str, str]]:
     if type(module) is ConvStem:
         return [('conv', 'batch_norm')]
     if type(module) is ConvModule:
-        if module.with_norm and module.order[:2] == ('conv', 'norm'):
+        is_standard = module.order[:2] == ('conv', 'norm') and not getattr(
+            module, 'efficient_conv_bn_eval_forward', None
+        )
+        if module.with_norm and is_standard:
             return [('conv', module.norm_name)]
     if type(module) is nn.Sequential:
         names = list(module._modules)
@@ -70,6 +74,7 @@ def _can_fold(conv: nn.Module, norm: nn.Module) -> bool:
         is_plain(conv, nn.Conv2d)
         and is_plain(norm, nn.BatchNorm2d)
         and norm.running_var is not None
+        and not norm.training
         and norm.num_features == conv.out_channels
     )
 
