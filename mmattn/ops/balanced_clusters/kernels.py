@@ -1,4 +1,4 @@
-"""One level of balanced clustering: every group is sorted and so halved.
+"""One level of balanced clustering: sorting every group halves it.
 
 A program owns a group. It goes through the group's tokens once for the means
 that it starts with, once for every refinement and once for the ratios, and
@@ -25,7 +25,7 @@ import triton.language as tl
 
 from .._triton.device import group_bounds
 
-# Another map must not compile a kernel again.
+# Maps of another size must not recompile a kernel.
 _SIZES = ('num_tokens', 'level', 'iterations')
 _SIZES_SHARED = ('num_tokens', 'level', 'step')
 _SIZES_RUNS = ('num_tokens', 'level', 'length', 'merged_length')
@@ -39,7 +39,7 @@ _LAST_KEY = tl.constexpr(2**63 - 1)
 
 @triton.jit
 def _find_problem(level):
-    """A program's image, its head, and both in one number."""
+    """Image, head and problem of a program."""
     image = (tl.program_id(0) >> level).to(tl.int64)
     head = tl.program_id(2).to(tl.int64)
     return image, head, image * tl.num_programs(2) + head
@@ -47,7 +47,7 @@ def _find_problem(level):
 
 @triton.jit
 def _find_group(problem, num_tokens, level):
-    """First place, of those of all problems, and size of a program's group."""
+    """First place (over all problems) and size of a program's group."""
     group = tl.program_id(0) & ((1 << level) - 1)
     start, size = group_bounds(group, num_tokens, level)
     return problem * num_tokens + start, size
@@ -55,7 +55,7 @@ def _find_group(problem, num_tokens, level):
 
 @triton.jit
 def _find_tokens(order, slot, held, level):
-    """The tokens in some places; at first they lie in the raster's order."""
+    """Tokens in some places; at first in raster order."""
     token = tl.load(order + slot, mask=held & (level > 0), other=0)
     return tl.where(level > 0, token, slot)
 
@@ -72,7 +72,7 @@ def _read_tokens(
     CHANNELS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Some tokens of a group at the problem's scale, and their lengths."""
+    """Scaled features of some tokens of a group, and their lengths."""
     held = slot < end
     token = _find_tokens(order, slot, held, level)
     d = tl.arange(0, BLOCK_D)
@@ -84,7 +84,7 @@ def _read_tokens(
 
 @triton.jit
 def _normalise(vectors):
-    """Bring the sum of some vectors to length 1."""
+    """Normalize the sum of some vectors."""
     vector = tl.sum(vectors, 0)
     length = tl.sqrt(tl.sum(vector * vector, 0))
     return vector / tl.maximum(length, _EPSILON)
@@ -100,7 +100,7 @@ def _similarities(tokens, lengths, first, second):
 
 @triton.jit
 def _assign(tokens, lengths, apart):
-    """How much of each token goes to which centroid: a softmax over two."""
+    """Soft assignment of each token to both centroids."""
     x = tl.sum(tokens * apart[None], 1) / tl.maximum(lengths, _EPSILON)
     smaller = tl.exp(-tl.abs(x))
     total = 1 + smaller
@@ -124,7 +124,7 @@ def _sum_tokens(
     CHUNK: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """What some tokens give to both centroids, or at the start to both halves.
+    """Sums of some tokens for both centroids, or at the start for both halves.
 
     Summed over the chunks only: to sum over the tokens of a chunk takes all
     warps to agree.
@@ -147,7 +147,7 @@ def _sum_tokens(
 
 @triton.jit
 def _above_zero(x):
-    """At least the rounding of 1; what is not a number stays so."""
+    """Clamp to at least the rounding of 1; NaN stays NaN."""
     return tl.where(x < _FLOAT_EPSILON, _FLOAT_EPSILON, x)
 
 
@@ -167,7 +167,7 @@ def _write_keys(
     CHUNK: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """A number for each token, in the order of the ratios, then the places."""
+    """A key for each token that sorts by ratio, then by place."""
     for place in range(begin, end, CHUNK):
         slot = place + tl.arange(0, CHUNK)
         tokens, lengths = _read_tokens(
@@ -183,7 +183,7 @@ def _write_keys(
 
 @triton.jit
 def _sort_keys(keys, slot, end):
-    """Sort what the program has written; its warps then may write anew."""
+    """Sort the program's keys and synchronize its warps."""
     tl.debug_barrier()
     found = tl.load(keys + slot, mask=slot < end, other=_LAST_KEY)
     tl.debug_barrier()
@@ -192,7 +192,7 @@ def _sort_keys(keys, slot, end):
 
 @triton.jit
 def _scale_of(peak):
-    """What brings a problem to the range of float32."""
+    """Factor that scales a problem to the range of float32."""
     return 1 / tl.where(peak < _FLOAT_TINY, _FLOAT_TINY, peak)
 
 
@@ -247,7 +247,7 @@ def sort_groups(
 
 @triton.jit
 def _find_sums(sums, step, CHANNELS: tl.constexpr, SHARES: tl.constexpr):
-    """What the shares of the program's group have summed up at a step."""
+    """Sums of the shares of the program's group at a step."""
     row = (step * tl.num_programs(2) + tl.program_id(2)).to(tl.int64)
     row = row * tl.num_programs(0) + tl.program_id(0)
     return sums + row * SHARES * 2 * CHANNELS
@@ -256,7 +256,7 @@ def _find_sums(sums, step, CHANNELS: tl.constexpr, SHARES: tl.constexpr):
 @triton.jit
 def _add_sums(sums, CHANNELS: tl.constexpr, SHARES: tl.constexpr,
               BLOCK_D: tl.constexpr):  # fmt: skip
-    """The centroids that the sums ``(SHARES, 2, d)`` of a group give."""
+    """Centroids of a group from the sums ``(SHARES, 2, d)``."""
     d = tl.arange(0, BLOCK_D)[None]
     sums += tl.arange(0, SHARES)[:, None] * 2 * CHANNELS + d
     first = tl.load(sums, mask=d < CHANNELS, other=0.0)
@@ -282,7 +282,7 @@ def add_shares(
     CHUNK: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Sum up what a share of a group gives to both centroids."""
+    """Sum the tokens of a share of a group for both centroids."""
     image, head, problem = _find_problem(level)
     start, size = _find_group(problem, num_tokens, level)
     features += image * features_b + head * features_h
@@ -331,7 +331,7 @@ def sort_runs(
     CHUNK: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Sort one of the runs, each a block of tokens, that make up a group."""
+    """Sort one run of a group, a block of tokens."""
     image, head, problem = _find_problem(level)
     start, size = _find_group(problem, num_tokens, level)
     features += image * features_b + head * features_h
@@ -351,7 +351,7 @@ def sort_runs(
 
 @triton.jit
 def _count_below(key, keys, begin, end, length):
-    """How many keys of a sorted run lie below each of some others."""
+    """Number of keys of a sorted run below each of some others."""
     below = begin + tl.zeros_like(key).to(tl.int32)
     step = length
     while step > 0:
@@ -374,7 +374,7 @@ def merge_runs(
     merged_length,  # a multiple of it
     CHUNK: tl.constexpr,
 ):
-    """Put some keys in their places among those of the runs beside theirs."""
+    """Merge some keys of a run with those of the other runs."""
     _, _, problem = _find_problem(level)
     start, size = _find_group(problem, num_tokens, level)
     order += start

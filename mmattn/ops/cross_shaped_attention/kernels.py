@@ -4,7 +4,7 @@ A program holds some tokens of one head in one stripe. The stripes of both
 orientations share a launch: the first half of the heads takes the vertical
 ones. Where a token of a stripe lies follows from its number; what lies beside
 the map is a key and a value of zeros, as the padding that it stands for. The
-convolution reads the neighbours of the tokens while they are in the caches.
+convolution reads the neighbors of the tokens while they are in the caches.
 
 The backward pass computes the weights again, from the logarithms of their
 sums. A stripe that one program holds takes one launch. A longer one takes two:
@@ -21,7 +21,7 @@ import triton.language as tl
 
 from .._triton.device import LOG2_E, dot, load_rows, store_rows
 
-# Another map must not compile a kernel again.
+# Maps of another size must not recompile a kernel.
 _SIZES = (
     *('height', 'width', 'heads', 'pieces', 'first_pieces'),
     *('first_height', 'first_width', 'second_height', 'second_width'),
@@ -57,7 +57,7 @@ def _piece(
     start = piece // share % blocks * BLOCK_M
     stripe = piece // share // blocks
     down, across = tl.cdiv(height, high), tl.cdiv(width, wide)
-    # Of the padding, half lies before the map, rounded down.
+    # Half of the padding, rounded down, is before the map.
     top = stripe // across * high - (down * high - height) // 2
     left = stripe % across * wide - (across * wide - width) // 2
     return image, head, start, high, wide, top, left
@@ -87,18 +87,18 @@ def _places(
 
 @triton.jit
 def _rows(row, column, x_h, x_w):
-    """Offsets of tokens in a map of these strides."""
+    """Memory offsets of tokens."""
     return row.to(tl.int64) * x_h + column.to(tl.int64) * x_w
 
 
 @triton.jit
-def _neighbours(
+def _neighbors(
     x, row, column, down, across, inside,
     high, wide, top, left, height, width, x_h, x_w,
     CHANNELS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Read what lies some rows ``down`` and columns ``across`` in a stripe."""
+    """Load tokens some rows ``down`` and columns ``across`` in a stripe."""
     row += down
     column += across
     inside &= _is_in(row, column, top, left, high, wide)
@@ -169,14 +169,14 @@ def attend_stripes(
         mixed *= shrink[:, None]
         mixed += dot(weights.to(values.dtype), values)
         peak = higher
-    # Summed apart: a sum with the above would move each tile to where the
-    # matrix product has left it.
+    # Summed separately: adding to the above would convert each tile to the
+    # layout of the matrix product.
     local = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     d = tl.arange(0, BLOCK_D)
     is_channel = d < CHANNELS
     taps += head * CHANNELS + d
     for tap in tl.static_range(_TAPS):
-        near = _neighbours(
+        near = _neighbors(
             v, row, column, tap // 3 - 1, tap % 3 - 1, held,
             high, wide, top, left, height, width, qkv_h, qkv_w,
             CHANNELS, BLOCK_D,
@@ -245,8 +245,8 @@ def attend_stripes_backward_queries(
     own = load_rows(v, rows, held, CHANNELS, BLOCK_D)
     rows = _rows(row, column, grad_h, grad_w)
     grads = load_rows(grad, rows, held, CHANNELS, BLOCK_D)
-    # What all values have in common is taken off at once: slopes that are
-    # large beside their differences would lose these in half precision.
+    # Subtract the mean at once: in half precision, gradients that are large
+    # beside their differences would lose these.
     common = tl.sum(dot(grads, tl.trans(own)), 1)
     common /= tl.maximum(tl.sum(held.to(tl.int32), 0), 1)
     spots = (image * heads + head) * height * width + row * width + column
@@ -332,7 +332,7 @@ def attend_stripes_backward_keys(
     dv = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     stop = BLOCK_M if IS_WHOLE else high * wide  # one block needs no loop
     for begin in range(0, stop, BLOCK_N):
-        # Beside the map queries and slopes are zeros, and so is what follows.
+        # Outside of the map queries and gradients are zero.
         y, z, seen, inside = _places(
             begin, high, wide, top, left, height, width, BLOCK_N
         )
@@ -358,7 +358,7 @@ def attend_stripes_backward_keys(
             store_rows(dqkv, places, inside, dq, CHANNELS, BLOCK_D)
     places = _rows(row, column, width * 3 * step, 3 * step)
     store_rows(dqkv + step, places, held, dk * scale, CHANNELS, BLOCK_D)
-    # Read again, for the registers: the products had them elsewhere.
+    # Load again: the layout in registers differs from that of the products.
     rows = _rows(row, column, qkv_h, qkv_w)
     here = load_rows(v, rows, held, CHANNELS, BLOCK_D).to(tl.float32)
     local = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
@@ -368,7 +368,7 @@ def attend_stripes_backward_keys(
     is_channel = d < CHANNELS
     taps += head * CHANNELS + d
     for tap in tl.static_range(_TAPS):
-        near = _neighbours(
+        near = _neighbors(
             grad, row, column, 1 - tap // 3, 1 - tap % 3, held,
             high, wide, top, left, height, width, grad_h, grad_w,
             CHANNELS, BLOCK_D,

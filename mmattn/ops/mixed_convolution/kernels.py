@@ -11,14 +11,14 @@ s_i side of head i, T taps of all heads, P positions of a program.
 import triton
 import triton.language as tl
 
-# Another map must not compile a kernel again.
+# Maps of another size must not recompile a kernel.
 _SIZES = ('height', 'width')
 _SIZES_WEIGHTS = (*_SIZES, 'rows', 'share')
 
 
 @triton.jit
 def positions(height, width, BLOCK_P: tl.constexpr):
-    """Image, row and column of a program's positions, and which there are."""
+    """Image, row and column of a program's positions, and their mask."""
     across = tl.cdiv(height * width, BLOCK_P)
     image = (tl.program_id(0) // across).to(tl.int64)
     place = tl.program_id(0) % across * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -113,7 +113,7 @@ def put(
     out, total, image, row, column, is_place, channel, is_channel,
     height, width, channels,
 ):  # fmt: skip
-    """Write ``(P, c, h)`` where it belongs."""
+    """Store ``(P, c, h)``."""
     place = ((image * height + row) * width + column) * channels
     place = place[:, None, None] + channel[None]
     mask = is_place[:, None, None] & is_channel[None]
@@ -174,7 +174,7 @@ def convolve_weights(
     BLOCK_C: tl.constexpr,
     BLOCK_S: tl.constexpr,
 ):
-    """Gradient of one row of taps, of what ``share`` rows of maps give."""
+    """Gradient of one row of taps from ``share`` rows of maps."""
     program = tl.program_id(0).to(tl.int64)
     tap_row = tl.program_id(1)
     channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -184,7 +184,7 @@ def convolve_weights(
     first = tl.load(tap_rows + 2 * num_tap_rows + tap_row)
     number = tl.load(tap_rows + 3 * num_tap_rows + tap_row)
     tap = tl.arange(0, BLOCK_S)
-    # Columns of a tile are summed at the end: all warps have to agree.
+    # Columns of a tile are summed at the end, which synchronizes the warps.
     total = tl.zeros((BLOCK_S, BLOCK_W, BLOCK_C), tl.float32)
     bias_total = tl.zeros((BLOCK_W, BLOCK_C), tl.float32)
     x += head * channels + channel[None, None]

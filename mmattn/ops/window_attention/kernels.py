@@ -19,7 +19,7 @@ import triton.language as tl
 
 from .._triton.device import LOG2_E, dot, load_rows, store_rows
 
-# Another map must not compile a kernel again.
+# Maps of another size must not recompile a kernel.
 _SIZES = (
     *('height', 'width', 'across', 'windows', 'heads', 'shift'),
     *('images', 'share'),
@@ -37,7 +37,7 @@ def _places(
     SIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Where some tokens of a window come from, from the ``first`` on.
+    """Positions of tokens of a window on the map, from the ``first`` on.
 
     Returns:
         Row and column on the map, and whether the window has such a token.
@@ -52,7 +52,7 @@ def _places(
 
 @triton.jit
 def _sides(first, shift, SIDE: tl.constexpr, BLOCK: tl.constexpr):
-    """On which side of the edges of a rolled map each token would lie.
+    """Side of the edges of a rolled map that each token is on.
 
     One bit for rows, one for columns. Beyond the window there is a bit of its
     own: what lies there sees itself, for its sums not to be zero.
@@ -65,7 +65,7 @@ def _sides(first, shift, SIDE: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _edges(window, across, windows):
-    """Which bits count in a window: those of the edges that it lies on."""
+    """Bits that matter in a window: those of the edges that it contains."""
     is_last_row = window // across == windows // across - 1
     is_last_column = window % across == across - 1
     return 4 + 2 * is_last_row.to(tl.int32) + is_last_column.to(tl.int32)
@@ -75,7 +75,7 @@ def _edges(window, across, windows):
 def _cells(
     first, tokens: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Where the bias of a pair of tokens lies, and which pairs there are."""
+    """Offsets of the bias of pairs of tokens, and their mask."""
     i, j = first + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK)
     valid = (i < tokens)[:, None] & (j < tokens)[None]
     return i[:, None] * tokens + j[None], valid
@@ -90,7 +90,7 @@ def _bias_tile(
     BLOCK_M: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """What is added to the scores of every window, to base 2."""
+    """The bias of the scores, to base 2."""
     if HAS_BIAS:
         cells, valid = _cells(first, tokens, BLOCK_M, BLOCK)
         tile = tl.load(bias + cells, mask=valid, other=0.0).to(tl.float32)
@@ -101,7 +101,7 @@ def _bias_tile(
 
 @triton.jit
 def _weights(queries, keys, bias, is_seen, scale):
-    """Softmax of a window, not yet divided by its sums, and the sums."""
+    """Unnormalized softmax of a window, and its sums."""
     scores = dot(queries, tl.trans(keys)) * (scale * LOG2_E) + bias
     scores += tl.where(is_seen, 0.0, float('-inf'))  # keeps NaN and inf
     weights = tl.exp2(scores - tl.max(scores, 1)[:, None])
@@ -235,7 +235,7 @@ def attend_windows_backward(
             is_seen = of_queries[:, None] == (sides & edges)[None]
             weights, total = _weights(queries, keys, offsets, is_seen, scale)
             weights /= total[:, None]
-            # Each gradient is put away at once: the next needs registers.
+            # Store each gradient at once: the next needs registers.
             dv += dot(tl.trans(weights.to(grads.dtype)), grads)
             is_last = first + BLOCK_M == BLOCK
             if is_last:
