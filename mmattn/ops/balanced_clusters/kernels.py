@@ -62,16 +62,9 @@ def _find_tokens(order, slot, held, level):
 
 @triton.jit
 def _read_tokens(
-    features,
-    order,
-    slot,
-    end,
-    row,
-    scale,
-    level,
-    CHANNELS: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
+    features, order, slot, end, row, scale, level,
+    CHANNELS: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """Scaled features of some tokens of a group, and their lengths."""
     held = slot < end
     token = _find_tokens(order, slot, held, level)
@@ -83,7 +76,7 @@ def _read_tokens(
 
 
 @triton.jit
-def _normalise(vectors):
+def _normalize(vectors):
     """Normalize the sum of some vectors."""
     vector = tl.sum(vectors, 0)
     length = tl.sqrt(tl.sum(vector * vector, 0))
@@ -110,20 +103,13 @@ def _assign(tokens, lengths, apart):
 
 @triton.jit
 def _sum_tokens(
-    features,
-    order,
-    begin,
-    end,
+    features, order, begin, end,
     half,  # tokens of the group's first half
-    row,
-    scale,
-    level,
+    row, scale, level,
     apart,  # difference of the centroids times temperature, at the start 0
-    IS_START: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    CHUNK: tl.constexpr,
+    IS_START: tl.constexpr, CHANNELS: tl.constexpr, CHUNK: tl.constexpr,
     BLOCK_D: tl.constexpr,
-):
+):  # fmt: skip
     """Sums of some tokens for both centroids, or at the start for both halves.
 
     Summed over the chunks only: to sum over the tokens of a chunk takes all
@@ -153,20 +139,9 @@ def _above_zero(x):
 
 @triton.jit
 def _write_keys(
-    features,
-    order,
-    keys,
-    begin,
-    end,
-    row,
-    scale,
-    level,
-    first,
-    second,
-    CHANNELS: tl.constexpr,
-    CHUNK: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
+    features, order, keys, begin, end, row, scale, level, first, second,
+    CHANNELS: tl.constexpr, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """A key for each token that sorts by ratio, then by place."""
     for place in range(begin, end, CHUNK):
         slot = place + tl.arange(0, CHUNK)
@@ -202,18 +177,11 @@ def sort_groups(
     peaks,  # (B, h), largest absolute value of each problem
     order,  # (B, h, N), unread at the first level
     sorted_order,  # (B, h, N)
-    features_b,
-    features_h,
-    features_n,
-    num_tokens,
-    level,
-    iterations,
-    temperature,
-    CHANNELS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    CHUNK: tl.constexpr,
+    features_b, features_h, features_n,
+    num_tokens, level, iterations, temperature,
+    CHANNELS: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
     BLOCK_D: tl.constexpr,
-):
+):  # fmt: skip
     """Sort one group of one problem by the ratio of its similarities."""
     image, head, problem = _find_problem(level)
     start, size = _find_group(problem, num_tokens, level)
@@ -226,14 +194,14 @@ def sort_groups(
         features, order, 0, size, half, features_n, scale, level, 0,
         True, CHANNELS, CHUNK, BLOCK_D,
     )  # fmt: skip
-    first, second = _normalise(next_first), _normalise(next_second)
+    first, second = _normalize(next_first), _normalize(next_second)
     for _ in range(iterations):
         apart = temperature * (first - second)
         next_first, next_second = _sum_tokens(
             features, order, 0, size, half, features_n, scale, level, apart,
             False, CHANNELS, CHUNK, BLOCK_D,
         )  # fmt: skip
-        first, second = _normalise(next_first), _normalise(next_second)
+        first, second = _normalize(next_first), _normalize(next_second)
     _write_keys(
         features, order, sorted_order, 0, size, features_n, scale,
         level, first, second, CHANNELS, CHUNK, BLOCK_D,
@@ -261,27 +229,18 @@ def _add_sums(sums, CHANNELS: tl.constexpr, SHARES: tl.constexpr,
     sums += tl.arange(0, SHARES)[:, None] * 2 * CHANNELS + d
     first = tl.load(sums, mask=d < CHANNELS, other=0.0)
     second = tl.load(sums + CHANNELS, mask=d < CHANNELS, other=0.0)
-    return _normalise(first), _normalise(second)
+    return _normalize(first), _normalize(second)
 
 
 @triton.jit(do_not_specialize=_SIZES_SHARED)
 def add_shares(
-    features,
-    peaks,
-    order,
+    features, peaks, order,
     sums,  # (steps, h, B * groups, SHARES, 2, d)
-    features_b,
-    features_h,
-    features_n,
-    num_tokens,
-    level,
-    step,
-    temperature,
-    CHANNELS: tl.constexpr,
-    SHARES: tl.constexpr,
-    CHUNK: tl.constexpr,
+    features_b, features_h, features_n,
+    num_tokens, level, step, temperature,
+    CHANNELS: tl.constexpr, SHARES: tl.constexpr, CHUNK: tl.constexpr,
     BLOCK_D: tl.constexpr,
-):
+):  # fmt: skip
     """Sum the tokens of a share of a group for both centroids."""
     image, head, problem = _find_problem(level)
     start, size = _find_group(problem, num_tokens, level)
@@ -314,23 +273,14 @@ def add_shares(
 
 @triton.jit(do_not_specialize=_SIZES_SHARED)
 def sort_runs(
-    features,
-    peaks,
-    order,
-    sums,
+    features, peaks, order, sums,
     keys,  # (B, h, N)
-    features_b,
-    features_h,
-    features_n,
-    num_tokens,
-    level,
+    features_b, features_h, features_n,
+    num_tokens, level,
     step,  # behind the last
-    CHANNELS: tl.constexpr,
-    SHARES: tl.constexpr,
-    BLOCK: tl.constexpr,
-    CHUNK: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
+    CHANNELS: tl.constexpr, SHARES: tl.constexpr, BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """Sort one run of a group, a block of tokens."""
     image, head, problem = _find_problem(level)
     start, size = _find_group(problem, num_tokens, level)
@@ -365,15 +315,13 @@ def _count_below(key, keys, begin, end, length):
 
 @triton.jit(do_not_specialize=_SIZES_RUNS)
 def merge_runs(
-    order,
-    keys,
+    order, keys,
     merged,  # (B, h, N), keys, or tokens where all of a group is merged
-    num_tokens,
-    level,
+    num_tokens, level,
     length,  # of a run, a multiple of CHUNK
     merged_length,  # a multiple of it
     CHUNK: tl.constexpr,
-):
+):  # fmt: skip
     """Merge some keys of a run with those of the other runs."""
     _, _, problem = _find_problem(level)
     start, size = _find_group(problem, num_tokens, level)

@@ -43,21 +43,9 @@ def attend(
     order,  # (B, h, N)
     out,  # (B, N, C)
     lse,  # (B, h, N), logarithm to base 2 of sums, in the order of clusters
-    qkv_b,
-    qkv_n,
-    out_b,
-    out_n,
-    heads,
-    num_tokens,
-    levels,
-    blocks,
-    least,
-    near,
-    nears,
-    scale,
-    CHANNELS: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    qkv_b, qkv_n, out_b, out_n,
+    heads, num_tokens, levels, blocks, least, near, nears, scale,
+    CHANNELS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
@@ -105,29 +93,13 @@ def attend(
 
 @triton.jit(do_not_specialize=_SIZES)
 def attend_backward_queries(
-    qkv,
-    order,
-    lse,
+    qkv, order, lse,
     grad,  # (B, N, C), of the result
     delta,  # (B, h, N), in the order of clusters
     dqkv,  # (B, N, 3 * C)
-    qkv_b,
-    qkv_n,
-    grad_b,
-    grad_n,
-    d_b,
-    d_n,
-    heads,
-    num_tokens,
-    levels,
-    blocks,
-    least,
-    near,
-    nears,
-    scale,
-    CHANNELS: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    qkv_b, qkv_n, grad_b, grad_n, d_b, d_n,
+    heads, num_tokens, levels, blocks, least, near, nears, scale,
+    CHANNELS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a block of queries of a cluster.
@@ -188,13 +160,10 @@ def attend_backward_queries(
 
 @triton.jit
 def _add_queries(
-    dk, dv, keys, values, sees,
-    q, grad, order, lse, delta,
+    dk, dv, keys, values, sees, q, grad, order, lse, delta,
     qkv_n, grad_n,
     start, size, scale,
-    CHANNELS: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    CHANNELS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Add the gradients of ``size`` queries to a block of keys and values."""
     for i in range(0, size, BLOCK_N):
@@ -216,29 +185,10 @@ def _add_queries(
 
 @triton.jit(do_not_specialize=_SIZES)
 def attend_backward_keys(
-    qkv,
-    order,
-    lse,
-    grad,
-    delta,
-    dqkv,
-    qkv_b,
-    qkv_n,
-    grad_b,
-    grad_n,
-    d_b,
-    d_n,
-    heads,
-    num_tokens,
-    levels,
-    blocks,
-    least,
-    near,
-    nears,
-    scale,
-    CHANNELS: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    qkv, order, lse, grad, delta, dqkv,
+    qkv_b, qkv_n, grad_b, grad_n, d_b, d_n,
+    heads, num_tokens, levels, blocks, least, near, nears, scale,
+    CHANNELS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Gradients of a block of keys of a cluster and of their values."""

@@ -114,27 +114,18 @@ def attend_stripes(
     bias,  # (C, )
     out,  # (B, H, W, C)
     lse,  # (B, h, H, W), logarithm to base 2 of sums
-    qkv_b,
-    qkv_h,
-    qkv_w,
-    height,
-    width,
-    heads,
+    qkv_b, qkv_h, qkv_w,
+    height, width, heads,
     pieces,  # programs of an image
     first_pieces,  # of the first half of the heads
     first_height,  # rows of a stripe
-    first_width,
-    second_height,
-    second_width,
-    scale,
+    first_width, second_height, second_width, scale,
     CHANNELS: tl.constexpr,
     PARTS: tl.constexpr,  # of the heads: as many as orientations
     HAS_BIAS: tl.constexpr,
     IS_WHOLE: tl.constexpr,  # a program holds a stripe
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """Some queries of one head in one stripe."""
     image, head, start, high, wide, top, left = _piece(
         height, width, heads, pieces, first_pieces, first_height, first_width,
@@ -200,28 +191,12 @@ def attend_stripes_backward_queries(
     lse,
     means,  # (B, h, H, W), of the slopes of a query's weights
     dqkv,  # (B, H, W, 3 * C)
-    qkv_b,
-    qkv_h,
-    qkv_w,
-    grad_b,
-    grad_h,
-    grad_w,
-    height,
-    width,
-    heads,
-    pieces,
-    first_pieces,
-    first_height,
-    first_width,
-    second_height,
-    second_width,
-    scale,
-    CHANNELS: tl.constexpr,
-    PARTS: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
+    qkv_b, qkv_h, qkv_w, grad_b, grad_h, grad_w,
+    height, width, heads, pieces, first_pieces, first_height, first_width,
+    second_height, second_width, scale,
+    CHANNELS: tl.constexpr, PARTS: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """Gradient of some queries of one head in one stripe.
 
     The mean slope of a query is known at the end only, and is taken off then.
@@ -276,36 +251,15 @@ def attend_stripes_backward_queries(
 
 @triton.jit(do_not_specialize=_SIZES)
 def attend_stripes_backward_keys(
-    qkv,
-    taps,
-    grad,
-    lse,
-    means,
-    dqkv,
+    qkv, taps, grad, lse, means, dqkv,
     sums,  # (P, SUMS, d), of the taps and of the bias
-    qkv_b,
-    qkv_h,
-    qkv_w,
-    grad_b,
-    grad_h,
-    grad_w,
-    height,
-    width,
-    heads,
-    pieces,
-    first_pieces,
-    first_height,
-    first_width,
-    second_height,
-    second_width,
-    scale,
-    CHANNELS: tl.constexpr,
-    PARTS: tl.constexpr,
+    qkv_b, qkv_h, qkv_w, grad_b, grad_h, grad_w,
+    height, width, heads, pieces, first_pieces, first_height, first_width,
+    second_height, second_width, scale,
+    CHANNELS: tl.constexpr, PARTS: tl.constexpr,
     IS_WHOLE: tl.constexpr,  # there are no means
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """Gradients of some keys of one head in one stripe and of their values.
 
     Also of the queries, if these are the only keys of the stripe.

@@ -32,17 +32,11 @@ def add_taps(
     taps,  # (T, c)
     side,
     first,  # tap of the head
-    row,
-    column,
-    channel,
-    is_channel,
-    x_h,
-    x_w,
-    height,
-    width,
-    channels,
+    row, column, channel, is_channel,
+    x_h, x_w,
+    height, width, channels,
     IS_FLIPPED: tl.constexpr,
-):
+):  # fmt: skip
     """Add the convolution of one head."""
     places = row.to(tl.int64) * x_h + column.to(tl.int64) * x_w
     x += places[:, None] + channel[None]
@@ -72,17 +66,11 @@ def convolve(
     bias,  # (h, c)
     sides,  # (2, h), side and first tap of each head
     out,  # (B, H, W, c * h), regrouped
-    x_b,
-    x_h,
-    x_w,
-    height,
-    width,
-    channels,
-    HEADS: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_C: tl.constexpr,
+    x_b, x_h, x_w,
+    height, width, channels,
+    HEADS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
     BLOCK_H: tl.constexpr,
-):
+):  # fmt: skip
     """Some positions of one image, some channels of all heads."""
     image, row, column, is_place = positions(height, width, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -123,16 +111,11 @@ def put(
 @triton.jit(do_not_specialize=_SIZES)
 def convolve_backward(
     grad,  # (B, H, W, h * c)
-    taps,
-    sides,
+    taps, sides,
     dx,  # (B, H, W, h * c)
-    height,
-    width,
-    channels,
-    HEADS: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
+    height, width, channels,
+    HEADS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
     """Gradient of some positions of one image, some channels of one head."""
     image, row, column, is_place = positions(height, width, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -159,21 +142,13 @@ def convolve_weights(
     tap_rows,  # (4, sum of s_i): head, side, first tap, number in its head
     tap_sums,  # (programs, T, c)
     bias_sums,  # (programs, h, c)
-    x_b,
-    x_h,
-    x_w,
-    height,
-    width,
+    x_b, x_h, x_w,
+    height, width,
     rows,  # of all maps
     share,  # rows of a program
-    heads,
-    channels,
-    num_tap_rows,
-    num_taps,
-    BLOCK_W: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_S: tl.constexpr,
-):
+    heads, channels, num_tap_rows, num_taps,
+    BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
+):  # fmt: skip
     """Gradient of one row of taps from ``share`` rows of maps."""
     program = tl.program_id(0).to(tl.int64)
     tap_row = tl.program_id(1)

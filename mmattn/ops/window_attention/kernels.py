@@ -28,15 +28,9 @@ _SIZES = (
 
 @triton.jit
 def _places(
-    window,
-    first,
-    height,
-    width,
-    across,
-    shift,
-    SIDE: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    window, first, height, width, across, shift,
+    SIDE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Positions of tokens of a window on the map, from the ``first`` on.
 
     Returns:
@@ -83,13 +77,10 @@ def _cells(
 
 @triton.jit
 def _bias_tile(
-    bias,
-    first,
-    HAS_BIAS: tl.constexpr,
-    tokens: tl.constexpr,
-    BLOCK_M: tl.constexpr,
+    bias, first,
+    HAS_BIAS: tl.constexpr, tokens: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+):  # fmt: skip
     """The bias of the scores, to base 2."""
     if HAS_BIAS:
         cells, valid = _cells(first, tokens, BLOCK_M, BLOCK)
@@ -113,24 +104,16 @@ def attend_windows(
     qkv,  # (B, H, W, 3 * C)
     bias,  # (h, N, N)
     out,  # (B, H, W, C)
-    qkv_b,
-    qkv_h,
-    qkv_w,
-    height,
-    width,
+    qkv_b, qkv_h, qkv_w,
+    height, width,
     across,  # windows side by side
     windows,  # of an image
-    heads,
-    shift,
-    images,
+    heads, shift, images,
     share,  # windows of a program
     scale,
-    CHANNELS: tl.constexpr,
-    SIDE: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
+    CHANNELS: tl.constexpr, SIDE: tl.constexpr, HAS_BIAS: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """One head of ``share`` windows, one after the other."""
     head = tl.program_id(0) % heads
     program = tl.program_id(0) // heads
@@ -161,33 +144,19 @@ def attend_windows(
 
 @triton.jit(do_not_specialize=_SIZES)
 def attend_windows_backward(
-    qkv,
-    bias,
+    qkv, bias,
     grad,  # (B, H, W, C), of the result
     dqkv,  # (B, H, W, 3 * C)
     dbias,  # (P, h, N, N), zeros unless a program takes all queries at once
-    qkv_b,
-    qkv_h,
-    qkv_w,
-    grad_b,
-    grad_h,
-    grad_w,
-    height,
-    width,
-    across,
-    windows,
-    heads,
-    shift,
-    images,
+    qkv_b, qkv_h, qkv_w, grad_b, grad_h, grad_w,
+    height, width, across, windows, heads, shift, images,
     share,  # windows of a program
     scale,
-    CHANNELS: tl.constexpr,
-    SIDE: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
+    CHANNELS: tl.constexpr, SIDE: tl.constexpr, HAS_BIAS: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_M: tl.constexpr,  # queries at a time
     BLOCK_D: tl.constexpr,
-):
+):  # fmt: skip
     """One head of ``share`` windows, one after the other."""
     head = tl.program_id(0) % heads
     program = tl.program_id(0) // heads
