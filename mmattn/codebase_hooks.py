@@ -91,9 +91,9 @@ def extend_loading(checkpoint: ModuleType) -> None:
     convert_published_weights(checkpoint)
 
     def load_from_mmattn(filename: str, map_location: object = None) -> dict:
-        from mmattn.checkpoints.loading import load_published
+        from mmattn.checkpoints.loading import read_whole
 
-        return load_published(filename, map_location)
+        return read_whole(filename, map_location)
 
     checkpoint.CheckpointLoader.register_scheme(
         'mmattn://', load_from_mmattn, force=True
@@ -124,13 +124,15 @@ def convert_published_weights(checkpoint: ModuleType) -> None:
 
 def register_classifiers(hub: ModuleType) -> None:
     """Add mmattn's classifiers to mmpretrain's ``ModelHub``."""
-    from mmattn.zoo import SCHEME, index_files, read_index
+    from mmattn.zoo import SCHEME, check_digest, index_files, read_index
 
     models = hub.ModelHub._models_dict
     for index in index_files():
         before = set(models)
         try:
             ours = {model.name.lower(): model for model in read_index(index)}
+            for model in ours.values():
+                check_digest(model.config)
             hub.ModelHub.register_model_index(index, index.parent)
         except (KeyError, OSError, TypeError, ValueError) as error:
             # A broken zoo must not break `import mmpretrain`.

@@ -42,8 +42,8 @@ def read_config(
             close = difflib.get_close_matches(Path(path).name, names, n=1)
             hint = f'; did you mean {names[close[0]]}?' if close else ''
             raise UsageError(
-                f'{purpose} needs a config file, got {path!r}, which is '
-                f'neither a file nor the name of a model{hint}'
+                f'{purpose} needs a config file, got {path!r}, which is no '
+                f'file; {error}{hint}'
             ) from error
     cfg = load_config(path)
     try:
@@ -78,6 +78,10 @@ def load_config(path: str | Path) -> Config:
         raise FileNotFoundError(f'there is no config file {path}')
     try:
         return Config.fromfile(path)
+    except RecursionError as error:
+        raise UsageError(
+            f'the config {path} includes itself; check its _base_'
+        ) from error
     # A config is code, which may raise anything or exit.
     except (Exception, SystemExit) as error:
         raise UsageError(

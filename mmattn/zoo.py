@@ -87,11 +87,13 @@ def find_model(name: str) -> ZooModel:
     """Return the model of this name, which is case-insensitive.
 
     Raises:
-        ValueError: If no zoo has it; the message lists similar names.
+        ValueError: If no zoo has it (the message lists similar names), or its
+            config does not match the digest in its name.
     """
     names = []
     for model in _all_models():
         if model.name.lower() == name.lower():
+            check_digest(model.config)
             return model
         names.append(model.name)
     close = difflib.get_close_matches(name, names, n=3)
@@ -155,7 +157,7 @@ def check_digest(path: str | os.PathLike, name: str | None = None) -> None:
     expected = _HASH.search(name or Path(path).name)
     if expected is None:
         return
-    found = file_digest(path)
+    found = file_digest(path) if Path(path).is_file() else 'no such file'
     if found != expected[1]:
         raise ValueError(
             f'checksum mismatch for {path}: expected {expected[1]} (from its '

@@ -29,6 +29,8 @@ from mmattn.cli.progress import ProgressReport, format_time
 from mmattn.cli.run_config import fill_loaders
 from mmattn.cli.usage import INTERRUPTED, UsageError, run_command
 from mmattn.datasets import DIGIT_CLASSES, make_digit_folder
+from mmattn.engine.atomic_checkpoints import report_full_disk
+from mmattn.engine.training import build_runner
 
 DATA_ROOT = 'data/digit_scenes'
 
@@ -281,14 +283,16 @@ def train(cfg: Config, task: Task, work_dir: Path) -> tuple[Runner, float]:
     labels = {metric.key: metric.label for metric in task.metrics}
     log = work_dir / 'log.txt'
     try:
-        with output_to_file(log) as terminal:
-            runner = Runner.from_cfg(cfg)
+        with output_to_file(log) as terminal, report_full_disk(cfg.work_dir):
+            runner = build_runner(cfg)
             runner.register_hook(
                 ProgressReport(lambda line: print(line, file=terminal), labels)
             )
             start = time.monotonic()
             runner.train()
             return runner, time.monotonic() - start
+    except UsageError:
+        raise
     except Exception:
         print(f'The training failed; its log is {log}.', file=sys.stderr)
         raise

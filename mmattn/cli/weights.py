@@ -12,8 +12,8 @@ from mmengine.runner.checkpoint import load_from_local
 from torch import Tensor, nn
 
 from mmattn.checkpoints.fitting import describe_checkpoint, load_and_compare
-from mmattn.checkpoints.inspection import InvalidCheckpoint, inspect_checkpoint
-from mmattn.checkpoints.loading import find_file
+from mmattn.checkpoints.loading import check_file, load_file, tensors_of
+from mmattn.checkpoints.whole_model import rename_published
 from mmattn.errors import UsageError
 
 # Output norms: classifiers have one, detectors and segmentors one per stage.
@@ -70,10 +70,14 @@ class CheckWeights(Hook):
         Raises:
             UsageError: If it does not fit.
         """
-        state = checkpoint.get('state_dict', checkpoint)
+        state = tensors_of(checkpoint.get('state_dict', checkpoint))
+        state = rename_published(
+            runner.model,
+            {key.removeprefix('module.'): x for key, x in state.items()},
+        )
         check_weights(
             runner.model,
-            {re.sub(r'^module\.', '', key): x for key, x in state.items()},
+            state,
             self.path,
             meta=checkpoint.get('meta'),
             **self.options,
@@ -167,15 +171,9 @@ def verify_checkpoint(path: str) -> str:
         UsageError: If it does not exist or is not a valid checkpoint.
     """
     try:
-        file = find_file(path)
-        if file.suffix != '.safetensors':
-            content = inspect_checkpoint(file).content
-            _check_content(content)
-    except InvalidCheckpoint as error:
-        raise UsageError(f'checkpoint {path} {error}') from error
-    except (OSError, ValueError) as error:
+        return str(check_file(path))
+    except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-    return str(file)
 
 
 def load_verified(filename: str, map_location: Any = None) -> Any:
@@ -186,27 +184,14 @@ def load_verified(filename: str, map_location: Any = None) -> Any:
     """
     file = verify_checkpoint(filename)
     try:
+        if file.endswith('.safetensors'):
+            return load_file(file, allow_nonfinite=True)
         return load_from_local(file, map_location)
     except Exception as error:  # damaged files raise anything
         raise UsageError(
             f'checkpoint {filename} is damaged or not a checkpoint '
             f'({str(error)[:200]!r}); download or copy it again'
         ) from error
-
-
-def _check_content(content: Any) -> None:
-    if isinstance(content, dict):
-        content = content.get('state_dict', content)
-    if not isinstance(content, dict) or not content:
-        raise InvalidCheckpoint(
-            f'holds a {type(content).__name__} where it should hold a '
-            'dictionary of tensors',
-            'give the checkpoint of a model',
-        )
-    if not all(isinstance(key, str) for key in content):
-        raise InvalidCheckpoint(
-            'has keys that are not names', 'give the checkpoint of a model'
-        )
 
 
 def _describe(state: Mapping[str, Tensor], meta: Any) -> str:
