@@ -14,19 +14,3 @@ from .patches import (
     PatchMerging,
 )
 from .two_path_block import TwoPathBlock
-
-__all__ = [
-    'AttentionBlock',
-    'ConvMLP',
-    'ConvStem',
-    'DropPath',
-    'FeatureSpaceBlock',
-    'LePEAttention',
-    'MLP',
-    'MixedConvolution',
-    'OverlappingPatchEmbed',
-    'OverlappingPatchMerging',
-    'PatchEmbed',
-    'PatchMerging',
-    'TwoPathBlock',
-]
