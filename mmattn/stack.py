@@ -47,7 +47,7 @@ TORCH_COMMANDS: dict[str, str] = {
     ONEDL: 'pip install torch==2.11.0 torchvision==0.26.0',
     OPENMMLAB: "pip install torch==2.1.2 torchvision==0.16.2 'numpy<2'",
 }
-# What compiles mmcv; wheel 0.46 leaves its work to setuptools >= 70.1.
+# Needed to compile mmcv; wheel 0.46 needs setuptools >= 70.1.
 BUILD_TOOLS: dict[str, str] = {
     ONEDL: "ninja packaging psutil wheel 'setuptools>=80,<82'",
     OPENMMLAB: "ninja packaging psutil 'wheel<0.46' 'setuptools<70'",

@@ -1,20 +1,17 @@
 """One level of balanced clustering: sorting every group halves it.
 
-A program owns a group. It goes through the group's tokens once for the means
-that it starts with, once for every refinement and once for the ratios, and
-sorts the ratios with the places below them in one number, so that equal ratios
-keep their order. Nothing is gathered: a level reads the features through the
-order of the level before.
+A program has a group. It reads the group's tokens once for the initial means,
+once for every refinement and once for the ratios. It sorts keys of ratio and
+place in one number: equal ratios keep their order. Nothing is gathered: a
+level reads the features through the order of the previous level.
 
-A group that is too large for one program is shared by several, with one
-launch for each pass over it: each program sums up its tokens, and the next
-launch adds up the sums. Programs then sort runs of the group, and one more
-launch merges up to 32 runs: no two numbers are equal, so the place of a number
-is the count of smaller numbers in all runs.
+Several programs share a group that is too large for one, with one launch for
+each pass: each program sums its tokens, and the next launch adds up the sums.
+Programs then sort runs of the group, and one more launch merges up to 32 runs:
+no two keys are equal, so the place of a key is the number of smaller keys.
 
-Why all of a group is sorted, where its median would halve it: the order that
-a level leaves says where the halves begin whose means the next one starts
-with, and which of two equal ratios comes first at all later levels.
+The median alone would not do: the next level starts from the means of the
+halves of a sorted group, and equal ratios keep their order on all levels.
 
 Axes: B images, h heads, N tokens, d channels. A grid has the groups of all
 images, then the parts of a group, then the heads.

@@ -1,16 +1,16 @@
 """Attention inside the stripes of a map, with the convolution of the values.
 
-A program holds some tokens of one head in one stripe. The stripes of both
-orientations share a launch: the first half of the heads takes the vertical
-ones. Where a token of a stripe lies follows from its number; what lies beside
-the map is a key and a value of zeros, as the padding that it stands for. The
-convolution reads the neighbors of the tokens while they are in the caches.
+A program has some tokens of one head in one stripe. The stripes of both
+orientations share a launch: the first half of the heads has the vertical ones.
+Positions are computed from token numbers; tokens outside of the map are keys
+and values of zeros, the padding. The convolution reads the neighbors of the
+tokens while they are in the caches.
 
-The backward pass computes the weights again, from the logarithms of their
-sums. A stripe that one program holds takes one launch. A longer one takes two:
-the first, for blocks of queries, leaves the mean slope of each query to the
-second, for blocks of keys. Each program of the latter also gives its share of
-the gradient of the convolution's kernel; no addition is atomic.
+The backward pass recomputes the weights from their log-sum-exp. If a stripe
+fits a program, it takes one launch, else two: the first, for blocks of
+queries, stores the mean gradient of each query for the second, for blocks of
+keys. The latter also computes partial gradients of the convolution's kernel;
+no addition is atomic.
 
 Axes: B images, H W rows and columns of the map, C = h * d channels, h heads,
 d channels of a head, N tokens of a stripe, P programs.
@@ -39,11 +39,11 @@ def _piece(
     PARTS: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """What a program works on.
+    """The part of a program.
 
     Returns:
-        The image, the head, its first token within the stripe, rows and
-        columns of the stripe, and where on the map the stripe begins.
+        The image, the head, the first token within the stripe, rows and
+        columns of the stripe, and its first row and column on the map.
     """
     image = (tl.program_id(0) // pieces).to(tl.int64)
     piece = tl.program_id(0) % pieces
@@ -73,11 +73,11 @@ def _is_in(row, column, top, left, high, wide):
 def _places(
     start, high, wide, top, left, height, width, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Where some tokens of a stripe lie.
+    """Positions of some tokens of a stripe.
 
     Returns:
-        Row and column on the map, whether the stripe has such a token, and
-        whether it lies on the map; else it is padding.
+        Row and column on the map, and masks: whether the token is in the
+        stripe, and whether it is also on the map, not padding.
     """
     slot = start + tl.arange(0, BLOCK)
     row, column = top + slot // wide, left + slot % wide
@@ -123,7 +123,7 @@ def attend_stripes(
     CHANNELS: tl.constexpr,
     PARTS: tl.constexpr,  # of the heads: as many as orientations
     HAS_BIAS: tl.constexpr,
-    IS_WHOLE: tl.constexpr,  # a program holds a stripe
+    IS_WHOLE: tl.constexpr,  # a program has a whole stripe
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Some queries of one head in one stripe."""
@@ -199,9 +199,9 @@ def attend_stripes_backward_queries(
 ):  # fmt: skip
     """Gradient of some queries of one head in one stripe.
 
-    The mean slope of a query is known at the end only, and is taken off then.
-    It is that of the weights, not of the result, which is rounded to its dtype
-    and holds the convolution.
+    The mean gradient of a query is known, and subtracted, at the end. It is
+    computed from the weights, not from the result, which is rounded to its
+    dtype and includes the convolution.
     """
     image, head, start, high, wide, top, left = _piece(
         height, width, heads, pieces, first_pieces, first_height, first_width,

@@ -1,8 +1,7 @@
 """Depthwise convolutions with another kernel size for each head.
 
-One launch serves all heads, each with the loop that its side asks for. The
-regrouping of the channels is part of it: a program convolves the same channels
-of all heads and writes them beside each other.
+One launch convolves all heads, each with a loop over its own kernel, and
+interleaves them: a program convolves the same channels of all heads.
 
 Axes: B images, H W rows and columns of the map, h heads, c channels of a head,
 s_i side of head i, T taps of all heads, P positions of a program.

@@ -1,14 +1,13 @@
 """Attention inside windows, read from the map and written to it.
 
-A program holds a whole window of one head. Where its tokens lie after rolling
-follows from their numbers, and so does the region of a rolled map that each
-belongs to: no map is rolled or cut, and no mask is stored.
+A program has a whole window of one head. It computes the positions of the
+tokens and their regions of the rolled map: no map is rolled or split, and no
+mask is stored.
 
-The backward pass keeps nothing but its inputs: a window's weights are computed
-again, of all queries at once or, where registers run short, of some. One
-program goes through many windows and sums their slopes, so that the gradient
-of the bias needs one small sum after it and no atomic addition: it is the same
-every time.
+The backward pass saves only its inputs and recomputes the weights of a window,
+for all queries at once or, to save registers, for some at a time. A program
+sums the bias gradient of many windows; one small sum over programs follows.
+There are no atomic additions, so results are deterministic.
 
 Axes: B images, H W rows and columns of the map, h heads, d channels of a head,
 M window side, N = M * M tokens of a window, P programs of a head.
@@ -48,8 +47,8 @@ def _places(
 def _sides(first, shift, SIDE: tl.constexpr, BLOCK: tl.constexpr):
     """Side of the edges of a rolled map that each token is on.
 
-    One bit for rows, one for columns. Beyond the window there is a bit of its
-    own: what lies there sees itself, for its sums not to be zero.
+    One bit for rows, one for columns. A third bit is for padding of the tile,
+    which attends to itself so that its sums are not zero.
     """
     number = first + tl.arange(0, BLOCK)
     side = 2 * (number // SIDE >= SIDE - shift).to(tl.int32)
