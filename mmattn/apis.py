@@ -6,15 +6,11 @@ build the model in that scope. mmpretrain's work as they are:
 may be replaced by ``mmattn.optimize_for_inference(model)``.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmengine.config import Config
 
 from mmattn.zoo import SCHEME, find_model, find_weights
-
-if TYPE_CHECKING:
-    from mmdet.apis import DetInferencer
-    from mmseg.apis import MMSegInferencer
 
 
 def det_inferencer(
@@ -22,7 +18,7 @@ def det_inferencer(
     weights: str | None = None,
     optimize: bool = False,
     **kwargs: Any,
-) -> 'DetInferencer':
+) -> Any:
     """Build mmdet's ``DetInferencer`` for a model of mmattn.
 
     Args:
@@ -48,7 +44,7 @@ def seg_inferencer(
     weights: str | None = None,
     optimize: bool = False,
     **kwargs: Any,
-) -> 'MMSegInferencer':
+) -> Any:
     """Build mmseg's ``MMSegInferencer``; see :func:`det_inferencer`.
 
     Classes and palette default to those of the checkpoint.

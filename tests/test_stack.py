@@ -131,7 +131,7 @@ def test_is_older(version, minimum, expected):
     assert stack.is_older(version, minimum) is expected
 
 
-@pytest.mark.parametrize('name', list(stack.DISTRIBUTIONS))
+@pytest.mark.parametrize('name', list(stack.PINS))
 def test_commands_name_the_pins_of_the_environment(name):
     pins = {}
     for file in (REQUIREMENTS / name.lower()).glob('*.txt'):
@@ -139,9 +139,9 @@ def test_commands_name_the_pins_of_the_environment(name):
             if '==' in line and not line.startswith('#'):
                 package, version = line.split(';')[0].split('==')
                 pins[package] = version.strip()
-    for distributions in stack.DISTRIBUTIONS[name].values():
-        package = distributions[0]
-        assert stack.PINNED_VERSIONS[package] == pins[package]
+    for pin in stack.PINS[name].values():
+        package, version = pin.split('==')
+        assert version == pins[package]
     for package in ('torch', 'torchvision'):
         pin = f'{package}=={pins[package]}'
         assert pin in stack.TORCH_COMMANDS[name].split()

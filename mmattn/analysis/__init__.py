@@ -1,4 +1,4 @@
-"""What models cost: parameters, multiply-adds, time and memory."""
+"""The cost of models: parameters, multiply-adds, time and memory."""
 
 from .config_cost import build_for_counting, count_config, tested_shape
 from .cost import Cost, ModuleCost, count_cost

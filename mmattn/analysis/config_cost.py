@@ -41,15 +41,9 @@ def count_config(
         in_channels: Channels of the image. Defaults to 3.
     """
     model = build_for_counting(cfg)
-    sample = BaseDataElement(
-        metainfo=dict(
-            img_shape=shape,
-            ori_shape=shape,
-            pad_shape=shape,
-            batch_input_shape=shape,
-            scale_factor=(1.0, 1.0),
-        )
-    )
+    names = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
+    metainfo = dict.fromkeys(names, shape) | dict(scale_factor=(1.0, 1.0))
+    sample = BaseDataElement(metainfo=metainfo)
     # Sparse R-CNN reads the ground truth in this mode, too: no objects.
     sample.gt_instances = InstanceData(
         bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)

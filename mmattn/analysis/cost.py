@@ -12,18 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from mmattn.ops import reference_only
 
-
-def _count_cpu_attention(
-    query: torch.Size, key: torch.Size, value: torch.Size, *args, **kwargs
-) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
 # PyTorch's counter does not know its own fused attention on a CPU.
 _CPU_ATTENTION = '_scaled_dot_product_flash_attention_for_cpu'
 _FORMULAS: dict[Any, Callable[..., int]] = {}
 if hasattr(torch.ops.aten, _CPU_ATTENTION):
-    _FORMULAS[getattr(torch.ops.aten, _CPU_ATTENTION)] = _count_cpu_attention
+    _FORMULAS[getattr(torch.ops.aten, _CPU_ATTENTION)] = (
+        lambda q, k, v, *args, **kwargs: sdpa_flop_count(q, k, v)
+    )
 
 
 @dataclass(frozen=True)

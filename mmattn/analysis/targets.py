@@ -171,16 +171,16 @@ def _import(package: str) -> Any:
 
 def _from_timm(name: str, options: Options, outputs: str) -> Build:
     timm = _import('timm')
-    part = dict(num_classes=0) if outputs == 'last' else {}
-    part['features_only'] = outputs == 'all'
+    key = 'features_only' if outputs == 'all' else 'num_classes'
+    options = {key: outputs == 'all'} | options
 
     def build(size: Size) -> nn.Module:
         try:
-            return timm.create_model(name, img_size=size, **part, **options)
+            return timm.create_model(name, img_size=size, **options)
         except TypeError as error:  # of models that take any size
             if "'img_size'" not in str(error):
                 raise
-        return timm.create_model(name, **part, **options)
+        return timm.create_model(name, **options)
 
     return build
 

@@ -32,7 +32,7 @@ KEY_VALUES = tuple(
 
 
 def non_local(depth: int) -> tuple[dict, ...]:
-    """As many layers of ENLTB, each with random features of its own."""
+    """``depth`` layers of ENLTB with different random features."""
     return tuple(
         dict(
             type='mmattn.EfficientNonLocalAttention',

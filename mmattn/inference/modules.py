@@ -100,7 +100,7 @@ class FusedLayerNorm(Fused, nn.LayerNorm):
 
 
 class FusedDepthwiseConv(Fused, nn.Conv2d):
-    """A depthwise convolution by a kernel, where channels lie last."""
+    """A depthwise convolution by a kernel, for channels-last maps."""
 
     kind = 'depthwise_convolution'
     replaces = nn.Conv2d

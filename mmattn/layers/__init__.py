@@ -1,4 +1,4 @@
-"""What blocks are made of. Maps are ``(B, H, W, C)`` inside a backbone."""
+"""Layers of the blocks. Maps are ``(B, H, W, C)`` inside a backbone."""
 
 from .attention_block import AttentionBlock
 from .drop_path import DropPath
@@ -14,19 +14,3 @@ from .patches import (
     PatchMerging,
 )
 from .two_path_block import TwoPathBlock
-
-__all__ = [
-    'AttentionBlock',
-    'ConvMLP',
-    'ConvStem',
-    'DropPath',
-    'FeatureSpaceBlock',
-    'LePEAttention',
-    'MLP',
-    'MixedConvolution',
-    'OverlappingPatchEmbed',
-    'OverlappingPatchMerging',
-    'PatchEmbed',
-    'PatchMerging',
-    'TwoPathBlock',
-]

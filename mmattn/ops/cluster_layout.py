@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def cluster_levels(num_tokens: int, cluster_size: int) -> int:
-    """How often the tokens are halved: ``max(0, floor(log2(N / size)))``."""
+    """Number of bisections: ``max(0, floor(log2(N / size)))``."""
     num_tokens = int(num_tokens)  # torch.jit.trace has tensors for sizes
     levels = 0
     while num_tokens >> (levels + 1) >= cluster_size:

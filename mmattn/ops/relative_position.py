@@ -22,7 +22,7 @@ def relative_position_index(window_size: int, device: torch.device) -> Tensor:
 
     Args:
         window_size: Window side M, in tokens.
-        device: Where the index lies.
+        device: Device of the index.
 
     Returns:
         ``(N, N)`` int64, query by key, in ``[0, (2M - 1)^2)``.

@@ -30,7 +30,7 @@ def sine_position(
     Args:
         size: Height and width, in tokens.
         num_channels: Channels C, a multiple of 4.
-        device: Where the encoding lies.
+        device: Device of the encoding.
 
     Returns:
         ``(H, W, C)`` float32, in ``[-1, 1]``.

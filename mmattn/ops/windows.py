@@ -16,7 +16,7 @@ Size = tuple[int, int]
 
 
 def padded_size(size: Size, window: Size) -> Size:
-    """Smallest multiple of ``window`` that holds ``size``, side by side."""
+    """Round both sides of ``size`` up to multiples of ``window``."""
     # Written so that compilers derive the simplest expressions.
     height, width = (
         (side + step - 1) // step * step for side, step in zip(size, window)
@@ -105,7 +105,7 @@ def shifted_window_bias(
         size: Height and width of the map, multiples of the window's.
         window: Height and width of a window.
         shift: Rows and columns rolled, from 0 to below the window's.
-        device: Where the bias lies.
+        device: Device of the bias.
         dtype: Of the bias. Defaults to float32.
 
     Returns:

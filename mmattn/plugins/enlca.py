@@ -7,7 +7,7 @@ from mmattn.attentions import EfficientNonLocalAttention
 from mmattn.ops import contrastive_loss
 from mmattn.registry import MODELS
 
-# The published choice: products of queries and keys lie in [-6, 6].
+# As published: products of queries and keys are in [-6, 6].
 _AMPLIFICATION = 6**0.5
 
 

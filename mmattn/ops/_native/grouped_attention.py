@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import KERNELS, contiguous, register_kernel, why_not
 
-# What both kernels take last, see _common.
+# Last arguments of both kernels, see _common.
 _COMMON = 'tiitiiiittitiidiiiiiii'
 _ATTEND = KERNELS.function('attend', 'tt' + _COMMON)
 _ATTEND_BACKWARD = KERNELS.function('attend_backward', 'ttttt' + _COMMON)
@@ -26,7 +26,7 @@ _VECTOR = 16
 
 
 class Groups(NamedTuple):
-    """Which tokens attend to which.
+    """Groups of queries and the keys that they attend to.
 
     The index map puts tokens into places. The queries and keys of a group are
     ranges of places. Groups that share places are siblings, and consecutive.
@@ -64,7 +64,7 @@ def equal_groups(num_places: int, size: int, device: torch.device) -> Tensor:
 
 
 class Plan(NamedTuple):
-    """What the kernels take.
+    """Arguments of the kernels.
 
     Attributes:
         qkv: Queries, keys and values side by side, ``(B, *, 3 * C)``.
@@ -149,7 +149,7 @@ def attend_backward(
     qkv, (bias, kernels) = contiguous(plan.qkv), _extras(plan)
     new = torch.empty_like if plan.has_all_tokens else torch.zeros_like
     grads = {'qkv': new(qkv)}
-    # Each thread has sums of its own.
+    # Each thread has its own sums.
     threads = torch.get_num_threads()
     of_bias = of_kernels = None
     if 'bias' in wanted:
@@ -190,7 +190,7 @@ def _extras(plan: Plan) -> tuple[Tensor | None, Tensor | None]:
 def _common(
     plan: Plan, groups: Groups, extras: tuple[Tensor | None, Tensor | None]
 ) -> tuple:
-    """What both kernels take, see ``attention.cpp``."""
+    """Last arguments of both kernels, see ``attention.cpp``."""
     (bias, kernels), num_heads = extras, plan.num_heads
     images, channels = plan.qkv.shape[0], plan.qkv.shape[-1]
     return (

@@ -96,10 +96,13 @@ class Library:
             return function
 
         def call(*args: Tensor | int | float | None) -> None:
+            tensors = [x for x in args if isinstance(x, Tensor)]
+            if not all(x.is_cpu for x in tensors):
+                raise ValueError('C++ kernels take tensors on a CPU')
             pointers = [
-                _pointer(x) if isinstance(x, Tensor) else x for x in args
+                x.data_ptr() if isinstance(x, Tensor) else x for x in args
             ]
-            dtype = next(x for x in args if isinstance(x, Tensor)).dtype
+            dtype = tensors[0].dtype
             function = found.get(dtype) or look_up(dtype)
             # By themselves, profilers see operators only.
             profiled = torch.autograd._profiler_enabled()
@@ -114,12 +117,6 @@ class Library:
                 )
 
         return call
-
-
-def _pointer(x: Tensor) -> int:
-    if not x.is_cpu:
-        raise ValueError(f'C++ kernels take tensors on a CPU, got {x.device}')
-    return x.data_ptr()
 
 
 def contiguous(x: Tensor) -> Tensor:

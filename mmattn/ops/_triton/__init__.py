@@ -64,7 +64,7 @@ register_kernel = functools.partial(
 
 # Triton's functions of these names take microseconds outside of kernels.
 def ceil_div(length: int, part: int) -> int:
-    """How many parts cover a length."""
+    """Number of parts that cover a length."""
     return -(-length // part)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..dispatch import choose_implementation
 from ..tracing import without_autocast
 
-# What the implementations take.
+# Schema of the implementations.
 ARGUMENTS = (
     'Tensor features, int cluster_size, int iterations, float temperature'
 )

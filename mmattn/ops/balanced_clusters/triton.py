@@ -59,10 +59,9 @@ def balanced_clusters(
     for level in range(levels):
         most = ceil_div(N, 1 << level)
         halve = _halve if most <= _MOST_TOKENS else _halve_in_shares
+        options = level, iterations, temperature
         with on_device_of(features):
-            order = halve(
-                features, peaks, order, level, iterations, temperature
-            )
+            order = halve(features, peaks, order, *options)
     return order.view(shape)
 
 

@@ -128,7 +128,7 @@ class _Plan(NamedTuple):
         grid: All programs.
         pieces: Programs of an image, of each part of the heads.
         sizes: Of the map, of the launch and of the stripes.
-        is_whole: Whether a program holds a stripe.
+        is_whole: Whether a program has a whole stripe.
         tiles: How the kernel is compiled.
     """
 

@@ -1,4 +1,4 @@
-"""Window attention in Triton: a program holds a window of one head.
+"""Window attention in Triton: a program has a window of one head.
 
 Axes: B images, H W rows and columns of the map, C = h * d channels, h heads,
 d channels of a head, M window side, N = M * M tokens of a window.

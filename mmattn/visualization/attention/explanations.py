@@ -71,16 +71,10 @@ def register_explanation(
     The function gets a layer in evaluation mode, the positional arguments of
     one call (for one image) and tokens as ``(row, column)`` of the first
     argument, a map ``(1, H, W, C)``.
-
-    Raises:
-        ValueError: If a class already has a function.
     """
 
     def add(function: Explainer) -> Explainer:
-        for cls in classes:
-            if cls in _EXPLAINERS:
-                raise ValueError(f'{cls.__name__} already has an explanation')
-            _EXPLAINERS[cls] = function
+        _EXPLAINERS.update(dict.fromkeys(classes, function))
         return function
 
     return add
@@ -109,8 +103,7 @@ def explain(
         tokens: ``(row, column)`` on the map that is the first argument.
 
     Raises:
-        ValueError: If the class is not registered or a token is not on the
-            map.
+        ValueError: If the class is not registered.
     """
     function = find_explanation(layer)
     if function is None:
@@ -118,12 +111,6 @@ def explain(
             f'{type(layer).__name__} cannot be explained; supported are '
             f'{explained_names()} and layers added with register_explanation'
         )
-    H, W = inputs[0].shape[1:3]
-    for row, column in tokens:
-        if not (0 <= row < H and 0 <= column < W):
-            raise ValueError(
-                f'token {(row, column)} is outside of the {H} x {W} map'
-            )
     # An image's result does not depend on the others. In mixed precision the
     # inputs may have another dtype than the weights.
     dtype = next(iter(layer.parameters())).dtype

@@ -15,7 +15,7 @@ _MAX_STRIDE = 256
 
 
 class TokenGrid(NamedTuple):
-    """Tokens laid out on an image.
+    """Layout of tokens on an image.
 
     Attributes:
         size: Rows and columns of tokens.

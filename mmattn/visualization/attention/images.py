@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn as nn
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from .geometry import Size
@@ -81,15 +81,12 @@ def read_picture(path: str | Path) -> np.ndarray:
     """Read an image of any mode as ``(H, W, 3)`` uint8 RGB.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If it is damaged or not an image.
+        ValueError: If it does not exist, is damaged or not an image.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'image {path} does not exist')
     try:
         with Image.open(path) as image:
             return np.array(image.convert('RGB'))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (OSError, SyntaxError) as error:
         raise ValueError(f'cannot read image {path}: {error}') from error
 
 
