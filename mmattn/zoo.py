@@ -51,17 +51,17 @@ def read_index(index: Path) -> list[ZooModel]:
     """
     models = []
     for name in _read_list(index, 'Import'):
-        metafile = index.parent / name
         try:
+            metafile = index.parent / name
             models += [
                 _read_entry(entry, index.parent)
                 for entry in _read_list(metafile, 'Models')
             ]
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(
-                f'{metafile} is not a valid metafile ({type(error).__name__}: '
-                f'{error}): each model needs Name and Config, each result '
-                'needs Task'
+                f'{index.parent}: {name!r} is not a valid metafile '
+                f'({type(error).__name__}: {error}): each model needs Name '
+                'and Config, each result needs Task'
             ) from error
     return models
 
@@ -79,7 +79,7 @@ def read_yaml(path: Path) -> dict:
     loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
     try:
         return yaml.load(path.read_text(encoding='utf-8'), loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f'{path} is not valid YAML: {error}') from error
 
 
@@ -193,4 +193,5 @@ def _read_entry(entry: dict, folder: Path) -> ZooModel:
     if weights is not None and '://' not in weights:
         weights = str(folder / weights)
     tasks = tuple(result['Task'] for result in entry.get('Results') or ())
-    return ZooModel(entry['Name'], folder / entry['Config'], weights, tasks)
+    name = entry['Name'] + ''  # a string
+    return ZooModel(name, folder / entry['Config'], weights, tasks)

@@ -1,11 +1,14 @@
 """Plot loss and metrics from the scalars that mmengine logs."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
+
+_MAX_DRAWN = 1e100  # beyond, axes overflow
 
 
 class Curve(NamedTuple):
@@ -29,10 +32,11 @@ def read_scalars(path: str | Path) -> list[dict]:
             'LocalVisBackend writes it'
         )
     records = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    text = path.read_text(encoding='utf-8', errors='replace')
+    for number, line in enumerate(text.splitlines(), start=1):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
             raise ValueError(
@@ -60,8 +64,8 @@ def extract_curve(
         if name in record:
             is_train = 'epoch' in record
             scale = iters_per_epoch if is_train else 1
-            epochs.append(record['step'] / scale)
-            values.append(float(record[name]))
+            epochs.append(_number(record.get('step')) / scale)
+            values.append(_number(record[name]))
     return Curve(epochs, values)
 
 
@@ -127,3 +131,12 @@ def plot_curves(
     if title:
         figure.suptitle(title)
     figure.savefig(path, dpi=110)
+
+
+def _number(value: object) -> float:
+    """A number that can be drawn, else NaN: a gap in the curve."""
+    try:
+        number = float(value)
+    except (ArithmeticError, TypeError, ValueError):
+        return math.nan
+    return number if abs(number) < _MAX_DRAWN else math.nan
