@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -14,14 +15,19 @@ from mmattn.cli.usage import run_command
 TOOLS = Path(__file__).resolve().parents[1] / 'tools'
 
 
-def run_tool(name: str, *words: object) -> None:
-    """Run a tool in this process, as from the command line."""
+def load_tool(name: str) -> ModuleType:
+    """Import a tool."""
     path = TOOLS / f'{name}.py'
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    sys.argv = [str(word) for word in (path, *words)]
-    run_command(module.main)
+    return module
+
+
+def run_tool(name: str, *words: object) -> None:
+    """Run a tool in this process, as from the command line."""
+    sys.argv = [str(word) for word in (TOOLS / f'{name}.py', *words)]
+    run_command(load_tool(name).main)
 
 
 def run_forked(call: Callable[[], None], folder: Path) -> tuple[int, str]:

@@ -131,7 +131,7 @@ class Reader(pickle._Unpickler):
         module, name = NAME_MAPPING.get(
             (module, name), (IMPORT_MAPPING.get(module, module), name)
         )
-        path = f'{module}.{name}'
+        path = f'{module}.{name}'[:200]
         if path not in self.globals and not is_allowed(path):
             if path.startswith(REBUILD):
                 raise InvalidCheckpoint(
