@@ -11,12 +11,15 @@ import random
 import struct
 import tarfile
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+from safetensors.torch import save
 
 from mmattn.backbones import BOATSwin
 
@@ -325,7 +328,7 @@ def structures() -> Iterator[tuple[str, bytes]]:
         if len(body) < 1_000_000:
             yield f'{label}_legacy.pth', legacy(body)
     good = op({'backbone.a': tensor()})
-    bomb = bytes(200 << 20)
+    bomb = bytes(60 << 20)
     deflate = zipfile.ZIP_DEFLATED
     yield 'bomb_pickle.pth', zipped(good + b'N' * len(bomb), None, deflate)
     yield 'bomb_values.pth', zipped(good, {'data/0': bomb}, deflate)
@@ -463,8 +466,6 @@ def published() -> Iterator[tuple[str, dict]]:
 
 def damages() -> Iterator[tuple[str, bytes]]:
     """A valid checkpoint, truncated and with changed bytes."""
-    from safetensors.torch import save
-
     rng = random.Random(1)
     state = {f'backbone.{i}.weight': torch.rand(5, 5) for i in range(4)}
     whole = dict(state_dict=state, meta=dict(epoch=1, iter=2))
@@ -541,49 +542,38 @@ def with_header(header: object, values: bytes = VALUES) -> bytes:
 
 def pictures() -> Iterator[tuple[str, bytes]]:
     """Images that are damaged or decode to gigabytes."""
-    import zlib
-
-    from PIL import Image
-
     file = io.BytesIO()
     Image.new('RGB', (40, 30)).save(file, 'PNG')
     good = file.getvalue()
-    for width, height in (
-        (60_000, 60_000),
-        (1 << 31, 1),
-        (0, 5),
-        (1, 900_000),
+    for width, height, depth, color, pixels in (
+        (60_000, 60_000, 8, 2, b''),
+        (1 << 31, 1, 8, 2, b''),
+        (0, 5, 8, 2, b''),
+        (11_000, 11_000, 1, 0, bytes(11_000 * 1376)),  # 363 MB as RGB
     ):
-        chunk = b'IHDR' + struct.pack(
-            '>II5B', width & 0xFFFFFFFF, height, 8, 2, 0, 0, 0
-        )
-        size = struct.pack('>I', 13)
+        header = struct.pack('>II5B', width, height, depth, color, 0, 0, 0)
         yield (
             f'{width}x{height}.png',
             (
                 good[:8]
-                + size
-                + chunk
-                + struct.pack('>I', zlib.crc32(chunk))
-                + good[33:]
+                + chunk(b'IHDR', header)
+                + chunk(b'IDAT', zlib.compress(pixels))
+                + chunk(b'IEND', b'')
             ),
         )
     yield 'cut.png', good[:-20]
     yield 'flip.png', good[:50] + bytes([good[50] ^ 255]) + good[51:]
     yield 'empty.png', b''
     yield 'text.png', b'no image\x1b[2J'
-    bomb = zlib.compress(bytes(100 << 20))
-    chunk = b'iTXt' + b'k\0\1\0\0\0' + bomb
-    yield (
-        'text_bomb.png',
-        (
-            good[:33]
-            + struct.pack('>I', len(chunk) - 4)
-            + chunk
-            + struct.pack('>I', zlib.crc32(chunk))
-            + good[33:]
-        ),
-    )
+    bomb = zlib.compress(bytes(100 << 20), 1)
+    text = chunk(b'iTXt', b'k\0\1\0\0\0' + bomb)
+    yield 'text_bomb.png', good[:33] + text + good[33:]
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG file."""
+    check = struct.pack('>I', zlib.crc32(kind + content))
+    return struct.pack('>I', len(content)) + kind + content + check
 
 
 def texts() -> Iterator[tuple[str, bytes]]:

@@ -14,7 +14,6 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,12 +39,12 @@ from mmattn.errors import UsageError
 from mmattn.visualization.curves import plot_curves, read_scalars
 from mmattn.zoo import find_model
 
-pytestmark = pytest.mark.slow
 CONFIG = 'boat-swin-nano_1xb32-25e_digits'
 SECONDS = 5  # of CPU time
 MEMORY = 96 << 20  # bytes, for the model
 PICTURE = 900 << 20  # of the largest image allowed, as it is converted
 RUNNERS = ('test', 'train', 'resume_training')  # take seconds if it loads
+SLOW = pytest.mark.slow
 REFUSED = (ValueError, OSError, UsageError)
 
 
@@ -130,6 +129,11 @@ def visualize(path: Path) -> None:
     run('visualize_attention', image, *words)
 
 
+def draw(path: Path) -> None:
+    words = '--backbone', 'boat-swin-nano', '--stages', 0, '--blocks', 0
+    run('visualize_attention', path, *words)
+
+
 def swap(path: Path) -> None:
     words = '--backbone', 'boat-swin-nano', '--checkpoint', path
     run('swap_backbone', CONFIG, path.parent / 'swapped.py', *words)
@@ -153,9 +157,7 @@ TOOL = {
     'swap_backbone': swap,
     'test': lambda path: run('test', CONFIG, path),
     'train': lambda path: run('train', CONFIG, '--load-from', path),
-    'resume_training': lambda path: run_tool(
-        'train', CONFIG, '--resume', path
-    ),
+    'resume_training': lambda path: run('train', CONFIG, '--resume', path),
 }
 
 
@@ -281,11 +283,14 @@ def files(folder):
     return paths
 
 
+@pytest.mark.parametrize('step', [12, pytest.param(1, marks=SLOW)])
 @pytest.mark.parametrize('reader', LIBRARY)
-def test_checkpoints(folder, files, reader):
-    assert run_forked(LIBRARY[reader], files, folder / 'log') == {}
+def test_checkpoints(folder, files, reader, step):
+    log = folder / 'log'
+    assert run_forked(LIBRARY[reader], files[::step], log) == {}
 
 
+@SLOW
 @pytest.mark.parametrize('tool', TOOL)
 def test_checkpoints_of_tools(folder, files, tool):
     some = files[:: 20 if tool in RUNNERS else 10]
@@ -302,8 +307,6 @@ def test_texts(folder, reader):
 
 def test_images(folder):
     paths = write(folder, hostile_files.pictures())
-    words = '--backbone', 'boat-swin-nano', '--stages', 0, '--blocks', 0
-    draw = partial(run, 'visualize_attention', *words)
     assert run_forked(draw, paths, folder / 'log', PICTURE) == {}
 
 
