@@ -236,7 +236,10 @@ def read_metrics(path: Path) -> dict[str, float]:
             for name, value in found.items()
             if name.rpartition('/')[2] not in ('time', 'data_time')
         }
-    except (AttributeError, OSError, TypeError, ValueError) as error:
+    except (
+        *(ArithmeticError, AttributeError, OSError),
+        *(RecursionError, TypeError, ValueError),
+    ) as error:
         raise UsageError(
             f'{path} is not a JSON file of metrics as tools/test.py writes '
             f'it: {error}'

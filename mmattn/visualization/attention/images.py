@@ -20,6 +20,7 @@ _MAX_SIDE = 512
 # Default pixels, as fractions of height and width.
 DEFAULT_PLACES = ((0.33, 0.33), (0.67, 0.67))
 _PADDING = 128
+_MAX_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,10 @@ def read_picture(path: str | Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise ValueError(f'it has more than {_MAX_PIXELS:,} pixels')
             return np.array(image.convert('RGB'))
-    except (OSError, SyntaxError) as error:
+    except Exception as error:  # damaged files raise anything
         raise ValueError(f'cannot read image {path}: {error}') from error
 
 
