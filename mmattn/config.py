@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from mmengine.config import Config
@@ -15,6 +16,24 @@ from mmattn.stack import CODEBASES
 from mmattn.zoo import find_model
 
 SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
+_SPLITS = ('train', 'val', 'test')
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(
+        (
+            'model',
+            'data_preprocessor',
+            'optim_wrapper',
+            'default_hooks',
+            'env_cfg',
+            'auto_scale_lr',
+            'randomness',
+            *(f'{split}_dataloader' for split in _SPLITS),
+            *(f'{split}_cfg' for split in _SPLITS),
+        ),
+        dict,
+    ),
+    **dict.fromkeys(('default_scope', 'work_dir', 'load_from'), str),
+}
 
 
 def read_config(
@@ -46,6 +65,7 @@ def read_config(
             f'--cfg-options {" ".join(options)} do not fit {path}: '
             f'{type(error).__name__}: {error}'
         ) from error
+    _check_types(cfg)
     missing = [name for name in needs if cfg.get(name) is None]
     if missing:
         raise UsageError(
@@ -72,7 +92,7 @@ def load_config(path: str | Path) -> Config:
         raise FileNotFoundError(f'there is no config file {path}')
     try:
         _check_bases(Path(path).resolve(), ())
-        return Config.fromfile(path)
+        cfg = Config.fromfile(path)
     except UsageError:
         raise
     # A config is code: it raises what it likes, and may exit.
@@ -80,6 +100,8 @@ def load_config(path: str | Path) -> Config:
         raise UsageError(
             f'cannot read the config {path}: {type(error).__name__}: {error}'
         ) from error
+    _check_types(cfg)
+    return cfg
 
 
 def codebase_of(cfg: Config) -> str | None:
@@ -120,6 +142,15 @@ def replace_sync_norms(node: Any) -> int:
     else:
         children = node if isinstance(node, (list, tuple)) else []
     return replaced + sum(replace_sync_norms(child) for child in children)
+
+
+def _check_types(cfg: Config) -> None:
+    for name, kind in _TYPES.items():
+        if not isinstance(cfg.get(name), (kind, NoneType)):
+            raise UsageError(
+                f'{name} of the config must be a {kind.__name__}, got '
+                f'{cfg[name]!r} in {cfg.filename}'
+            )
 
 
 def _check_bases(path: Path, above: tuple[Path, ...]) -> None:
