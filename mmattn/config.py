@@ -48,7 +48,8 @@ def read_config(
         purpose: For the message: ``'training'`` or ``'testing'``.
 
     Returns:
-        The config, with ``filename`` set.
+        The config, with ``filename`` and, for a config of the codebases,
+        ``default_scope`` set.
 
     Raises:
         UsageError: If the file is missing or does not evaluate, if an
@@ -66,13 +67,15 @@ def read_config(
             f'{type(error).__name__}: {error}'
         ) from error
     _check_types(cfg)
+    codebase = codebase_of(cfg)
+    if codebase is not None:
+        cfg.default_scope = codebase  # configs of the new style have none
     missing = [name for name in needs if cfg.get(name) is None]
     if missing:
         raise UsageError(
             f'{purpose} needs {", ".join(missing)} in the config, got none '
             f'in {path}'
         )
-    codebase = codebase_of(cfg)
     if codebase is not None and importlib.util.find_spec(codebase) is None:
         raise UsageError(
             f'{path} is a config of {codebase}, which is not installed; '
