@@ -13,7 +13,6 @@ import importlib.util
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -180,32 +179,42 @@ def publish(
     cfg.pop('work_dir', None)
     folder = stage / args.name
     folder.mkdir()
-    cfg.dump(folder / f'{args.name}.py')
     files = write_published(trained, folder, args.name, cfg.pretty_text)
     if args.metrics is not None:
         measured = read_metrics(Path(args.metrics))
     else:
         print('measuring    with tools/test.py', flush=True)
         tested = args.checkpoint if trained.as_tested else files.pth
-        measured = measure(folder / f'{args.name}.py', tested, stage)
+        measured = measure(files.config, tested, stage)
     with output_to_file(os.devnull):  # warnings about random weights
         model = describe(args.name, cfg, trained, files, measured)
     add_entry(stage, metafile_entry(model))
     write_card(model, folder / 'README.md')
     print('verifying    by name, in a separate process', flush=True)
     compare(measured, measure(args.name, SCHEME + args.name, stage))
-    shutil.rmtree(args.zoo / args.name, ignore_errors=True)
-    folder.rename(args.zoo / args.name)
-    add_entry(args.zoo, metafile_entry(model))
+    install(folder, args.zoo, metafile_entry(model))
     for name, value in measured.items():
         print(f'  {name} = {value:.6g}, reproduced from the published file')
     print(
         f'published    {args.name} in {args.zoo / args.name}\n'
-        f'  weights    {", ".join(file.name for file in files)}\n'
+        f'  files      {", ".join(file.name for file in files)}\n'
         f'  load it    python tools/test.py {args.name} {SCHEME}{args.name}'
     )
     if args.zoo.resolve() not in [path.resolve() for path in zoo_folders()]:
         print(f'  after      export MMATTN_ZOO={args.zoo.resolve()}')
+
+
+def install(folder: Path, zoo: Path, entry: dict) -> None:
+    """Move a model into a zoo; replacing the metafile replaces an old one."""
+    target = zoo / folder.name
+    target.mkdir(exist_ok=True)
+    new = {file.name for file in folder.iterdir()}
+    for name in new:
+        (folder / name).replace(target / name)
+    add_entry(zoo, entry)
+    for old in target.glob(f'{folder.name}*.*'):
+        if old.name not in new and old.is_file():
+            old.unlink()
 
 
 def measure(
@@ -247,7 +256,10 @@ def read_metrics(path: Path) -> dict[str, float]:
             for name, value in found.items()
             if name.rpartition('/')[2] not in ('time', 'data_time')
         }
-    except (AttributeError, OSError, TypeError, ValueError) as error:
+    except (
+        *(ArithmeticError, AttributeError, OSError),
+        *(RecursionError, TypeError, ValueError),
+    ) as error:
         raise UsageError(
             f'{path} is not a JSON file of metrics as tools/test.py writes '
             f'it: {error}'

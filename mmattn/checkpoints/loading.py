@@ -4,7 +4,10 @@ import hashlib
 import os
 import re
 import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from struct import unpack
 from typing import Any
 from urllib.parse import urlparse
 
@@ -13,15 +16,23 @@ from torch import Tensor
 
 from mmattn.zoo import SCHEME, check_digest, find_weights
 
-from .inspection import SAVE_WEIGHTS, InvalidCheckpoint, inspect_checkpoint
-from .stubs import allow_stubs, is_allowed, needs_newer_torch
+from .inspection import inspect_checkpoint
+from .stubs import allow_stubs
+from .unpickling import SAVE_WEIGHTS, InvalidCheckpoint
 
 # Keys of the tensors in a training checkpoint; the first that exists counts.
 # Averaged weights come first: published accuracies are measured with them.
 _STATE_KEYS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
 # Added to every key by DistributedDataParallel and torch.compile.
 _WRAPPER_PREFIXES = re.compile(r'(module\.|_orig_mod\.)+')
+# Those that torch computes with.
+_DTYPES = re.compile(
+    r'torch\.(bool|u?int(8|16|32|64)|b?float(16|32|64|8_\w+)'
+    r'|complex(32|64|128))'
+)
 _MAX_KEY = 500
+_PIECE = 1 << 22
+_MAX_HEADER = 20 << 20  # bytes
 _MAX_TENSORS = 100_000
 
 
@@ -55,31 +66,12 @@ def load_file(
             match the digest in its name, or has NaN or infinite values.
         ImportError: If safetensors is not installed and needed.
     """
-    path = find_file(path)
-    try:
-        if path.suffix == '.safetensors':
-            content = _read_safetensors(path)
-        else:
-            content = _read_pickle(path)
-        state = _strip_wrapper_prefixes(_tensors(content))
+    content = read_whole(path)
+    with _named(path):
+        state = _strip_wrapper_prefixes(tensors_of(content))
         if not allow_nonfinite:
             _check_finite(state)
-    except InvalidCheckpoint as error:
-        raise ValueError(f'checkpoint {path} {error}') from error
     return state
-
-
-def load_published(name: str, map_location: Any = None) -> dict:
-    """Read the checkpoint of a published model: ``state_dict`` and ``meta``.
-
-    Args:
-        name: Name of the model, with or without ``mmattn://``.
-        map_location: As in ``torch.load``. Defaults to None.
-
-    Raises:
-        ValueError: If no zoo has the model, or the file cannot be read.
-    """
-    return read_whole(find_weights(name), map_location)
 
 
 def read_whole(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
@@ -88,13 +80,28 @@ def read_whole(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
     Objects other than tensors and plain values become inert stubs. Arguments
     and errors are those of :func:`load_file`.
     """
-    path = find_file(path)
-    try:
-        content = _read_pickle(path, map_location)
-        _tensors(content)
-    except InvalidCheckpoint as error:
-        raise ValueError(f'checkpoint {path} {error}') from error
-    return content
+    file = check_file(path)
+    with _named(file):
+        if file.suffix == '.safetensors':
+            return _read_safetensors(file)
+        return _read_pickle(file, map_location)
+
+
+def check_file(path: str | os.PathLike) -> Path:
+    """Find a checkpoint and check all but the values of its tensors.
+
+    Arguments and errors are those of :func:`load_file`.
+
+    Returns:
+        The local file.
+    """
+    file = find_file(path)
+    with _named(file):
+        if file.suffix == '.safetensors':
+            _read_safetensors(file, only_names=True)
+        else:
+            tensors_of(inspect_checkpoint(file))
+    return file
 
 
 def find_file(path: str | os.PathLike) -> Path:
@@ -149,21 +156,6 @@ def _download_folder() -> Path:
 
 
 def _read_pickle(path: Path, map_location: Any = 'cpu') -> Any:
-    for name in sorted(inspect_checkpoint(path).globals):
-        if needs_newer_torch(name):
-            raise InvalidCheckpoint(
-                f'also contains {name}, which torch {torch.__version__} '
-                'cannot skip',
-                'use torch 2.5 or newer, or save only the weights: '
-                f'{SAVE_WEIGHTS}',
-            )
-        if not is_allowed(name):
-            raise InvalidCheckpoint(
-                f'asks to use {name} while it is read and could run any '
-                'code, so it was not loaded',
-                'if you trust it, save only its weights where it comes from: '
-                f'{SAVE_WEIGHTS}',
-            )
     try:
         with allow_stubs(), warnings.catch_warnings():
             # Warned about other pickle protocols, whether or not they load.
@@ -172,26 +164,45 @@ def _read_pickle(path: Path, map_location: Any = 'cpu') -> Any:
                 path, map_location=map_location, weights_only=True
             )
     except Exception as error:  # damaged pickles raise anything
+        name = re.search(r'GLOBAL (\S+)', str(error))
+        if name and not hasattr(torch.serialization, 'safe_globals'):
+            raise InvalidCheckpoint(
+                f'also contains {name[1]}, which torch {torch.__version__} '
+                'cannot skip',
+                f'use torch 2.5 or newer, or {SAVE_WEIGHTS}',
+            ) from error
         raise InvalidCheckpoint(
             f'is damaged or not a checkpoint ({str(error)[:120]!r})'
         ) from error
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(
+    path: Path, only_names: bool = False
+) -> dict[str, Tensor | None]:
     try:
-        import safetensors.torch
+        from safetensors import safe_open
     except ImportError as error:
         raise ImportError(
             f'reading {path} requires safetensors; run '
             '`pip install safetensors`'
         ) from error
     try:
-        return safetensors.torch.load_file(path)
+        with path.open('rb') as file:
+            too_large = unpack('<Q', file.read(8))[0] > _MAX_HEADER
+        if not too_large:
+            with safe_open(path, 'pt') as file:
+                names = file.keys()
+                _check_names(names)
+                read = (lambda name: None) if only_names else file.get_tensor
+                return {name: read(name) for name in names}
+    except InvalidCheckpoint:
+        raise
     except Exception as error:  # SafetensorError is not public
         raise InvalidCheckpoint(
             'is truncated, damaged or not a safetensors file '
             f'({str(error)[:120]!r})'
         ) from error
+    raise InvalidCheckpoint('has too large a header')
 
 
 def unwrap(state: Any) -> Any:
@@ -205,43 +216,66 @@ def unwrap(state: Any) -> Any:
     return state
 
 
-def _tensors(state: object) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, which has to be valid."""
-    state = unwrap(state)
+def tensors_of(content: Any) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, at least one.
+
+    Args:
+        content: The checkpoint, or the result of :func:`.inspect_checkpoint`.
+
+    Raises:
+        InvalidCheckpoint: If no model has these tensors.
+    """
+    state = unwrap(content)
     if not isinstance(state, dict):
         raise InvalidCheckpoint(
             f'holds a {type(state).__name__}, not a dictionary of tensors',
-            f'save the weights: {SAVE_WEIGHTS}',
+            SAVE_WEIGHTS,
         )
+    if not all(isinstance(name, str) for name in state):
+        raise InvalidCheckpoint('has keys that are not names', SAVE_WEIGHTS)
     tensors = {
-        name: value.data
+        name: value.data if isinstance(value, Tensor) else value
         for name, value in state.items()
-        if isinstance(name, str) and isinstance(value, Tensor)
+        if isinstance(value, Tensor) or getattr(value, 'is_tensor', False)
     }
     if not tensors:
-        names = ', '.join(f'{str(x)[:40]!r}' for x in list(state)[:5])
+        names = ', '.join(f'{x[:40]!r}' for x in list(state)[:5])
         raise InvalidCheckpoint(
             f'holds no tensors (its keys: {names or "none"})',
             'give the file that holds the weights',
         )
-    if len(tensors) > _MAX_TENSORS:
-        raise InvalidCheckpoint(
-            f'holds {len(tensors):,} tensors, more than {_MAX_TENSORS:,}',
-            'save the weights of one model',
-        )
-    for name in tensors:
-        _check_key(name)
+    _check_names(tensors)
+    for value in filter(torch.is_tensor, tensors.values()):
+        if not _DTYPES.fullmatch(str(value.dtype)):
+            raise InvalidCheckpoint(
+                f'holds tensors of {value.dtype}', 'save them as float32'
+            )
     return tensors
 
 
-def _check_key(name: str) -> None:
-    numbers = re.findall(r'\d{5,}', name) if len(name) <= _MAX_KEY else ['']
-    if numbers or not name.isprintable():
+def _check_names(names: Collection[str]) -> None:
+    if len(names) > _MAX_TENSORS:
         raise InvalidCheckpoint(
-            f'has a key of {len(name):,} characters that no model has: '
-            f'{name[:60]!r}',
-            'give the checkpoint of a model',
+            f'holds {len(names):,} tensors, more than {_MAX_TENSORS:,}',
+            'save the weights of one model',
         )
+    for name in names:
+        is_long = len(name) > _MAX_KEY
+        if is_long or not name.isprintable() or re.search(r'\d{5}', name):
+            raise InvalidCheckpoint(
+                f'has a key of {len(name):,} characters that no model has: '
+                f'{name[:60]!r}',
+                'give the checkpoint of a model',
+            )
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Add the name of the file to errors."""
+    try:
+        yield
+    except InvalidCheckpoint as error:
+        raise ValueError(f'checkpoint {path} {error}') from error
 
 
 def _check_finite(state: dict[str, Tensor]) -> None:
@@ -261,9 +295,12 @@ def is_finite(x: Tensor) -> bool:
         x = torch.view_as_real(x)
     if not x.is_floating_point() or x.numel() == 0:
         return True
-    if x.element_size() == 1:  # float8 has no minimum
-        x = x.to(torch.float32)
-    return all(bound.isfinite() for bound in x.aminmax())
+    # float8 has no minimum; in pieces, a copy needs little memory.
+    return all(
+        bound.isfinite()
+        for part in x.flatten().split(_PIECE)
+        for bound in (part if x.element_size() > 1 else part.float()).aminmax()
+    )
 
 
 def _strip_wrapper_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:

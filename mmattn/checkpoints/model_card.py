@@ -41,7 +41,7 @@ class Published(NamedTuple):
         codebase: ``'mmdet'``, ``'mmseg'`` or ``'mmpretrain'``.
         backbone: Registered name without the scope.
         data: Data set of training and evaluation.
-        files: File names of the weights: .pth, then .safetensors.
+        files: File names of the config, the .pth and the .safetensors.
         parameters: Number of parameters of the whole model.
         flops: Multiply-adds of one image.
         shape: Height and width of that image in pixels.
@@ -56,7 +56,7 @@ class Published(NamedTuple):
     codebase: str
     backbone: str
     data: str
-    files: tuple[str, str]
+    files: tuple[str, str, str]
     parameters: int
     flops: int
     shape: tuple[int, int]
@@ -92,19 +92,20 @@ def metafile_entry(model: Published) -> dict[str, Any]:
     return {
         'Name': model.name,
         'In Collection': model.backbone,
-        'Config': f'{model.name}/{model.name}.py',
+        'Config': f'{model.name}/{model.files[0]}',
         'Metadata': {k: v for k, v in metadata.items() if v is not None},
         'Results': [
             {'Task': task, 'Dataset': model.data, 'Metrics': metrics}
             for task, metrics in results.items()
         ],
-        'Weights': f'{model.name}/{model.files[0]}',
+        'Weights': f'{model.name}/{model.files[1]}',
     }
 
 
 def write_card(model: Published, path: Path) -> None:
     """Write the README of a model."""
     entry = metafile_entry(model)
+    contents = 'config', 'weights and meta', 'weights'
     facts = {k: v for k, v in entry['Metadata'].items() if k != 'Environment'}
     path.write_text(
         f"""# {model.name}
@@ -127,7 +128,7 @@ FLOPs are multiply-adds of one image of the input size.
 
 ## Files
 
-{_table(dict(zip(model.files, ('weights and meta', 'weights'))), 'file')}
+{_table(dict(zip(model.files, contents)), 'file')}
 
 The last 8 digits of a file name are the first of its sha256; mmattn rejects
 modified files.

@@ -39,8 +39,9 @@ class Trained(NamedTuple):
 
 
 class Files(NamedTuple):
-    """Files of published weights."""
+    """Files of a published model."""
 
+    config: Path
     pth: Path
     safetensors: Path
 
@@ -85,7 +86,7 @@ def read_training(path: str | os.PathLike, averaged: bool = False) -> Trained:
 def write_published(
     trained: Trained, folder: Path, name: str, config: str
 ) -> Files:
-    """Write the weights, with the digest of the content in the file name.
+    """Write config and weights, with digests of the content in the names.
 
     The .pth holds ``state_dict`` and ``meta``, as the codebases' inferencers
     expect, the .safetensors only the tensors.
@@ -94,8 +95,10 @@ def write_published(
         trained: Result of :func:`read_training`.
         folder: An existing folder.
         name: Name of the model.
-        config: Text of the config, stored in the .pth.
+        config: Text of the config, also stored in the .pth.
     """
+    readable = folder / f'{name}.py'
+    readable.write_text(config, encoding='utf-8')
     plain = folder / f'{name}.safetensors'
     save_file(trained.state_dict, plain)
     whole = folder / f'{name}.pth'
@@ -106,7 +109,7 @@ def write_published(
     torch.save(
         dict(state_dict=state, meta=dict(trained.meta, cfg=config)), whole
     )
-    return Files(_seal(whole), _seal(plain))
+    return Files(*map(_seal, (readable, whole, plain)))
 
 
 def _pick(

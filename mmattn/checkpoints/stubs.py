@@ -21,6 +21,7 @@ _OBJECTS = (
     'mmengine.logging.history_buffer.HistoryBuffer',
     'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler',
     'builtins.getattr',
+    'builtins.slice',
     'numpy.ndarray',
     'numpy.dtype',
     'numpy.core.multiarray._reconstruct',
@@ -31,7 +32,7 @@ _OBJECTS = (
 )
 # Subclasses of dict: the unpickler fills these item by item, and accepts only
 # a few exact types for that.
-_MAPPINGS = ('yacs.config.CfgNode',)
+MAPPINGS = ('yacs.config.CfgNode',)
 
 
 class _Object:
@@ -61,32 +62,35 @@ def _make_stub(path: str, base: type) -> type:
 
 
 _STUBS = [_make_stub(path, _Object) for path in _OBJECTS]
-_STUBS += [_make_stub(path, _Mapping) for path in _MAPPINGS]
+_STUBS += [_make_stub(path, _Mapping) for path in MAPPINGS]
 
 
 # What torch itself allows with `weights_only=True`, without special tensors.
 _TORCH = re.compile(
-    r'torch\.(_utils\._rebuild_\w+|_tensor\._rebuild_from_type_v2|(storage\.)?'
-    r'\w*Storage|Tensor|Size|device|nn\.parameter\.Parameter)|collections\.(OrderedDict|Counter)|_codecs\.encode|builtins\.(complex|'
-    r'set)'
+    r'torch\._utils\._rebuild_(tensor(_v2|_v3)?|parameter(_with_state)?)'
+    r'|torch\.(_tensor\._rebuild_from_type_v2|(storage\.)?\w*Storage|Tensor)'
+    r'|torch\.(Size|device|nn\.parameter\.Parameter)|_codecs\.encode'
+    r'|collections\.(OrderedDict|Counter)|builtins\.(complex|set)'
 )
 
 
 def is_allowed(path: str) -> bool:
-    """Whether a class may be named by a checkpoint."""
-    is_dtype = isinstance(getattr(torch, path[6:], None), torch.dtype)
-    has_stub = path in (*_OBJECTS, *_MAPPINGS)
-    return has_stub or is_dtype or bool(_TORCH.fullmatch(path))
+    """Whether a checkpoint may name a class or function.
 
-
-def needs_newer_torch(path: str) -> bool:
-    """Whether a class has a stub that this torch cannot use.
-
-    torch before 2.5 has no ``safe_globals``, so checkpoints that hold more
-    than tensors cannot be read there.
+    That are those with a stub, those that torch allows, and those added with
+    ``torch.serialization.add_safe_globals``.
     """
-    has_stub = path in (*_OBJECTS, *_MAPPINGS)
-    return has_stub and not hasattr(torch.serialization, 'safe_globals')
+    added = getattr(torch.serialization, 'get_safe_globals', list)()
+    return (
+        path in (*_OBJECTS, *MAPPINGS)
+        or isinstance(getattr(torch, path[6:], None), torch.dtype)
+        or bool(_TORCH.fullmatch(path))
+        or any(
+            path == f'{x.__module__}.{x.__qualname__}'
+            for x in added
+            if not isinstance(x, tuple)
+        )
+    )
 
 
 def allow_stubs() -> AbstractContextManager:

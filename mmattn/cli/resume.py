@@ -8,12 +8,9 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmattn.checkpoints.inspection import (
-    Inspected,
-    InvalidCheckpoint,
-    inspect_checkpoint,
-)
+from mmattn.checkpoints.inspection import inspect_checkpoint
 from mmattn.checkpoints.loading import find_file
+from mmattn.checkpoints.unpickling import InvalidCheckpoint
 from mmattn.errors import UsageError
 
 _NEEDED = ('meta', 'state_dict', 'message_hub', 'optimizer')
@@ -42,10 +39,6 @@ def set_resume(cfg: Config, path: str, start_if_none: bool) -> None:
     Raises:
         UsageError: If there is no checkpoint to continue from.
     """
-    if 'runner_type' in cfg:  # its checkpoints may be folders
-        cfg.resume = True
-        cfg.load_from = None if path == 'auto' else path
-        return
     if path == 'auto':
         found = find_newest(_folders(cfg), start_if_none)
     else:
@@ -141,8 +134,7 @@ def _read(path: str) -> Resumable:
         raise UsageError(str(error)) from error
 
 
-def _resumable(path: Path, inspected: Inspected) -> Resumable:
-    content: Any = inspected.content
+def _resumable(path: Path, content: Any) -> Resumable:
     content = content if isinstance(content, dict) else {}
     missing = [x for x in _NEEDED if not isinstance(content.get(x), dict)]
     meta = content['meta'] if 'meta' not in missing else {}

@@ -1,15 +1,12 @@
 """Report a user's mistakes in one message, without a traceback."""
 
 import os
-import pickle
-import re
-import struct
 import sys
 import time
 import traceback
 from collections.abc import Callable
 
-from mmattn.errors import UsageError
+from mmattn.errors import UsageError, printable
 
 # Errors raised below these functions are mistakes in a config or in a file,
 _USER_INPUT = (
@@ -25,21 +22,8 @@ _USER_INPUT = (
 )
 # but not below these: the model runs.
 _STEPS = ('train_step', 'val_step', 'test_step', 'run_features')
-_TORCH_LOAD = 'torch.serialization.load'
 SHOW_TRACEBACK = 'MMATTN_TRACEBACK=1 shows where it was raised'
 INTERRUPTED = 130  # exit status after Ctrl-C, as in shells
-# What torch.load says about a file that holds more than tensors.
-_CODE = r'GLOBAL \S+|reduce for|create new object|Can only'
-# What it raises for a file that is damaged or something else.
-_DAMAGE = (
-    pickle.UnpicklingError,
-    EOFError,
-    RuntimeError,
-    IndexError,
-    KeyError,
-    ValueError,
-    struct.error,
-)
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -70,8 +54,6 @@ def run_command(main: Callable[[], None]) -> None:
             f'{frame.f_globals.get("__name__")}.{frame.f_code.co_name}'
             for frame, _ in traceback.walk_tb(error.__traceback__)
         ]
-        if isinstance(error, _DAMAGE) and _TORCH_LOAD in functions:
-            _exit(f'error: {_explain_file(error)}')
         is_bug = any(name.endswith(_STEPS) for name in functions) or not any(
             name.startswith(_USER_INPUT) for name in functions
         )
@@ -80,29 +62,10 @@ def run_command(main: Callable[[], None]) -> None:
         _exit(f'error: {type(error).__name__}: {error}\n{SHOW_TRACEBACK}')
 
 
-def _explain_file(error: Exception) -> str:
-    text = str(error)
-    if isinstance(error, pickle.UnpicklingError) and re.search(_CODE, text):
-        return (
-            'the checkpoint wants to run code when it is read; nothing was '
-            'run or loaded. If you trust its author, save the weights alone '
-            'where it comes from: '
-            "torch.save(model.state_dict(), 'weights.pth')"
-        )
-    found = re.search(r'Unpickler error:\s+(.+)', text) or re.search(
-        r'(.+)', text
-    )
-    reason = found[1][:200] if found else type(error).__name__
-    return (
-        f'the checkpoint is cut short, damaged or not a checkpoint ({reason});'
-        ' download it again'
-    )
-
-
 def _exit(message: str, status: int = 2) -> None:
     if int(os.environ.get('LOCAL_RANK', 0)) == 0:
         name = os.path.basename(sys.argv[0])
-        print(f'{name}: {message}', file=sys.stderr, flush=True)
+        print(f'{name}: {printable(message)}', file=sys.stderr, flush=True)
     elif status != INTERRUPTED:
         time.sleep(60)
     sys.exit(status)

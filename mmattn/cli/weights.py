@@ -11,9 +11,13 @@ from mmengine.runner import CheckpointLoader, Runner
 from mmengine.runner.checkpoint import load_from_local
 from torch import Tensor, nn
 
-from mmattn.checkpoints.fitting import describe_checkpoint, load_and_compare
-from mmattn.checkpoints.inspection import InvalidCheckpoint, inspect_checkpoint
-from mmattn.checkpoints.loading import find_file
+from mmattn.checkpoints.fitting import (
+    Fit,
+    describe_checkpoint,
+    load_and_compare,
+)
+from mmattn.checkpoints.loading import check_file, load_file, tensors_of
+from mmattn.checkpoints.whole_model import rename_published
 from mmattn.errors import UsageError
 
 # Output norms: classifiers have one, detectors and segmentors one per stage.
@@ -70,14 +74,22 @@ class CheckWeights(Hook):
         Raises:
             UsageError: If it does not fit.
         """
-        state = checkpoint.get('state_dict', checkpoint)
-        check_weights(
+        state = tensors_of(checkpoint.get('state_dict', checkpoint))
+        state = rename_published(
             runner.model,
-            {re.sub(r'^module\.', '', key): x for key, x in state.items()},
+            {key.removeprefix('module.'): x for key, x in state.items()},
+        )
+        fit = check_weights(
+            runner.model,
+            state,
             self.path,
             meta=checkpoint.get('meta'),
             **self.options,
         )
+        if fit.kinds:  # mmengine would cast them
+            checkpoint['state_dict'] = {
+                name: x for name, x in state.items() if name not in fit.kinds
+            }
 
 
 def check_weights(
@@ -88,7 +100,7 @@ def check_weights(
     partial: bool = False,
     allow_nonfinite: bool = False,
     meta: Any = None,
-) -> None:
+) -> Fit:
     """Load the weights of a checkpoint into a model that has to fit.
 
     Args:
@@ -137,13 +149,10 @@ def check_weights(
         lacking = [x for x in wrong if x not in fit.unexpected]
         wrong = [x for x in lacking if whole and 'head' in x.split('.')[0]]
     if not wrong and fit.loaded > 0:
-        return
-    advice = (
-        'heads have to fit'
-        if partial
-        else '--partial loads what fits'
-        + (', if the heads do' if whole else '')
-    )
+        return fit
+    advice = '--partial loads what fits' + ', if the heads do' * whole
+    if partial:
+        advice = f'the heads have to fit: {", ".join(wrong[:3])}'
     raise UsageError(
         f'checkpoint {path} does not fit the model: {fit}.'
         f'{_describe(state, meta)} Give the config and the checkpoint of one '
@@ -168,15 +177,9 @@ def verify_checkpoint(path: str) -> str:
         UsageError: If it does not exist or is not a valid checkpoint.
     """
     try:
-        file = find_file(path)
-        if file.suffix != '.safetensors':
-            content = inspect_checkpoint(file).content
-            _check_content(content)
-    except InvalidCheckpoint as error:
-        raise UsageError(f'checkpoint {path} {error}') from error
-    except (OSError, ValueError) as error:
+        return str(check_file(path))
+    except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-    return str(file)
 
 
 def load_verified(filename: str, map_location: Any = None) -> Any:
@@ -187,27 +190,14 @@ def load_verified(filename: str, map_location: Any = None) -> Any:
     """
     file = verify_checkpoint(filename)
     try:
+        if file.endswith('.safetensors'):
+            return load_file(file, allow_nonfinite=True)
         return load_from_local(file, map_location)
     except Exception as error:  # damaged files raise anything
         raise UsageError(
             f'checkpoint {filename} is damaged or not a checkpoint '
             f'({str(error)[:200]!r}); download or copy it again'
         ) from error
-
-
-def _check_content(content: Any) -> None:
-    if isinstance(content, dict):
-        content = content.get('state_dict', content)
-    if not isinstance(content, dict) or not content:
-        raise InvalidCheckpoint(
-            f'holds a {type(content).__name__} where it should hold a '
-            'dictionary of tensors',
-            'give the checkpoint of a model',
-        )
-    if not all(isinstance(key, str) for key in content):
-        raise InvalidCheckpoint(
-            'has keys that are not names', 'give the checkpoint of a model'
-        )
 
 
 def _describe(state: Mapping[str, Tensor], meta: Any) -> str:

@@ -3,70 +3,12 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
 
-class Curve(NamedTuple):
-    """A value during training: ``epochs`` and ``values`` of equal length."""
-
-    epochs: list[float]
-    values: list[float]
-
-
-def read_scalars(path: str | Path) -> list[dict]:
-    """Read ``vis_data/scalars.json``: one record per line.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If a line is not a JSON object.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'{path} does not exist; training with a Runner and '
-            'LocalVisBackend writes it'
-        )
-    records = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            raise ValueError(
-                f'line {number} of {path} is not a JSON object: {line[:40]!r}'
-            )
-        records.append(record)
-    return records
-
-
-def extract_curve(
-    records: Sequence[dict], name: str, iters_per_epoch: int
-) -> Curve:
-    """Extract the curve of ``name`` over epochs.
-
-    In epoch-based runs mmengine counts training records (which have an
-    ``epoch``) in iterations and validation records in epochs.
-
-    Args:
-        records: Result of :func:`read_scalars`.
-        name: Key of a value, such as ``loss`` or ``coco/bbox_mAP``.
-        iters_per_epoch: Iterations per epoch.
-    """
-    epochs, values = [], []
-    for record in records:
-        if name in record:
-            is_train = 'epoch' in record
-            scale = iters_per_epoch if is_train else 1
-            epochs.append(record['step'] / scale)
-            values.append(float(record[name]))
-    return Curve(epochs, values)
-
-
 def plot_curves(
-    records: Sequence[dict],
+    scalars: str | Path,
     metrics: dict[str, str],
     iters_per_epoch: int,
     path: str | Path,
@@ -75,55 +17,64 @@ def plot_curves(
     """Plot the losses on the left and the metrics on the right.
 
     Args:
-        records: Result of :func:`read_scalars`.
+        scalars: ``vis_data/scalars.json`` of a run, which LocalVisBackend
+            writes.
         metrics: Key and label of each metric.
         iters_per_epoch: Iterations per epoch.
         path: File to write.
         title: Title of the figure. Defaults to none.
-
-    Raises:
-        ValueError: If the records have neither a loss nor a metric.
     """
+    records = [json.loads(x) for x in Path(scalars).read_text().splitlines()]
     names = sorted({n for r in records for n in r if n.startswith('loss')})
-    losses = {n: extract_curve(records, n, iters_per_epoch) for n in names}
-    scores = {
-        label: extract_curve(records, name, iters_per_epoch)
-        for name, label in metrics.items()
-    }
-    scores = {label: c for label, c in scores.items() if c.values}
-    if not losses and not scores:
-        raise ValueError(
-            f'none of the {len(records)} records has a loss or one of the '
-            f'metrics {list(metrics)}'
-        )
-    figure = Figure(figsize=(10, 4), layout='constrained')
+    figure = Figure(figsize=(10, 4), dpi=110, layout='constrained')
     left, right = figure.subplots(1, 2)
-    for name, curve in losses.items():
+    for name in names:
+        epochs, values = extract_curve(records, name, iters_per_epoch)
         is_sum = name == 'loss'
         left.plot(
-            *curve,
+            epochs,
+            values,
             label='total' if is_sum else name.removeprefix('loss_'),
-            marker='.' if len(curve.values) == 1 else None,
+            marker='.' if len(values) == 1 else None,
             linewidth=2.2 if is_sum else 1.1,
             color='black' if is_sum else None,
         )
-    left.set(xlabel='epoch', ylabel='training loss', ylim=(0, None))
-    for label, curve in scores.items():
-        (line,) = right.plot(*curve, marker='o', label=label)
+    for name, label in metrics.items():
+        epochs, values = extract_curve(records, name, iters_per_epoch)
+        (line,) = right.plot(epochs, values, marker='o', label=label)
         right.annotate(
-            f'{curve.values[-1]:.3g}',
-            (curve.epochs[-1], curve.values[-1]),
+            f'{values[-1]:.3g}',
+            (epochs[-1], values[-1]),
             textcoords='offset points',
             xytext=(0, 7),
             ha='right',
             color=line.get_color(),
         )
-    right.set(xlabel='epoch', ylabel='validation', ylim=(0, None))
-    for axes, has_lines in ((left, losses), (right, scores)):
+    for axes, label in ((left, 'training loss'), (right, 'validation')):
+        axes.set(xlabel='epoch', ylabel=label, ylim=(0, None))
         axes.grid(alpha=0.3)
         axes.spines[['top', 'right']].set_visible(False)
-        if has_lines:
-            axes.legend(frameon=False)
-    if title:
-        figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+        axes.legend(frameon=False)
+    figure.suptitle(title)
+    figure.savefig(path)
+
+
+def extract_curve(
+    records: Sequence[dict], name: str, iters_per_epoch: int
+) -> tuple[list[float], list[float]]:
+    """Epochs and values of a scalar.
+
+    In epoch-based runs mmengine counts training records (which have an
+    ``epoch``) in iterations and validation records in epochs.
+
+    Args:
+        records: Lines of the scalars.
+        name: Key of a value, such as ``loss`` or ``coco/bbox_mAP``.
+        iters_per_epoch: Iterations per epoch.
+    """
+    found = [record for record in records if name in record]
+    epochs = [
+        record['step'] / (iters_per_epoch if 'epoch' in record else 1)
+        for record in found
+    ]
+    return epochs, [float(record[name]) for record in found]

@@ -18,8 +18,8 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from mmattn.checkpoints import load_file, save_file
-from mmattn.checkpoints.inspection import InvalidCheckpoint
-from mmattn.checkpoints.loading import load_published
+from mmattn.checkpoints.loading import read_whole
+from mmattn.checkpoints.unpickling import InvalidCheckpoint
 from mmattn.zoo import file_digest
 
 STATE = {'a.weight': torch.arange(6.0).reshape(2, 3), 'a.bias': torch.ones(2)}
@@ -293,7 +293,7 @@ def test_a_damaged_safetensors_file(tmp_path):
 
 def test_safetensors_is_not_installed(tmp_path, monkeypatch):
     save_file(STATE, tmp_path / 'a.safetensors')
-    monkeypatch.setitem(sys.modules, 'safetensors.torch', None)
+    monkeypatch.setitem(sys.modules, 'safetensors', None)
     with pytest.raises(ImportError, match='pip install safetensors'):
         load_file(tmp_path / 'a.safetensors')
 
@@ -390,7 +390,7 @@ def test_published_weights_by_name(zoo):
     meta = dict(dataset_meta=dict(classes=('0', '1')))
     saved(zoo, dict(state_dict=STATE, meta=meta))
     check_equal(load_file('mmattn://mine'))
-    whole = load_published('mine')
+    whole = read_whole('mmattn://mine')
     assert whole['meta'] == meta
     check_equal(whole['state_dict'])
 

@@ -24,7 +24,11 @@ MODEL = Published(
     codebase='mmdet',
     backbone='BOATSwin',
     data='digit_scenes',
-    files=('mine_digits-01234567.pth', 'mine_digits-89abcdef.safetensors'),
+    files=(
+        'mine_digits-76543210.py',
+        'mine_digits-01234567.pth',
+        'mine_digits-89abcdef.safetensors',
+    ),
     parameters=1234,
     flops=5678,
     shape=(48, 64),
@@ -51,8 +55,8 @@ def test_mim_and_mmattn_read_an_entry(tmp_path):
         ('Instance Segmentation', 'digit_scenes', {'mask AP': 77.0}),
     ]
     (ours,) = zoo.read_index(tmp_path / 'model-index.yml')
-    assert ours.config == tmp_path / 'mine_digits' / 'mine_digits.py'
-    assert ours.weights == str(tmp_path / 'mine_digits' / MODEL.files[0])
+    assert ours.config == tmp_path / 'mine_digits' / MODEL.files[0]
+    assert ours.weights == str(tmp_path / 'mine_digits' / MODEL.files[1])
 
 
 def test_updating_an_entry_keeps_the_others(tmp_path):

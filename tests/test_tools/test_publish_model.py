@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,9 +12,13 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from mmattn import codebase_hooks
+from mmattn.apis import seg_inferencer
+from mmattn.checkpoints.loading import read_whole
+from mmattn.checkpoints.metafiles import add_entry
 from mmattn.cli.run_config import checkpoint_file
+from mmattn.config import read_config
 from mmattn.errors import UsageError
-from mmattn.zoo import find_model
+from mmattn.zoo import SCHEME, find_model
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'publish_model.py'
 NAME = 'my-boat_digits'
@@ -48,8 +53,8 @@ def publish(tool, checkpoint, few_digits, tmp_path, monkeypatch):
     monkeypatch.setenv('MMATTN_ZOO', str(zoo))
     monkeypatch.chdir(few_digits.parents[1])
 
-    def run(*more, name=NAME):
-        words = [TOOL, checkpoint, '--config', CONFIG, '--name', name, *more]
+    def run(*more, name=NAME, weights=checkpoint):
+        words = [TOOL, weights, '--config', CONFIG, '--name', name, *more]
         monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
         tool.main()
         return zoo
@@ -93,6 +98,66 @@ def test_a_published_model_is_loaded_by_name(
     for path in (f'mmattn://{NAME}', str(weights)):
         with pytest.raises(UsageError, match='mismatch'):
             checkpoint_file(path)
+
+
+def append_code(folder):
+    (config,) = (folder / NAME).glob('*.py')
+    with config.open('a') as file:
+        file.write('raise SystemExit\n')
+
+
+def change_digest(folder):
+    """Of the config, in the metafile."""
+    metafile = folder / 'metafile.yml'
+    text = re.sub(r'[0-9a-f]{8}\.py', '01234567.py', metafile.read_text())
+    metafile.write_text(text)
+
+
+@pytest.mark.parametrize('alter', [append_code, change_digest])
+def test_an_altered_config_is_not_read(
+    publish, unmeasured, monkeypatch, alter
+):
+    from mmpretrain.apis import model as hub
+
+    zoo = publish()
+    assert read_config(NAME, None, ('model',), 'a test').model
+    alter(zoo)
+    for read in (
+        lambda: find_model(NAME),
+        lambda: read_config(NAME, None, ('model',), 'a test'),
+        lambda: seg_inferencer(NAME),
+    ):
+        with pytest.raises((UsageError, ValueError), match='mismatch'):
+            read()
+    monkeypatch.setattr(hub.ModelHub, '_models_dict', {})
+    with pytest.warns(UserWarning, match='mismatch'):
+        codebase_hooks.register_classifiers(hub)
+    with pytest.raises(ValueError, match='Failed to find'):
+        hub.get_model(NAME)
+
+
+def test_an_interrupted_replacement_keeps_the_model(
+    publish, tool, unmeasured, checkpoint, tmp_path, monkeypatch
+):
+    zoo = publish()
+    before = find_model(NAME), read_whole(SCHEME + NAME)['meta']
+    other = torch.load(checkpoint)
+    other['state_dict']['head.fc.bias'] += 1
+    torch.save(other, tmp_path / 'other.pth')
+
+    def fail(folder, entry):
+        if folder == zoo:
+            raise KeyboardInterrupt
+        add_entry(folder, entry)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tool, 'add_entry', fail)
+        with pytest.raises(KeyboardInterrupt):
+            publish('--force', weights=tmp_path / 'other.pth')
+    assert (find_model(NAME), read_whole(SCHEME + NAME)['meta']) == before
+    publish('--force', weights=tmp_path / 'other.pth')
+    assert find_model(NAME).weights != before[0].weights
+    assert len(list((zoo / NAME).iterdir())) == 4  # the old files are gone
 
 
 def test_nothing_is_replaced_without_force(publish, unmeasured):
