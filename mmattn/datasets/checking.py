@@ -95,6 +95,8 @@ class DatasetCheck:
         self.classes = tuple(dataset.metainfo.get('classes') or ())
         self.labels = read_labels(cfg, dataset)
         ends = set(find_values(cfg.get('model'), 'num_classes'))
+        if getattr(dataset, 'return_classes', False):  # open vocabulary
+            ends.clear()
         if len(dataset) == 0:
             self.add('has no images; check data_prefix, suffix and filter_cfg')
         if ends and self.classes and len(self.classes) not in ends:
@@ -148,9 +150,7 @@ class DatasetCheck:
     def _check_counts(self) -> None:
         found = {label for what, label in self.counts if what == 'images'}
         absent = [x for i, x in enumerate(self.classes) if i not in found]
-        if len(absent) == len(self.classes):
-            self.add('has no annotations of the classes')
-        elif absent:
+        if absent:
             self.add(f'has no sample of class {", ".join(absent)}', False)
         raw = {label for what, label in self.counts if what == 'raw'}
         last = len(self.classes)
