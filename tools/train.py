@@ -36,8 +36,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--amp',
         action='store_true',
-        help='train in mixed precision: bfloat16 if the GPU has it, else '
-        'float16, unless the config names a dtype',
+        help='train in mixed precision: bfloat16 if the GPU has it, else (and '
+        'in mmdet) float16, unless the config names a dtype',
     )
     parser.add_argument(
         '--auto-scale-lr',
