@@ -21,7 +21,7 @@ from mmattn.cli.resume import report_resume_errors
 from mmattn.cli.usage import SHOW_TRACEBACK, UsageError, run_command
 from mmattn.cli.weights import CheckWeights, add_options, verify_checkpoints
 from mmattn.config import read_config
-from mmattn.engine.atomic_checkpoints import report_full_disk
+from mmattn.engine.atomic_checkpoints import is_full_disk, report_full_disk
 from mmattn.engine.training import build_runner
 
 
@@ -121,7 +121,7 @@ def train(cfg: Config, partial: bool, allow_nonfinite: bool) -> None:
     except UsageError:
         raise
     except Exception as error:
-        if runner.iter > 0:
+        if runner.iter > 0 or is_full_disk(error):
             raise
         raise UsageError(
             'the config fails in the first iteration: '
