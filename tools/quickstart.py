@@ -24,7 +24,7 @@ from mmengine.runner import Runner
 
 from mmattn import visualization as vis
 from mmattn.cli.console import output_to_file
-from mmattn.cli.launch import prepare_cpu
+from mmattn.cli.launch import end_workers_with_process, prepare_cpu
 from mmattn.cli.progress import ProgressReport, format_time
 from mmattn.cli.run_config import fill_loaders
 from mmattn.cli.usage import INTERRUPTED, UsageError, run_command
@@ -156,6 +156,7 @@ def main() -> None:
     if args.task == 'all':
         run_all(args)
         return
+    end_workers_with_process()
     say(f'Step 1 of 3: digit scenes in {args.data_root}')
     prepare_data(args.data_root)
     work_dir = make_work_dir(args)

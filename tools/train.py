@@ -15,13 +15,14 @@ from mmattn.cli.data import report_data_errors
 from mmattn.cli.launch import (
     end_processes,
     end_with_launcher,
+    end_workers_with_process,
     prepare_cpu,
 )
 from mmattn.cli.resume import report_resume_errors
 from mmattn.cli.usage import SHOW_TRACEBACK, UsageError, run_command
 from mmattn.cli.weights import CheckWeights, add_options, verify_checkpoints
 from mmattn.config import read_config
-from mmattn.engine.atomic_checkpoints import report_full_disk
+from mmattn.engine.atomic_checkpoints import is_full_disk, report_full_disk
 from mmattn.engine.training import build_runner
 
 
@@ -80,6 +81,7 @@ def main() -> None:
     args = parse_args(make_parser())
     if args.launcher == 'pytorch':
         end_with_launcher()
+    end_workers_with_process()
     run_config.forbid_code_in_checkpoints()
     verify_checkpoints()
     cfg = read_config(
@@ -121,7 +123,7 @@ def train(cfg: Config, partial: bool, allow_nonfinite: bool) -> None:
     except UsageError:
         raise
     except Exception as error:
-        if runner.iter > 0:
+        if runner.iter > 0 or is_full_disk(error):
             raise
         raise UsageError(
             'the config fails in the first iteration: '
