@@ -1,11 +1,10 @@
 """Read a config of mmdet, mmseg or mmpretrain."""
 
-import ast
 import difflib
 import importlib.util
 import os
-from collections.abc import Iterator
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from mmengine.config import Config
@@ -15,21 +14,40 @@ from mmattn.stack import CODEBASES
 from mmattn.zoo import find_model
 
 SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
+_SPLITS = ('train', 'val', 'test')
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(
+        (
+            'model',
+            'data_preprocessor',
+            'optim_wrapper',
+            'default_hooks',
+            'env_cfg',
+            'auto_scale_lr',
+            'randomness',
+            *(f'{split}_dataloader' for split in _SPLITS),
+            *(f'{split}_cfg' for split in _SPLITS),
+        ),
+        dict,
+    ),
+    **dict.fromkeys(('default_scope', 'work_dir', 'load_from'), str),
+}
 
 
 def read_config(
     path: str, options: dict | None, needs: tuple[str, ...], purpose: str
 ) -> Config:
-    """Read a config file, apply overrides and check that fields are there.
+    """Read a config file, apply overrides and check required fields.
 
     Args:
         path: The file, or the name of one of our models.
         options: Overrides, dotted key to value.
-        needs: Fields that the purpose needs.
-        purpose: For the message: ``'training'`` or ``'testing'``.
+        needs: Required fields.
+        purpose: ``'training'``, ``'testing'``, ..., for messages.
 
     Returns:
-        The config, with ``filename`` set.
+        The config, with ``filename`` and, for a config of the codebases,
+        ``default_scope`` set.
 
     Raises:
         UsageError: If the file is missing or does not evaluate, if an
@@ -37,7 +55,16 @@ def read_config(
             of the config is not installed.
     """
     if not os.path.isfile(path):
-        path = _config_of(path, purpose)
+        try:
+            path = str(find_model(path).config)
+        except ValueError as error:
+            names = {x.name: x for x in Path('configs').glob('*/*.py')}
+            close = difflib.get_close_matches(Path(path).name, names, n=1)
+            hint = f'; did you mean {names[close[0]]}?' if close else ''
+            raise UsageError(
+                f'{purpose} needs a config file, got {path!r}, which is no '
+                f'file; {error}{hint}'
+            ) from error
     cfg = load_config(path)
     try:
         cfg.merge_from_dict(options or {})
@@ -46,13 +73,15 @@ def read_config(
             f'--cfg-options {" ".join(options)} do not fit {path}: '
             f'{type(error).__name__}: {error}'
         ) from error
+    _check_types(cfg)
+    codebase = codebase_of(cfg)
+    if codebase is not None:
+        cfg.default_scope = codebase  # configs of the new style have none
     missing = [name for name in needs if cfg.get(name) is None]
     if missing:
         raise UsageError(
-            f'{purpose} needs {", ".join(missing)} in the config, got none '
-            f'in {path}'
+            f'{purpose} needs {", ".join(missing)}, missing in {path}'
         )
-    codebase = codebase_of(cfg)
     if codebase is not None and importlib.util.find_spec(codebase) is None:
         raise UsageError(
             f'{path} is a config of {codebase}, which is not installed; '
@@ -66,27 +95,29 @@ def load_config(path: str | Path) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        UsageError: If it includes itself or does not evaluate.
+        UsageError: If it does not evaluate.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f'there is no config file {path}')
     try:
-        _check_bases(Path(path).resolve(), ())
-        return Config.fromfile(path)
-    except UsageError:
-        raise
-    # A config is code: it raises what it likes, and may exit.
+        cfg = Config.fromfile(path)
+    except RecursionError as error:
+        raise UsageError(
+            f'the config {path} includes itself; check its _base_'
+        ) from error
+    # A config is code, which may raise anything or exit.
     except (Exception, SystemExit) as error:
         raise UsageError(
             f'cannot read the config {path}: {type(error).__name__}: {error}'
         ) from error
+    _check_types(cfg)
+    return cfg
 
 
 def codebase_of(cfg: Config) -> str | None:
-    """The codebase that a config is written for, or None.
+    """The codebase of a config, or None.
 
-    It is the ``default_scope``; a config of the new style needs none, since
-    the class of its model tells.
+    It is the ``default_scope``, or the package of the model's class.
     """
     name = cfg.get('default_scope')
     if not name:
@@ -122,49 +153,10 @@ def replace_sync_norms(node: Any) -> int:
     return replaced + sum(replace_sync_norms(child) for child in children)
 
 
-def _check_bases(path: Path, above: tuple[Path, ...]) -> None:
-    # mmengine would read a config that includes itself until Python stops it.
-    if path in above:
-        chain = ' -> '.join(str(x) for x in (*above, path))
-        raise UsageError(f'the config includes itself: {chain}')
-    for base in _bases(path):
-        _check_bases(base, (*above, path))
-
-
-def _bases(path: Path) -> Iterator[Path]:
-    """The local files that a config inherits from."""
-    if path.suffix != '.py' or not path.is_file():
-        return
-    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-        if isinstance(node, ast.ImportFrom) and node.level:  # new style
-            folder = path.parents[node.level - 1]
-            yield (folder / f'{(node.module or "").replace(".", "/")}.py')
-        elif isinstance(node, ast.Assign) and any(
-            isinstance(target, ast.Name) and target.id == '_base_'
-            for target in node.targets
-        ):
-            for item in ast.walk(node.value):
-                if isinstance(item, ast.Constant) and _is_local(item.value):
-                    yield (path.parent / item.value).resolve()
-
-
-def _is_local(name: Any) -> bool:
-    return isinstance(name, str) and '::' not in name
-
-
-def _config_of(name: str, purpose: str) -> str:
-    try:
-        return str(find_model(name).config)
-    except ValueError as error:
-        raise UsageError(
-            f'{purpose} needs a config file, got {name!r}, which is no file; '
-            f'{error}{_suggest(name)}'
-        ) from error
-
-
-def _suggest(path: str) -> str:
-    # Most mistyped names are nearly right.
-    name = os.path.basename(path)
-    known = {file.name: file for file in Path('configs').glob('*/*.py')}
-    close = difflib.get_close_matches(name, known, n=1)
-    return f'; did you mean {known[close[0]]}?' if close else ''
+def _check_types(cfg: Config) -> None:
+    for name, kind in _TYPES.items():
+        if not isinstance(cfg.get(name), (kind, NoneType)):
+            raise UsageError(
+                f'{name} of the config must be a {kind.__name__}, got '
+                f'{cfg[name]!r} in {cfg.filename}'
+            )

@@ -18,6 +18,7 @@ _PACKAGE_INDEX = Path(__file__).parent / '.mim' / 'model-index.yml'
 # torch.hub and OpenMMLab's zoos name files NAME-1a2b3c4d.pth. A date, which
 # looks the same, says nothing about the content.
 _HASH = re.compile(r'-(?!(?:19|20)\d\d[01]\d[0-3]\d)([0-9a-f]{8})\.\w+$')
+_MAX_DEPTH = 50
 
 
 class ZooModel(NamedTuple):
@@ -50,14 +51,14 @@ def read_index(index: Path) -> list[ZooModel]:
             read.
     """
     models = []
-    for name in _read_list(index, 'Import'):
+    for name in _read_list(index, 'Import', str):
         metafile = index.parent / name
         try:
             models += [
                 _read_entry(entry, index.parent)
-                for entry in _read_list(metafile, 'Models')
+                for entry in _read_list(metafile, 'Models', dict)
             ]
-        except (AttributeError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(
                 f'{metafile} is not a valid metafile ({type(error).__name__}: '
                 f'{error}): each model needs Name and Config, each result '
@@ -78,8 +79,14 @@ def read_yaml(path: Path) -> dict:
     # The loader written in C is ten times as fast, but not always built.
     loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
     try:
-        return yaml.load(path.read_text(encoding='utf-8'), loader)
-    except yaml.YAMLError as error:
+        text, depth = path.read_text(encoding='utf-8'), 0
+        for event in yaml.parse(text, loader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:  # the loader would overflow the stack
+                raise ValueError('it is too deeply nested')
+        return yaml.load(text, loader)
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f'{path} is not valid YAML: {error}') from error
 
 
@@ -180,11 +187,13 @@ def _all_models() -> Iterator[ZooModel]:
         yield from read_index(index)
 
 
-def _read_list(path: Path, name: str) -> list:
+def _read_list(path: Path, name: str, kind: type) -> list:
     content = read_yaml(path)
     found = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(found, list):
-        raise ValueError(f'{path} has no list {name!r}')
+    if not isinstance(found, list) or not all(
+        isinstance(item, kind) for item in found
+    ):
+        raise ValueError(f'{path} has no valid list {name!r}')
     return found
 
 
@@ -193,4 +202,5 @@ def _read_entry(entry: dict, folder: Path) -> ZooModel:
     if weights is not None and '://' not in weights:
         weights = str(folder / weights)
     tasks = tuple(result['Task'] for result in entry.get('Results') or ())
-    return ZooModel(entry['Name'], folder / entry['Config'], weights, tasks)
+    name = entry['Name'] + ''  # a string
+    return ZooModel(name, folder / entry['Config'], weights, tasks)

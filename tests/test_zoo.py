@@ -88,7 +88,8 @@ def test_the_default_zoo(value, monkeypatch):
         ('', 'Models'),
         ('- Models', 'Models'),
         ('Models: [{Name: mine}]', "'Config'"),
-        ('Models: [mine]', 'AttributeError'),
+        ('Models: [mine]', 'Models'),
+        ('Models: ' + '[' * 1000, 'nested'),
     ],
 )
 def test_a_broken_metafile(folder, text, message):

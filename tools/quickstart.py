@@ -1,4 +1,4 @@
-"""Train a small model on digit scenes and look at what it sees.
+"""Train a small model on digit scenes and draw its predictions.
 
     python tools/quickstart.py                      # Mask R-CNN on BOAT-Swin
     python tools/quickstart.py --task all --backbone swin
@@ -36,7 +36,7 @@ DATA_ROOT = 'data/digit_scenes'
 
 
 class Metric(NamedTuple):
-    """A validation metric: mmengine's key, ours, a label, what 1.0 is."""
+    """A validation metric: mmengine's key, ours, a label, the maximum."""
 
     key: str
     name: str
@@ -45,7 +45,7 @@ class Metric(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What differs between the codebases."""
+    """Differences between the codebases."""
 
     config: str
     model: str
@@ -133,7 +133,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--epochs',
         type=int,
-        help='train longer or shorter than the config says',
+        help='number of epochs (default: that of the config)',
     )
     parser.add_argument(
         '--seed', type=int, default=0, help='(default: %(default)s)'
@@ -151,7 +151,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run one task here, or each of them in a process of its own."""
+    """Run one task here, or each of them in its own process."""
     args = parse_args()
     if args.task == 'all':
         run_all(args)
@@ -174,10 +174,7 @@ def main() -> None:
 
 
 def run_all(args: argparse.Namespace) -> None:
-    """Run each task in a process of its own.
-
-    The codebases set process-wide defaults.
-    """
+    """Run each task in its own process: codebases set global defaults."""
     for name in TASKS:
         command = [sys.executable, __file__, '--task', name]
         command += ['--backbone', args.backbone, '--seed', str(args.seed)]
@@ -216,7 +213,7 @@ def prepare_data(root: str) -> None:
 
 
 def make_work_dir(args: argparse.Namespace) -> Path:
-    """Make a folder of its own for this run.
+    """Make a new folder for this run.
 
     Raises:
         UsageError: If ``--work-dir`` names a folder with something in it.
@@ -228,7 +225,10 @@ def make_work_dir(args: argparse.Namespace) -> Path:
                 f'--work-dir expects a new or empty folder, got {path}, '
                 'which exists; name another one'
             )
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f'cannot make --work-dir: {error}') from error
         return path
     stamp = time.strftime('%Y%m%d-%H%M%S')
     name = f'{args.task}_{args.backbone}_{stamp}'
@@ -243,7 +243,7 @@ def make_work_dir(args: argparse.Namespace) -> Path:
 
 
 def build_config(args: argparse.Namespace, work_dir: Path) -> Config:
-    """Return the task's config, changed as the command line says."""
+    """Return the task's config with the options of the command line."""
     folder = find_configs() / BACKBONES[args.backbone]
     name = TASKS[args.task].config.format(args.backbone)
     cfg = Config.fromfile(folder / name)
@@ -318,7 +318,7 @@ def draw(runner: Runner, task: Task, backbone: str, work_dir: Path) -> None:
 def summarize(
     runner: Runner, task: Task, backbone: str, work_dir: Path, seconds: float
 ) -> None:
-    """Print what was trained and where it is; results in the last line."""
+    """Print a summary; results in the last line."""
     model = runner.model
     total = sum(p.numel() for p in model.parameters()) / 1e6
     inner = sum(p.numel() for p in model.backbone.parameters()) / 1e6
@@ -340,11 +340,11 @@ def summarize(
         f'  log          {work_dir / "log.txt"}'
     )
     scores = read_scores(runner, task)
-    told = ' '.join(
+    results = ' '.join(
         f'{metric.name}={scores[metric.key] / metric.full:.3f}'
         for metric in task.metrics
     )
-    say(f'{told} train_seconds={seconds:.0f}')
+    say(f'{results} train_seconds={seconds:.0f}')
 
 
 def publish(runner: Runner, task: Task, work_dir: Path) -> None:
@@ -369,7 +369,7 @@ def publish(runner: Runner, task: Task, work_dir: Path) -> None:
 
 
 def find_checkpoint(runner: Runner, work_dir: Path) -> Path:
-    """The file that the last epoch left."""
+    """The checkpoint of the last epoch."""
     return work_dir / f'epoch_{runner.max_epochs}.pth'
 
 

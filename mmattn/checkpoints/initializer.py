@@ -104,11 +104,11 @@ class BackbonePretrained:
             raise
         except (IndexError, RuntimeError) as error:  # wrong shapes
             module.load_state_dict(before)
+            lines = [line.strip() for line in str(error).splitlines()[1:]]
             raise ValueError(
                 f'{self.checkpoint} ({converted.describe()}) does not fit '
-                f'{type(module).__name__}: '
-                f'{count_names(str(error).splitlines()[1:])}; check that arch '
-                'and in_channels are those of the checkpoint'
+                f'{type(module).__name__}: {count_names(lines)}; check that '
+                'arch and in_channels are those of the checkpoint'
             ) from error
         unused = unexpected + converted.unused
         unused += [f'{converted.head_name}.{name}' for name in converted.head]

@@ -16,14 +16,20 @@ from torch import Tensor
 
 from mmattn.zoo import SCHEME, check_digest, find_weights
 
-from .inspection import SAVE_WEIGHTS, InvalidCheckpoint, inspect_checkpoint
+from .inspection import inspect_checkpoint
 from .stubs import allow_stubs
+from .unpickling import SAVE_WEIGHTS, InvalidCheckpoint
 
 # Keys of the tensors in a training checkpoint; the first that exists counts.
 # Averaged weights come first: published accuracies are measured with them.
 _STATE_KEYS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
 # Added to every key by DistributedDataParallel and torch.compile.
 _WRAPPER_PREFIXES = re.compile(r'(module\.|_orig_mod\.)+')
+# Those that torch computes with.
+_DTYPES = re.compile(
+    r'torch\.(bool|u?int(8|16|32|64)|b?float(16|32|64|8_\w+)'
+    r'|complex(32|64|128))'
+)
 _MAX_KEY = 500
 _PIECE = 1 << 22
 _MAX_HEADER = 20 << 20  # bytes
@@ -239,6 +245,11 @@ def tensors_of(content: Any) -> dict[str, Tensor]:
             'give the file that holds the weights',
         )
     _check_names(tensors)
+    for value in filter(torch.is_tensor, tensors.values()):
+        if not _DTYPES.fullmatch(str(value.dtype)):
+            raise InvalidCheckpoint(
+                f'holds tensors of {value.dtype}', 'save them as float32'
+            )
     return tensors
 
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmattn.checkpoints.inspection import InvalidCheckpoint, inspect_checkpoint
+from mmattn.checkpoints.inspection import inspect_checkpoint
 from mmattn.checkpoints.loading import find_file
+from mmattn.checkpoints.unpickling import InvalidCheckpoint
 from mmattn.errors import UsageError
 
 _NEEDED = ('meta', 'state_dict', 'message_hub', 'optimizer')

@@ -11,7 +11,11 @@ from mmengine.runner import CheckpointLoader, Runner
 from mmengine.runner.checkpoint import load_from_local
 from torch import Tensor, nn
 
-from mmattn.checkpoints.fitting import describe_checkpoint, load_and_compare
+from mmattn.checkpoints.fitting import (
+    Fit,
+    describe_checkpoint,
+    load_and_compare,
+)
 from mmattn.checkpoints.loading import check_file, load_file, tensors_of
 from mmattn.checkpoints.whole_model import rename_published
 from mmattn.errors import UsageError
@@ -75,13 +79,17 @@ class CheckWeights(Hook):
             runner.model,
             {key.removeprefix('module.'): x for key, x in state.items()},
         )
-        check_weights(
+        fit = check_weights(
             runner.model,
             state,
             self.path,
             meta=checkpoint.get('meta'),
             **self.options,
         )
+        if fit.kinds:  # mmengine would cast them
+            checkpoint['state_dict'] = {
+                name: x for name, x in state.items() if name not in fit.kinds
+            }
 
 
 def check_weights(
@@ -92,7 +100,7 @@ def check_weights(
     partial: bool = False,
     allow_nonfinite: bool = False,
     meta: Any = None,
-) -> None:
+) -> Fit:
     """Load the weights of a checkpoint into a model that has to fit.
 
     Args:
@@ -138,15 +146,13 @@ def check_weights(
             and not _OUTPUT_NORM.fullmatch(name)
         ]
     if partial:
-        wrong = [x for x in wrong if whole and 'head' in x.split('.')[0]]
+        lacking = [x for x in wrong if x not in fit.unexpected]
+        wrong = [x for x in lacking if whole and 'head' in x.split('.')[0]]
     if not wrong and fit.loaded > 0:
-        return
-    advice = (
-        'heads have to fit'
-        if partial
-        else '--partial loads what fits'
-        + (', if the heads do' if whole else '')
-    )
+        return fit
+    advice = '--partial loads what fits' + ', if the heads do' * whole
+    if partial:
+        advice = f'the heads have to fit: {", ".join(wrong[:3])}'
     raise UsageError(
         f'checkpoint {path} does not fit the model: {fit}.'
         f'{_describe(state, meta)} Give the config and the checkpoint of one '

@@ -47,12 +47,13 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(
 def can_run(x: Tensor, *parameters: Tensor | None) -> bool:
     """Whether the kernels support ``x`` and parameters.
 
-    They need float32 or float64 on a CPU, without gradients, autocast,
-    tracing or transforms.
+    They need float32 or float64 on a CPU and contiguous parameters, without
+    gradients, autocast, tracing or transforms.
     """
     return (
         not is_observed()
         and why_not_tensors(x, *parameters) is None
+        and all(p is None or p.is_contiguous() for p in parameters)
         and x.numel() > 0
         and not needs_grad(x, *parameters)
         and not is_autocast_enabled('cpu')
@@ -201,7 +202,7 @@ def modulation(
     out = x.new_empty(*x.shape[:3], len(matrices))
     c = x.shape[-1] // len(sides)
     sizes = len(sides), c, *x.shape[:3], len(matrices) // c
-    sides = torch.tensor(sides)
+    sides = torch.tensor(sides, device='cpu')
     threads = torch.get_num_threads()
     _modulation(
         x, step, kernels, biases, sides, *sizes, matrices, bias, out, threads

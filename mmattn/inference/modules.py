@@ -1,7 +1,7 @@
 """Modules of a model that is optimized for inference on a CPU.
 
-Where a kernel cannot run (another device or dtype, gradients, autocast,
-torch.compile, export) they compute the same by plain PyTorch.
+They run plain PyTorch where a kernel cannot run: on other devices or dtypes,
+with gradients or autocast, under torch.compile or export.
 """
 
 from typing import ClassVar
@@ -42,9 +42,12 @@ class Fused(nn.Module):
         """Replace ``module``; None if the kernel computes something else."""
         if not cls.can_replace(module):
             return None
-        if not issubclass(cls, cls.replaces):
-            return cls(module).eval()
-        module.__class__ = cls
+        if issubclass(cls, cls.replaces):
+            module.__class__ = cls
+        else:
+            module = cls(module)
+        for parameter in module.parameters(recurse=False):
+            parameter.data = parameter.data.contiguous()
         return module
 
     @classmethod
@@ -97,7 +100,7 @@ class FusedLayerNorm(Fused, nn.LayerNorm):
 
 
 class FusedDepthwiseConv(Fused, nn.Conv2d):
-    """A depthwise convolution by a kernel, where channels lie last."""
+    """A depthwise convolution by a kernel, for channels-last maps."""
 
     kind = 'depthwise_convolution'
     replaces = nn.Conv2d
@@ -243,7 +246,11 @@ class FusedModulation(Fused):
     @classmethod
     def can_replace(cls, module: nn.Module) -> bool:
         return (
-            super().can_replace(module) and module.norm.running_var is not None
+            super().can_replace(module)
+            and module.norm.running_var is not None
+            and not module.norm.training
+            and _is_pointwise(module.expand, len(module.local_convs.bias0))
+            and _is_pointwise(module.mix, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -301,4 +308,12 @@ def _is_depthwise(conv: nn.Conv2d) -> bool:
         and conv.padding == (side // 2, side // 2)
         and conv.stride == conv.dilation == (1, 1)
         and conv.padding_mode == 'zeros'
+    )
+
+
+def _is_pointwise(conv: nn.Conv2d, groups: int) -> bool:
+    return (
+        conv.kernel_size == conv.stride == (1, 1)
+        and conv.padding == (0, 0)
+        and conv.groups == groups
     )

@@ -66,9 +66,9 @@ def attention(
 def plain_attention(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
 ) -> Tensor:
-    """Attend as the formula says; windows, stripes and clusters do, too."""
+    """The formula; the references of windows, stripes, clusters use it."""
     wide = torch.promote_types(v.dtype, torch.float32)
-    # Autocast would narrow the products again, whatever the inputs' dtype.
+    # Autocast would narrow the products again.
     with without_autocast(v):
         scores = scale * q.to(wide) @ k.to(wide).mT  # (*, N, L)
         if bias is not None:
@@ -100,14 +100,14 @@ def _sdpa(
         varying = 1 if bias is None else max(bias.ndim - 2, 1)
         batch, heads = lead[:-varying], lead[-varying:]
         q, k, v = (
-            # A size's own count would make constants of what varies.
+            # torch.Size.numel() would turn dynamic sizes into constants.
             x.reshape(math.prod(batch), math.prod(heads), *x.shape[-2:])
             for x in (q, k, v)
         )
         if bias is not None and bias.ndim > 2:
             bias = bias.expand(*heads, -1, -1).flatten(0, -3)
     if bias is not None and bias.ndim == 3:
-        bias = bias[None]  # or PyTorch would take a slower way
+        bias = bias[None]  # PyTorch is slower with three axes
     out = fused_attention(q, k, v, bias, scale)
     return out.reshape(*lead, *out.shape[-2:])
 
@@ -118,7 +118,7 @@ def fused_attention(
     """PyTorch's fused attention, in the dtype of the inputs."""
     if bias is not None:
         bias = bias.to(q.dtype)
-    # Autocast would narrow the result, whatever the inputs' dtype.
+    # Autocast would narrow the result.
     with without_autocast(v):
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=bias, scale=scale

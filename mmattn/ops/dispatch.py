@@ -1,15 +1,15 @@
 """The table of implementations, and the choice among them.
 
-Every operation has an implementation called ``'reference'``, plain PyTorch,
-which defines it. Others compute the same faster where they can run. The
-argument ``impl`` of an operation names one, or is ``'auto'``: the first that
-can run on the given tensors, in the order of priority. A named implementation
-that cannot run is an error; nothing falls back silently.
-:func:`force_implementation` changes what ``'auto'`` means.
+Every operation has a reference implementation, ``'reference'``, in plain
+PyTorch; others compute the same faster. The argument ``impl`` of an operation
+names one, or is ``'auto'``: the implementation of highest priority that can
+run on the given tensors. A named implementation that cannot run is an error;
+there are no silent fallbacks. :func:`force_implementation` changes what
+``'auto'`` means.
 
-A kernel has two entries. Eager mode calls its function, an autograd function;
-``torch.compile`` gets its operator, whose insides it cannot see. What follows
-single operations of PyTorch gets implementations that consist of them.
+Eager mode calls the function of a kernel, an autograd function;
+``torch.compile`` gets its custom operator. Tracers, transforms and modes that
+follow single operations of PyTorch get implementations that consist of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,16 +36,15 @@ class Implementation:
 
     Attributes:
         operation: Name of the operation, such as ``'attention'``.
-        name: Name that ``impl`` takes, such as ``'sdpa'``.
-        function: Takes what the operation takes, without ``impl``.
-        requires: What it requires, in words.
+        name: Name for ``impl``, such as ``'sdpa'``.
+        function: Called with the arguments of the operation except ``impl``.
+        requires: Requirements, for messages.
         priority: ``'auto'`` takes the highest that can run.
-        devices: Device types it runs on; None for all.
-        is_available: Called without arguments: whether it can run on this
-            machine.
-        why_not: Called with the operation's arguments: why it cannot run on
-            them, or None. It may look at shapes, dtypes and devices, never at
-            values. None if it always can.
+        devices: Supported device types; None for all.
+        is_available: Returns whether it can run on this machine.
+        why_not: Returns why it cannot run on the operation's arguments, or
+            None. It may read shapes, dtypes and devices, never values. None
+            if it always can.
         is_kernel: Whether it is more than operations of PyTorch.
         operator: For kernels: what ``torch.compile`` calls instead of the
             function, if there is one.
@@ -146,10 +145,7 @@ def find_implementation(operation: str, name: str) -> Implementation:
 def force_implementation(operation: str, name: str) -> None:
     """Let ``'auto'`` mean this implementation of an operation, everywhere.
 
-    Args:
-        operation: Name of the operation.
-        name: Name of the implementation; ``'auto'`` for the best that can
-            run, as at the start.
+    The name ``'auto'`` restores the default.
 
     Raises:
         ValueError: If there is no such operation or implementation.
@@ -166,14 +162,7 @@ def force_implementation(operation: str, name: str) -> None:
 
 @contextmanager
 def forced_implementations(choices: dict[str, str]) -> Iterator[None]:
-    """Let ``'auto'`` mean these implementations for a while.
-
-    Args:
-        choices: The name of an implementation for each operation.
-
-    Raises:
-        ValueError: As :func:`force_implementation`.
-    """
+    """Apply :func:`force_implementation` to operations inside the block."""
     before = dict(_FORCED)
     try:
         for operation, name in choices.items():
@@ -186,10 +175,9 @@ def forced_implementations(choices: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def reference_only() -> Iterator[None]:
-    """Let ``'auto'`` mean the reference of every operation for a while.
+    """Let ``'auto'`` mean the reference of every operation inside the block.
 
-    For tools that look at what runs rather than how fast. An implementation
-    that is named still runs.
+    A named implementation still runs.
     """
     with forced_implementations(dict.fromkeys(_TABLE, 'reference')):
         yield
@@ -199,10 +187,7 @@ def reference_only() -> Iterator[None]:
 def watch_choices(
     callback: Callable[[Implementation], None],
 ) -> Iterator[None]:
-    """Call back with each implementation that is chosen inside the block.
-
-    Compiled code chooses once, while it is traced, and calls nothing back.
-    """
+    """Call back with each implementation that eager mode chooses."""
     _WATCHERS.append(callback)
     try:
         yield
@@ -215,15 +200,9 @@ def choose_implementation(
 ) -> Callable[..., Any]:
     """The function that computes ``operation`` on these arguments.
 
-    Args:
-        operation: Name of the operation.
-        impl: Name of an implementation, or ``'auto'``.
-        *args: Arguments of the operation, a tensor first.
-
     Raises:
         ValueError: If there is no implementation of that name.
-        RuntimeError: If the named implementation cannot run here; the message
-            says why.
+        RuntimeError: If the named implementation cannot run on the arguments.
     """
     if impl == 'auto' and _FORCED:
         impl = _FORCED.get(operation, 'auto')
@@ -274,12 +253,12 @@ def _choose_for_tracer(
     candidates: tuple[Implementation, ...],
     args: tuple,
 ) -> Callable[..., Any]:
-    """What a compiler, a tracer or a transform can follow.
+    """Choose what a compiler, a tracer or a transform can follow.
 
-    A compiler gets the operator of the best implementation. Forward-mode
-    differentiation would silently take an operator's derivative for zero, and
-    neither it nor FLOP counters on a CPU know fused attention: transforms and
-    modes get the reference.
+    Compilers get the operator of the best implementation. Transforms and
+    modes get the reference: forward-mode differentiation silently treats the
+    derivative of an operator as zero, and neither it nor FLOP counters on a
+    CPU support fused attention.
     """
     is_compiler = _HAS_CUSTOM_OPS and is_compiling() and not is_exporting()
     if impl != 'auto':

@@ -11,7 +11,7 @@ try:
 except ImportError:  # torch before 2.3
     from torch._dynamo import is_compiling
 
-# Older versions cannot tell a dynamic size from a static one.
+# Older versions do not distinguish dynamic from static sizes.
 _KNOWS_DYNAMIC_SHAPES = tuple(map(int, torch.__version__.split('.')[:2])) >= (
     2,
     9,
@@ -45,7 +45,7 @@ def needs_grad(*tensors: Tensor | None) -> bool:
 def is_exporting() -> bool:
     """Whether ``torch.export`` traces, rather than ``torch.compile``."""
     try:
-        # A compiler takes torch.compiler.is_exporting() for true.
+        # Compilers evaluate torch.compiler.is_exporting() to True.
         return torch.compiler._is_exporting_flag
     except AttributeError:  # torch before 2.7
         return is_compiling() and not torch.compiler.is_dynamo_compiling()
@@ -67,11 +67,11 @@ def in_dispatch_mode() -> bool:
 
 
 def is_observed() -> bool:
-    """Whether anything sees operations, rather than their results alone.
+    """Whether a compiler, tracer, transform or mode sees each operation.
 
-    A compiler, a tracer, a transform or a mode; tensors may be symbols then.
+    Tensors may be symbolic then.
     """
-    # The functions above, in one: every operation asks.
+    # The functions above, inlined: every call of an operation asks.
     return (
         is_compiling()
         or _transforms_are_active()

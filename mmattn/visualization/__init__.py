@@ -7,11 +7,3 @@ from .predictions import (
     plot_segmentations,
     predict_samples,
 )
-
-__all__ = [
-    'plot_classifications',
-    'plot_curves',
-    'plot_detections',
-    'plot_segmentations',
-    'predict_samples',
-]

@@ -47,7 +47,6 @@ def plot_detections(
     classes: Sequence[str],
     path: str | Path,
     score_thr: float = 0.5,
-    columns: int = 4,
 ) -> None:
     """Draw the ground truth of each ``DetDataSample`` above the predictions.
 
@@ -56,9 +55,8 @@ def plot_detections(
         classes: Name of each label.
         path: File to write.
         score_thr: Predictions below this score are not drawn.
-        columns: Images per row.
     """
-    figure, axes = _panels(samples, columns, ('truth', 'prediction'))
+    figure, axes = _panels(samples, 4, ('truth', 'prediction'))
     for sample, (top, bottom) in zip(samples, axes):
         found = sample.pred_instances
         found = found[found.scores >= score_thr]
@@ -70,10 +68,7 @@ def plot_detections(
 
 
 def plot_segmentations(
-    samples: Samples,
-    classes: Sequence[str],
-    path: str | Path,
-    columns: int = 6,
+    samples: Samples, classes: Sequence[str], path: str | Path
 ) -> None:
     """Draw each image above the true and predicted map of a ``SegDataSample``.
 
@@ -81,10 +76,9 @@ def plot_segmentations(
         samples: At least one data sample; class 0 is the background.
         classes: Name of each index.
         path: File to write.
-        columns: Samples per row.
     """
     titles = ('image', 'truth', 'prediction')
-    figure, axes = _panels(samples, columns, titles)
+    figure, axes = _panels(samples, 6, titles)
     present = set()
     for sample, panels in zip(samples, axes):
         image = _read_image(sample)
@@ -110,10 +104,7 @@ def plot_segmentations(
 
 
 def plot_classifications(
-    samples: Samples,
-    classes: Sequence[str],
-    path: str | Path,
-    columns: int = 8,
+    samples: Samples, classes: Sequence[str], path: str | Path
 ) -> None:
     """Draw images with the predicted class, and the true class if wrong.
 
@@ -121,9 +112,8 @@ def plot_classifications(
         samples: At least one ``DataSample`` of mmpretrain.
         classes: Name of each label.
         path: File to write.
-        columns: Images per row.
     """
-    figure, axes = _panels(samples, columns, ('',))
+    figure, axes = _panels(samples, 8, ('',))
     for sample, (panel,) in zip(samples, axes):
         truth, prediction = int(sample.gt_label), int(sample.pred_label)
         panel.imshow(_read_image(sample))

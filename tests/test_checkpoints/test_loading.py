@@ -18,8 +18,8 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from mmattn.checkpoints import load_file, save_file
-from mmattn.checkpoints.inspection import InvalidCheckpoint
 from mmattn.checkpoints.loading import read_whole
+from mmattn.checkpoints.unpickling import InvalidCheckpoint
 from mmattn.zoo import file_digest
 
 STATE = {'a.weight': torch.arange(6.0).reshape(2, 3), 'a.bias': torch.ones(2)}

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from mmattn.attentions import MultiHeadSelfAttention, ScaleAwareModulation
-from mmattn.inference.kernels import LIBRARY
 from mmattn.inference.modules import (
     FusedConvMLP,
     FusedDepthwiseConv,
@@ -18,10 +17,10 @@ from mmattn.inference.modules import (
     FusedSelfAttention,
 )
 from mmattn.layers import MLP, ConvMLP
-from mmattn.ops import forced_implementations
+from mmattn.ops import _native, forced_implementations
 
 needs_kernels = pytest.mark.skipif(
-    LIBRARY.why_not() is not None, reason=str(LIBRARY.why_not())
+    not _native.is_available(), reason='no C++ compiler'
 )
 CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5}
 # A fused class, the module, the shape of an input, the kernel that runs.

@@ -57,7 +57,7 @@ def test_detections_below_the_threshold_are_left_out(make_sample, tmp_path):
     for score in (0.9, 0.4):
         sample = detection(make_sample, [7], [score])
         out = tmp_path / f'{score}.png'
-        plot_detections([sample], CLASSES, out, score_thr=0.5, columns=1)
+        plot_detections([sample], CLASSES, out, score_thr=0.5)
         pictures.append(pixels(out))
     changed = np.abs(pictures[0] - pictures[1]).sum(axis=(1, 2)) > 0
     half = len(changed) // 2
@@ -86,7 +86,7 @@ def test_segmentation_shows_truth_and_prediction(make_sample, tmp_path):
             gt_sem_seg=BaseDataElement(data=truth),
             pred_sem_seg=BaseDataElement(data=prediction),
         )
-        plot_segmentations([sample], ('background', *CLASSES), out, 1)
+        plot_segmentations([sample], ('background', *CLASSES), out)
         pictures.append(pixels(out))
     blue = np.array([67, 99, 216])  # of the digit 3, class 4
     near = [(np.abs(p - blue).sum(axis=2) < 130).sum() for p in pictures]
@@ -102,7 +102,7 @@ def test_classification_marks_mistakes(make_sample, tmp_path):
             pred_label=torch.tensor([prediction]),
             pred_score=torch.full((10,), 0.8),
         )
-        plot_classifications([sample], CLASSES, out, 1)
+        plot_classifications([sample], CLASSES, out)
         picture = pixels(out)
         red.append((picture[:30] == [207, 34, 46]).all(axis=2).sum())
     assert red[0] == 0 and red[1] > 0

@@ -1,4 +1,4 @@
-"""Kernels in C++ for CPUs, compiled when they are first needed."""
+"""C++ kernels for CPUs, compiled when they are first needed."""
 
 import functools
 from pathlib import Path
@@ -15,24 +15,13 @@ from .library import (
     why_not_tensors,
 )
 
-__all__ = [
-    'KERNELS',
-    'Library',
-    'contiguous',
-    'is_available',
-    'pixels',
-    'register_kernel',
-    'why_not',
-    'why_not_tensors',
-]
-
 KERNELS = Library('ops', Path(__file__).parent)
 
 
 def why_not(*tensors: Tensor | None) -> str | None:
-    """Why the kernels of this folder cannot take these tensors, or None.
+    """Why the kernels of this folder do not support these tensors, or None.
 
-    Warns, once, if they could, were there a working compiler.
+    Warns once if the only reason is the compiler.
     """
     reason = why_not_tensors(*tensors)
     if reason is None:

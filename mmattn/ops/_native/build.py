@@ -5,6 +5,8 @@ import logging
 import os
 import platform
 import shutil
+import signal
+import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ _FLAGS = (
     '-std=c++17 -O3 -march=native -fPIC -shared -fopenmp -fno-math-errno '
     '-fno-trapping-math -fvisibility=hidden'
 ).split()
-_MAX_SECONDS = 600  # about 15 on an idle machine
+_MAX_SECONDS = 300  # about 15 on an idle machine
 
 
 class BuildError(Exception):
@@ -57,15 +59,16 @@ def build_library(name: str, folder: Path, include: Sequence[Path]) -> Path:
     command = [*compiler, *_FLAGS, *(f'-I{place}' for place in include)]
     try:
         home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-        cache = Path(home, 'mmattn', 'kernels')
+        cache = Path(home, 'mmattn', 'kernels').resolve()
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # A library is executed when it is loaded.
-        if cache.stat().st_uid != os.geteuid() or cache.stat().st_mode & 0o022:
+        if not _is_private(cache):
             raise PermissionError(f'other users can write to {cache}')
-        library = cache / f'{name}-{key[:32]}.so'
-        if not library.is_file():
-            _compile([*command, *map(str, sources)], library)
-        return library
+        name = f'{name}-{key[:32]}'
+        for library in cache.glob(f'{name}-*.so'):
+            if _is_intact(library):
+                return library
+            library.unlink()
+        return _compile([*command, *map(str, sources)], cache, name)
     except (OSError, RuntimeError) as error:  # also without a home
         raise BuildError(
             f'cannot use the cache of compiled kernels ({error}); set '
@@ -73,29 +76,53 @@ def build_library(name: str, folder: Path, include: Sequence[Path]) -> Path:
         ) from error
 
 
-def _compile(command: Sequence[str], library: Path) -> None:
-    # Users who set up no logging see warnings only.
-    _LOGGER.warning(
-        'Compiling kernels for this CPU, once, into %s', library.parent
+def _is_private(path: Path) -> bool:
+    status = path.lstat()
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
+
+
+def _is_intact(library: Path) -> bool:
+    """Whether a library, which is executed when loaded, is as it was built."""
+    return (
+        stat.S_ISREG(library.lstat().st_mode)
+        and _is_private(library)
+        and library.stem.endswith(_digest(library))
     )
-    with tempfile.TemporaryDirectory(dir=library.parent) as work:
-        built = Path(work, library.name)
+
+
+def _digest(library: Path) -> str:
+    return hashlib.sha256(library.read_bytes()).hexdigest()[:32]
+
+
+def _compile(command: Sequence[str], cache: Path, name: str) -> Path:
+    # Users who set up no logging see warnings only.
+    _LOGGER.warning('Compiling kernels for this CPU, once, into %s', cache)
+    with tempfile.TemporaryDirectory(dir=cache) as work:
+        built = Path(work, 'library.so')
+        process = subprocess.Popen(
+            [*command, '-o', str(built)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
         try:
-            subprocess.run(
-                [*command, '-o', str(built)],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=True,
-                timeout=_MAX_SECONDS,
-            )
-        except subprocess.CalledProcessError as error:
-            text = error.stderr.decode(errors='replace').strip()[-500:]
-            raise BuildError(f'{command[0]} failed: {text}') from error
-        except subprocess.TimeoutExpired as error:
-            raise BuildError(
-                f'{command[0]} took more than {_MAX_SECONDS} s'
-            ) from error
-        built.replace(library)  # atomic: another process may compile too
+            text = process.communicate(timeout=_MAX_SECONDS)[1]
+        except BaseException as error:
+            # A compiler has children of its own.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise BuildError(
+                    f'{command[0]} took more than {_MAX_SECONDS} s'
+                ) from error
+            raise
+        if process.returncode:
+            text = text.decode(errors='replace').strip()[-500:]
+            raise BuildError(f'{command[0]} failed: {text}')
+        built.chmod(0o700)
+        library = cache / f'{name}-{_digest(built)}.so'
+        return built.replace(library)  # atomic: others may compile it too
 
 
 def _digest_of_inputs(compiler: Sequence[str], files: Sequence[Path]) -> str:

@@ -1,4 +1,4 @@
-"""Attention inside groups of tokens, by the kernels of ``attention.cpp``.
+"""Attention inside groups of tokens, computed by ``attention.cpp``.
 
 Axes: B images, T tokens of a map, C = h * d channels, h heads, d channels of
 a head, P places, G groups, N queries and L keys of a group.
@@ -14,36 +14,35 @@ from torch import Tensor
 
 from . import KERNELS, contiguous, register_kernel, why_not
 
-# What both kernels take last, see _common.
+# Last arguments of both kernels, see _common.
 _COMMON = 'tiitiiiittitiidiiiiiii'
 _ATTEND = KERNELS.function('attend', 'tt' + _COMMON)
 _ATTEND_BACKWARD = KERNELS.function('attend_backward', 'ttttt' + _COMMON)
 
-# A power of two takes a third of the time of one of e.
+# Powers of two take a third of the time of powers of e.
 _LOG2_E = 1 / math.log(2)
-# Rows of a bias are read by whole vectors: a multiple of theirs, in C++.
+# The kernels read rows of a bias in vectors; a multiple of their size in C++.
 _VECTOR = 16
 
 
 class Groups(NamedTuple):
-    """Which tokens attend to which.
+    """Groups of queries and the keys that they attend to.
 
-    The index map lays the tokens out in places. The queries and the keys of
-    a group are ranges of places. Groups that share places are siblings: they
-    follow each other.
+    The index map puts tokens into places. The queries and keys of a group are
+    ranges of places. Groups that share places are siblings, and consecutive.
 
     Attributes:
         index: Token in each place, or -1 for padding, int32, ``(P, )``, or
-            ``(B, h, P)`` where images and heads differ.
-        ranges: First place and the one after the last, of the queries and of
-            the keys of each group, int32, ``(G, 4)``.
-        most_tokens: Places of the most siblings together.
+            ``(B, h, P)`` if images and heads differ.
+        ranges: Start and end of the queries and of the keys of each group,
+            int32, ``(G, 4)``.
+        most_tokens: Places of the largest set of siblings.
         most_keys: Keys of the largest group.
         siblings: Groups that share places. Defaults to 1.
-        regions: Of each place, int32, ``(P, )``: keys of other regions are
-            hidden from a query. Defaults to None, nothing is hidden.
-        heads: First head that attends so, and how many do. Defaults to None,
-            all.
+        regions: Region of each place, int32, ``(P, )``; tokens attend inside
+            their region only. Defaults to None, no regions.
+        heads: First head and number of heads of these groups. Defaults to
+            None, all.
         size: Rows and columns of a group, for the convolution of its values.
             Defaults to none.
     """
@@ -59,13 +58,13 @@ class Groups(NamedTuple):
 
 
 def equal_groups(num_places: int, size: int, device: torch.device) -> Tensor:
-    """Ranges of groups of one size, each of which attends to itself."""
+    """Ranges of groups of one size that attend to themselves."""
     ends = torch.arange(0, num_places + 1, size, device=device).int()
     return torch.stack((ends[:-1], ends[1:]) * 2, dim=1)
 
 
 class Plan(NamedTuple):
-    """What the kernels take.
+    """Arguments of the kernels.
 
     Attributes:
         qkv: Queries, keys and values side by side, ``(B, *, 3 * C)``.
@@ -150,7 +149,7 @@ def attend_backward(
     qkv, (bias, kernels) = contiguous(plan.qkv), _extras(plan)
     new = torch.empty_like if plan.has_all_tokens else torch.zeros_like
     grads = {'qkv': new(qkv)}
-    # Each thread has sums of its own.
+    # Each thread has its own sums.
     threads = torch.get_num_threads()
     of_bias = of_kernels = None
     if 'bias' in wanted:
@@ -191,7 +190,7 @@ def _extras(plan: Plan) -> tuple[Tensor | None, Tensor | None]:
 def _common(
     plan: Plan, groups: Groups, extras: tuple[Tensor | None, Tensor | None]
 ) -> tuple:
-    """What both kernels take, see ``attention.cpp``."""
+    """Last arguments of both kernels, see ``attention.cpp``."""
     (bias, kernels), num_heads = extras, plan.num_heads
     images, channels = plan.qkv.shape[0], plan.qkv.shape[-1]
     return (

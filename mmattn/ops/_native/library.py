@@ -1,7 +1,7 @@
-"""Load compiled C++ functions and call them.
+"""Load and call compiled C++ functions.
 
-They are plain functions of pointers and numbers: one library serves every
-version of torch. Where none can be compiled, operations run without.
+They are plain functions of pointers and numbers, independent of the version
+of torch.
 """
 
 import ctypes
@@ -36,9 +36,9 @@ class Library:
     """Functions compiled from the C++ sources of one folder.
 
     Args:
-        name: Of the library, for its file.
-        folder: Holds the ``*.cpp`` and their headers.
-        include: Further folders of headers.
+        name: First part of the file's name.
+        folder: Contains the ``*.cpp`` and their headers.
+        include: Other folders of headers.
     """
 
     def __init__(
@@ -52,37 +52,34 @@ class Library:
 
     @assume_constant_result
     def why_not(self) -> str | None:
-        """Why its functions cannot be called, and what to do; or None.
+        """Why its functions cannot be called, or None.
 
-        Compiles them at the first call, which takes some seconds.
+        Compiles them at the first call.
         """
         if self._loaded is None and self._failure is None:
             try:
                 if is_switched_off():
                     raise BuildError(f'{_SWITCH} turns C++ kernels off')
                 path = build_library(self.name, self.folder, self.include)
-                # OpenMP's functions are found in the runtime that torch has
-                # loaded, so that both share one set of threads.
+                # It uses the OpenMP runtime that torch has loaded, and its
+                # threads.
                 self._loaded = ctypes.CDLL(str(path))
             except (BuildError, OSError) as error:
                 self._failure = str(error)
         return self._failure
 
     def function(self, name: str, signature: str) -> Callable[..., None]:
-        """A function of the library; nothing is compiled before its call.
+        """A function of the library, compiled when it is called.
+
+        It raises MemoryError if it cannot allocate its workspace.
 
         Args:
             name: The symbol is ``mmattn_<name>_<f32 or f64>``, by the dtype
-                of the first tensor. It returns how many bytes of memory it
-                could not get, as int64.
-            signature: One letter for each argument: ``t`` for a tensor or
-                None, handed over as a pointer; ``i`` for an int64; ``d`` for
-                a float64. Tensors must be contiguous and of the dtype that
-                the function expects.
-
-        Returns:
-            Takes the arguments. Raises a ``MemoryError`` if the function
-            lacks memory to work in.
+                of the first tensor. It returns the bytes that it could not
+                allocate.
+            signature: One letter for each argument: ``t`` for a pointer to a
+                contiguous tensor, or None; ``i`` for an int64; ``d`` for a
+                float64.
         """
         types = [_KINDS[kind] for kind in signature]
         found: dict[torch.dtype, Callable] = {}
@@ -99,19 +96,22 @@ class Library:
             return function
 
         def call(*args: Tensor | int | float | None) -> None:
+            tensors = [x for x in args if isinstance(x, Tensor)]
+            if not all(x.is_cpu for x in tensors):
+                raise ValueError('C++ kernels take tensors on a CPU')
             pointers = [
-                _pointer(x) if isinstance(x, Tensor) else x for x in args
+                x.data_ptr() if isinstance(x, Tensor) else x for x in args
             ]
-            dtype = next(x for x in args if isinstance(x, Tensor)).dtype
+            dtype = tensors[0].dtype
             function = found.get(dtype) or look_up(dtype)
-            # A profiler sees only operators by itself.
+            # By themselves, profilers see operators only.
             profiled = torch.autograd._profiler_enabled()
             label = f'mmattn::{name}'
             with record_function(label) if profiled else nullcontext():
-                lacking = function(*pointers)
-            if lacking:
+                missing = function(*pointers)
+            if missing:
                 raise MemoryError(
-                    f'could not allocate {lacking} bytes of workspace for '
+                    f'could not allocate {missing} bytes of workspace for '
                     f'kernel {name!r}; use fewer or smaller images, or fewer '
                     'threads (torch.set_num_threads)'
                 )
@@ -119,14 +119,8 @@ class Library:
         return call
 
 
-def _pointer(x: Tensor) -> int:
-    if not x.is_cpu:
-        raise ValueError(f'C++ kernels take tensors on a CPU, got {x.device}')
-    return x.data_ptr()
-
-
 def contiguous(x: Tensor) -> Tensor:
-    """``x`` as it lies in memory, value after value."""
+    """``x`` in contiguous memory, without a lazy negation."""
     return x.resolve_neg().contiguous()
 
 

@@ -1,9 +1,8 @@
-"""What the Triton kernels of all operations share.
+"""Shared by the Triton kernels of all operations.
 
-This module needs only torch: kernels, and Triton with them, are imported when
-they are launched. On a machine without a GPU they run through Triton's
-interpreter if ``TRITON_INTERPRET=1`` is set before the first import: slowly,
-for tests.
+This module needs only torch: kernels, and Triton, are imported when they are
+launched. For tests, without a GPU, Triton's interpreter runs them slowly if
+``TRITON_INTERPRET=1`` is set before the first import.
 """
 
 import contextlib
@@ -32,9 +31,9 @@ def is_available() -> bool:
 
 
 def why_not(x: Tensor) -> str | None:
-    """Why no kernel takes a tensor, or None."""
+    """Why the kernels do not support a tensor, or None."""
     if not HAS_TRITON:
-        return "it needs the package 'triton', which is not installed"
+        return "it requires the package 'triton'"
     if x.dtype not in _DTYPES:
         return 'it takes float32, bfloat16 or float16'
     if type(x) not in _PLAIN_TYPES:
@@ -43,7 +42,7 @@ def why_not(x: Tensor) -> str | None:
 
 
 def why_not_channels(channels: int) -> str | None:
-    """Why no attention takes so many channels of a head, or None."""
+    """Why no attention supports so many channels of a head, or None."""
     if channels > _MOST_CHANNELS:
         return f'it takes at most {_MOST_CHANNELS} channels of a head'
     return None
@@ -63,9 +62,9 @@ register_kernel = functools.partial(
 )
 
 
-# Triton's own serve kernels too, and take microseconds outside of them.
+# Triton's functions of these names take microseconds outside of kernels.
 def ceil_div(length: int, part: int) -> int:
-    """How many parts cover a length."""
+    """Number of parts that cover a length."""
     return -(-length // part)
 
 
@@ -75,17 +74,17 @@ def power_of_2(length: int) -> int:
 
 
 def tile_side(length: int, most: int) -> int:
-    """Side of a tile that holds ``length``, or ``most`` of it: 16 at least."""
+    """Side of a tile for ``length``, from 16 to ``most``."""
     return min(max(power_of_2(length), 16), most)
 
 
 def with_unit_stride(x: Tensor) -> Tensor:
-    """``x`` itself where its last axis lies side by side, else a copy."""
+    """``x``, copied unless the stride of its last axis is 1."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def on_device_of(x: Tensor) -> contextlib.AbstractContextManager:
-    """Launch where ``x`` lies, whichever device is the current one."""
+    """Make the device of ``x`` the current one."""
     if x.is_cuda:
         return torch.cuda.device(x.device)
     return contextlib.nullcontext()

@@ -34,14 +34,10 @@ def plan(
 
 def forward(qkv: Tensor, order: Tensor, *args) -> list[Tensor]:
     N = qkv.shape[1]
-    # What is no token would be read and written outside of the map; a token
-    # that is not there would keep what the memory held before.
+    # An index outside of the map would access other memory (scatter raises a
+    # RuntimeError); a missing token would have an uninitialized result.
     seen = torch.zeros(order.shape, dtype=torch.bool, device='cpu')
-    try:
-        is_order = seen.scatter_(-1, order.long(), True).all()
-    except (IndexError, RuntimeError):  # an index outside of the map
-        is_order = False
-    if not is_order:
+    if not seen.scatter_(-1, order.long(), True).all():
         raise IndexError(
             f'cluster_attention expects an order of the tokens 0 to {N - 1}, '
             'each once for each head of each image; some are missing'
@@ -65,7 +61,7 @@ def _cluster_ranges(
     ranges, start = [], 0
     for i, (own, more) in enumerate(zip(sizes, near)):
         end = start + own
-        # Next to the cut: past the end of a first child, before a second.
+        # Next to the cut: after the first sibling, before the second.
         keys = (start, end + more) if i % 2 == 0 else (start - more, end)
         ranges.append((start, end, *keys))
         start = end

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..attention import check_qkv, default_scale
 from ..dispatch import choose_implementation
 
-# What the implementations take.
+# Schema of the implementations.
 ARGUMENTS = (
     'Tensor qkv, int num_heads, int? stripe_width, Tensor lepe_weight, '
     'Tensor? lepe_bias, float scale'
@@ -25,25 +25,23 @@ def cross_shaped_attention(
     scale: float | None = None,
     impl: str = 'auto',
 ) -> Tensor:
-    """Let every token attend to its column of tokens and to its row.
+    """Attend inside vertical and horizontal stripes, and add LePE.
 
     Source: CSWin, https://arxiv.org/abs/2107.00652, sections 3.2 and 3.3. The
     first half of the heads attends inside vertical stripes (H rows, s
-    columns), the second inside horizontal ones (s rows, W columns). A 3x3
-    depthwise convolution of the values inside each stripe, with zeros around
-    it, is added to the result (LePE, locally-enhanced positional encoding).
+    columns), the second inside horizontal ones (s rows, W columns). LePE, the
+    locally-enhanced positional encoding, is a 3x3 depthwise convolution of
+    the values inside each stripe, with zeros around it.
 
-    A map that the stripes do not divide is padded with zeros on both sides,
-    half of them, rounded down, at the top or the left. The padding takes part
-    as keys and in the convolution, as in the published backbone for dense
-    prediction.
+    A map that the stripes do not divide is padded evenly with zeros (the odd
+    one at the bottom or right). Padding is attended to and convolved, as in
+    the published backbone for dense prediction.
 
     Args:
-        qkv: Queries, keys and values side by side, ``(B, H, W, 3 * C)``, each
-            of ``h`` heads of ``d`` channels.
+        qkv: Queries, keys and values side by side, ``(B, H, W, 3 * C)``.
         num_heads: Number of heads h of both orientations, even.
-        stripe_width: Columns or rows s of a stripe; None for attention of all
-            heads, also of an odd number of them, to the whole map.
+        stripe_width: Columns or rows s of a stripe; with None all heads
+            attend to the whole map, and their number may be odd.
         lepe_weight: Kernels of the convolution, ``(C, 1, 3, 3)``.
         lepe_bias: Its bias, ``(C, )``. Defaults to None, no bias.
         scale: Factor of the products. Defaults to None, ``d ** -0.5``.
@@ -54,10 +52,8 @@ def cross_shaped_attention(
         ``(B, H, W, C)`` in the dtype of ``qkv``.
 
     Raises:
-        ValueError: If the channels are not three times a multiple of
-            ``num_heads``, the kernels or their bias do not fit them, the
-            stripes have no width, or ``num_heads`` is odd and there are
-            stripes.
+        ValueError: If the shapes do not fit, ``stripe_width`` is below 1, or
+            ``num_heads`` is odd and there are stripes.
     """
     check_qkv('cross_shaped_attention', qkv, num_heads)
     C = qkv.shape[-1] // 3

@@ -1,4 +1,4 @@
-"""Cross-shaped attention in plain PyTorch, which defines the operation."""
+"""Reference implementation of cross-shaped attention."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""The stripes of a map: cut, attend, convolve, put back.
+"""The stripes of a map: split, attend, convolve, merge.
 
 Axes: B batch, H W rows and columns of the map, C = h * d channels, h heads,
 d channels of a head, n stripes, N tokens of a stripe.
@@ -15,7 +15,7 @@ from ..windows import Size, padded_size
 
 
 def stripe_sizes(size: Size, stripe_width: int | None) -> list[Size]:
-    """Rows and columns of a stripe, of each orientation, or of the map."""
+    """Height and width of the stripes of each orientation, or of the map."""
     H, W = size
     if stripe_width is None:
         return [(H, W)]
@@ -23,7 +23,7 @@ def stripe_sizes(size: Size, stripe_width: int | None) -> list[Size]:
 
 
 def even_padding(size: Size, stripe: Size) -> tuple[int, int, int, int]:
-    """Columns left and right, rows above and below that fill up stripes."""
+    """Padding to whole stripes: left, right, top, bottom."""
     rows, columns = (
         full - side for full, side in zip(padded_size(size, stripe), size)
     )
@@ -54,7 +54,7 @@ def attend_in_stripes(
     biases = [None, None]
     if bias is not None:
         biases = bias.to(qkv.dtype).split(h * d)
-    # Each orientation takes its part of the heads.
+    # Each orientation has its part of the heads.
     parts = qkv.reshape(B, H, W, 3, len(sizes), h * d).unbind(4)
     outs = []
     for part, (high, wide), weight, bias in zip(parts, sizes, weights, biases):

@@ -1,4 +1,4 @@
-"""Mixed convolution in C++: all heads in one pass, which also regroups.
+"""Mixed convolution in C++: all heads in one pass that interleaves them.
 
 Axes: B batch, H W rows and columns of the map, C = h * c channels, h heads,
 c channels of a head, s_i side of the kernels of head i.
@@ -25,12 +25,11 @@ def why_not(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
 ) -> str | None:
     if is_autocast_enabled('cpu'):
-        return 'autocast narrows convolutions of PyTorch only'
+        return 'autocast supports convolutions of PyTorch only'
     return _native.why_not(x, *weights, *biases)
 
 
-# What the kernel takes: the weights of all heads, each (c, s_i, s_i), one
-# after the other, and all biases, (h * c, ).
+# The weights of all heads, each (c, s_i, s_i), are flat, the biases (h * c,).
 _ARGUMENTS = 'Tensor x, Tensor weights, Tensor biases, int[] sides'
 
 
@@ -83,7 +82,7 @@ def backward(
 
 
 def empty(x: Tensor, *args) -> list[Tensor]:
-    """Tensors like those that :func:`forward` returns."""
+    """Uninitialized results of :func:`forward`."""
     return [x.new_empty(x.shape)]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..attention import check_bias, check_qkv, default_scale
 from ..dispatch import choose_implementation
 
-# What the implementations take.
+# Schema of the implementations.
 ARGUMENTS = (
     'Tensor qkv, int num_heads, int window_size, int stride, Tensor? bias, '
     'float scale'
@@ -25,34 +25,29 @@ def sliding_window_attention(
     scale: float | None = None,
     impl: str = 'auto',
 ) -> Tensor:
-    """Attend inside overlapping windows; a token takes the mean of its own.
+    """Average the attention inside all windows that contain a token.
 
-    Windows begin at row and column 0, ``stride``, ``2 * stride``, ... until
-    they reach the end of the map. What a window has outside of the map is not
-    attended to. A token's result is the mean over the windows that hold it.
+    Windows start at row and column 0, ``stride``, ``2 * stride``, ... until
+    they reach the end of the map; their parts outside of the map are masked.
     With ``stride = window_size`` the windows are disjoint. The cost is
     ``O(H W M^2 (M / stride)^2)``.
 
     Args:
-        qkv: Queries, keys and values side by side, ``(B, H, W, 3 * C)``, each
-            of ``h`` heads of ``d`` channels.
+        qkv: Queries, keys and values side by side, ``(B, H, W, 3 * C)``.
         num_heads: Number of heads h.
         window_size: Window side M, in tokens.
         stride: Rows and columns from one window to the next, from 1 to M.
-        bias: Per head and pair of tokens of a window, ``(h, N, N)``. Defaults
-            to None, no bias.
+        bias: Added to the scores, ``(h, N, N)``. Defaults to None, no bias.
         scale: Factor of the products. Defaults to None, ``d ** -0.5``.
         impl: ``'reference'``, ``'sdpa'``, ``'cpp'``, another registered name,
             or ``'auto'``. Defaults to ``'auto'``.
 
     Returns:
-        ``(B, H, W, C)`` in the dtype of ``qkv``; the mean is taken in float32
-        or wider.
+        ``(B, H, W, C)`` in the dtype of ``qkv``; averaged in float32 or
+        wider.
 
     Raises:
-        ValueError: If the channels are not three times a multiple of
-            ``num_heads``, ``bias`` has another shape, or ``stride`` does not
-            lie in ``[1, M]``.
+        ValueError: If the shapes do not fit or ``stride`` is out of range.
     """
     check_qkv('sliding_window_attention', qkv, num_heads)
     check_bias('sliding_window_attention', bias, num_heads, window_size**2)

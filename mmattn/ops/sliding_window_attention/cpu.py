@@ -1,7 +1,6 @@
 """Sliding-window attention in C++: no window is copied.
 
-Windows that do not overlap take part together, round after round until all
-had a turn; the rounds are added up.
+A round attends inside windows that do not overlap; rounds are added up.
 """
 
 import functools
@@ -73,7 +72,7 @@ def backward(
 def _shares(
     qkv: Tensor, num_heads: int, window_size: int, stride: int, *args
 ) -> Tensor:
-    """One over the number of windows that hold each token, ``(H, W, 1)``."""
+    """One over the number of windows of each token, ``(H, W, 1)``."""
     size = H, W = qkv.shape[1:3]
     counts = window_counts(size, window_size, stride)
     shares = window_shares(counts, window_size, stride, qkv.dtype, qkv.device)
@@ -84,10 +83,10 @@ def _shares(
 def _rounds(
     size: Size, window: int, stride: int, device: torch.device
 ) -> list[tuple[Groups, bool]]:
-    """Windows that do not overlap, and whether they hold all tokens."""
+    """Windows that do not overlap, and whether they contain all tokens."""
     H, W = size
     N = window**2
-    apart = -(-window // stride)  # so many strides on, the next begins
+    apart = -(-window // stride)  # strides between windows of a round
     counts = window_counts(size, window, stride)
     rows, columns = (
         window_places(count, window, stride, device) for count in counts

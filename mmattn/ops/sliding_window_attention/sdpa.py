@@ -18,8 +18,8 @@ def sdpa(
 ) -> Tensor:
     q, k, v, bias = cut_windows(qkv, num_heads, window_size, stride, bias)
     B, n, h, N, d = q.shape
-    # The fused kernels take four axes. Windows that reach beyond the map have
-    # a bias of their own and take the place of further heads.
+    # The fused kernels take four axes. If some windows extend beyond the map,
+    # each has its own bias and windows become heads.
     lead = B * n, h
     if bias is not None:
         if bias.ndim == 4:

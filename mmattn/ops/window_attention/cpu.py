@@ -1,4 +1,4 @@
-"""Window attention in C++: one window at a time, map to caches and back."""
+"""Window attention in C++: one window at a time stays in the caches."""
 
 import torch
 from torch import Tensor

@@ -1,7 +1,7 @@
 """Window attention by PyTorch's fused attention.
 
-The fused kernels take four axes, also of a mask; they are fastest where these
-are contiguous. One copy cuts queries, keys and values and lays them out.
+The fused kernels take four axes, also of a mask, and are fastest on contiguous
+tensors. One copy splits and arranges queries, keys and values.
 """
 
 from torch import Tensor
@@ -24,7 +24,7 @@ def sdpa(
     h, M, C = num_heads, window_size, channels // 3
     rows, columns = H // M, W // M
     shift = needed_shift((H, W), M, shift)
-    # Each window has a mask of its own if they are shifted.
+    # Shifted windows have different masks.
     images, heads = B * rows * columns, h
     if shift:
         images, heads = B, rows * columns * h

@@ -1,6 +1,9 @@
 """Compiling, and which compiled libraries are loaded."""
 
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -31,20 +34,78 @@ def test_compiles_once_and_again_when_the_source_changes(
 ):
     assert load(new_library()) == 2.5
     (first,) = files(cache)
-    written = first.stat().st_ctime_ns
+    written = first.stat().st_mtime_ns
     assert load(new_library()) == 2.5
     assert files(cache) == [first]
     change(sources)
     assert load(new_library()) == -2.5
     assert len(files(cache)) == 2
-    assert first.stat().st_ctime_ns >= written
+    assert first.stat().st_mtime_ns == written
 
 
-def test_the_folder_is_private(new_library, cache):
+def test_folder_and_file_are_private(new_library, cache):
     load(new_library())
     (file,) = files(cache)
     assert cache.stat().st_mode & 0o777 == 0o700
+    assert file.stat().st_mode & 0o077 == 0
     assert [x.name for x in cache.iterdir()] == [file.name]
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:5000])
+
+
+def empty(file):
+    file.write_bytes(b'')
+
+
+def flip_a_byte(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def let_others_write(file):
+    file.chmod(0o777)
+
+
+def link_elsewhere(file):
+    target = file.with_name('elsewhere')
+    file.rename(target)
+    file.symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    'damage', [truncate, empty, flip_a_byte, let_others_write, link_elsewhere]
+)
+def test_a_damaged_file_is_compiled_again(new_library, cache, damage):
+    library = new_library()
+    # As another process would: here, nothing is loaded yet.
+    file = build.build_library(library.name, library.folder, library.include)
+    damage(file)
+    assert not build._is_intact(file)
+    assert load(library) == 2.5
+    (file,) = files(cache)
+    assert build._is_intact(file)
+
+
+def test_a_truncated_library_does_not_crash_a_new_process(new_library, cache):
+    """Reading behind the end of a mapped file is a bus error."""
+    library = new_library()
+    truncate(
+        build.build_library(library.name, library.folder, library.include)
+    )
+    code = (
+        'from pathlib import Path\n'
+        'from mmattn.ops._native import Library\n'
+        f'library = Library("own", Path({str(library.folder)!r}), '
+        f'[Path({build.__file__!r}).parent])\n'
+        'print(library.why_not())\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True
+    )
+    assert done.stdout == 'None\n', done.stderr
 
 
 def test_a_folder_that_others_can_write_to_is_of_no_use(new_library, cache):
@@ -98,10 +159,22 @@ def test_a_compiler_that_fails(new_library, sources, cache):
         library.function('fill', 'tid')(torch.zeros(1), 1, 1.0)
 
 
-def test_a_compiler_that_hangs(new_library, compiler_script, monkeypatch):
+def test_a_compiler_that_hangs_is_killed_with_its_children(
+    new_library, compiler_script, monkeypatch, tmp_path
+):
     monkeypatch.setattr(build, '_MAX_SECONDS', 1)
-    compiler_script('exec sleep 300')
+    compiler_script(f'sleep 300 & echo $! > {tmp_path}/child; wait')
     assert 'more than 1 s' in new_library().why_not()
+    child = int((tmp_path / 'child').read_text())
+    for _ in range(100):
+        try:
+            state = open(f'/proc/{child}/stat').read().split()[2]
+        except FileNotFoundError:
+            return
+        if state == 'Z':  # its new parent has not reaped it yet
+            return
+        time.sleep(0.1)
+    pytest.fail('the child of the compiler still runs')
 
 
 def test_a_compiler_that_reads_its_input_gets_none(
@@ -118,7 +191,7 @@ def test_a_compiler_that_reads_its_input_gets_none(
 def test_named_compiler(monkeypatch, value, missing):
     monkeypatch.setenv('CXX', value)
     if missing is None:
-        assert build.find_compiler() == value.split() or ['g++']
+        assert build.find_compiler() == (value.split() or ['g++'])
     else:
         with pytest.raises(build.BuildError) as error:
             build.find_compiler()
