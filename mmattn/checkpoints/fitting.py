@@ -130,10 +130,7 @@ def describe_checkpoint(state: Mapping[str, Tensor]) -> str:
         found = convert(dict(state), strict=False)
     except ValueError:
         return ''
-    if found.family is None:
-        return f'a checkpoint of the format {found.source}'
-    arch = '' if found.arch is None else f' arch={found.arch!r}'
-    return f'a checkpoint of {found.family}{arch}'
+    return f'a checkpoint of {found.describe()}'
 
 
 def _kind(x: Tensor) -> str:

@@ -106,7 +106,7 @@ class BackbonePretrained:
             module.load_state_dict(before)
             lines = [line.strip() for line in str(error).splitlines()[1:]]
             raise ValueError(
-                f'{self.checkpoint} ({_describe(converted)}) does not fit '
+                f'{self.checkpoint} ({converted.describe()}) does not fit '
                 f'{type(module).__name__}: {count_names(lines)}; check that '
                 'arch and in_channels are those of the checkpoint'
             ) from error
@@ -156,7 +156,7 @@ class BackbonePretrained:
                 'init_cfg'
             )
         raise ValueError(
-            f'{self.checkpoint} ({_describe(converted)}) does not fit '
+            f'{self.checkpoint} ({converted.describe()}) does not fit '
             f'{type(module).__name__}: loaded {loaded} of {wanted} tensors, '
             f'missing {count_names(missing)}, '
             f'unexpected {count_names(unexpected)}; {advice}'
@@ -176,10 +176,3 @@ class BackbonePretrained:
             raise ValueError(
                 f'{self.checkpoint}: {error.problem}; {advice}'
             ) from error
-
-
-def _describe(converted: Converted) -> str:
-    if converted.family is None:
-        return f'format {converted.source}'
-    arch = '' if converted.arch is None else f' arch={converted.arch!r}'
-    return f'{converted.family}{arch}'
