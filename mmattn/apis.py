@@ -1,21 +1,16 @@
 """Inferencers of mmdet and mmseg for mmattn's model names.
 
-The inferencers of mmdet and mmseg look a name up in the metafiles of a single
-scope and build the model in that scope; with scope mmattn they would not find
-their own parts. mmpretrain needs no help:
+The inferencers of mmdet and mmseg find names in the metafiles of one scope and
+build the model in that scope. mmpretrain's work as they are:
 ``ImageClassificationInferencer(NAME)`` knows mmattn's names, and its ``model``
 may be replaced by ``mmattn.optimize_for_inference(model)``.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmengine.config import Config
 
-from mmattn.zoo import SCHEME, ZooModel, find_model, find_weights
-
-if TYPE_CHECKING:
-    from mmdet.apis import DetInferencer
-    from mmseg.apis import MMSegInferencer
+from mmattn.zoo import SCHEME, find_model, find_weights
 
 
 def det_inferencer(
@@ -23,7 +18,7 @@ def det_inferencer(
     weights: str | None = None,
     optimize: bool = False,
     **kwargs: Any,
-) -> 'DetInferencer':
+) -> Any:
     """Build mmdet's ``DetInferencer`` for a model of mmattn.
 
     Args:
@@ -37,15 +32,11 @@ def det_inferencer(
         ValueError: If the model does not exist, is not a detector, or has no
             weights.
     """
-    model, weights = _find(name, 'Object Detection', weights)
+    config, weights = _find(name, 'Object Detection', weights)
     from mmdet.apis import DetInferencer
 
-    inferencer = DetInferencer(
-        Config.fromfile(model.config), weights, **kwargs
-    )
-    if optimize:
-        _optimize(inferencer)
-    return inferencer
+    inferencer = DetInferencer(config, weights, **kwargs)
+    return _optimized(inferencer) if optimize else inferencer
 
 
 def seg_inferencer(
@@ -53,27 +44,15 @@ def seg_inferencer(
     weights: str | None = None,
     optimize: bool = False,
     **kwargs: Any,
-) -> 'MMSegInferencer':
-    """Build mmseg's ``MMSegInferencer`` for a model of mmattn.
+) -> Any:
+    """Build mmseg's ``MMSegInferencer``; see :func:`det_inferencer`.
 
-    Args:
-        name: A name from ``mmattn.zoo.list_models()``.
-        weights: A checkpoint. Defaults to None: the published weights.
-        optimize: Infer with a copy of the model that is faster on a CPU, see
-            ``mmattn.optimize_for_inference``. Defaults to False.
-        **kwargs: Arguments of ``MMSegInferencer``, such as ``device``.
-            Classes and palette default to those of the checkpoint.
-
-    Raises:
-        ValueError: If the model does not exist, is not a segmentor, or has
-            no weights.
+    Classes and palette default to those of the checkpoint.
     """
-    model, weights = _find(name, 'Semantic Segmentation', weights)
+    config, weights = _find(name, 'Semantic Segmentation', weights)
     from mmseg.apis import MMSegInferencer
 
-    inferencer = MMSegInferencer(
-        Config.fromfile(model.config), weights, **kwargs
-    )
+    inferencer = MMSegInferencer(config, weights, **kwargs)
     meta = inferencer.model.dataset_meta
     given = {'classes', 'palette', 'dataset_name'} & set(kwargs)
     if not given and meta.get('classes') and meta.get('palette'):
@@ -81,20 +60,17 @@ def seg_inferencer(
         inferencer.visualizer.set_dataset_meta(
             meta['classes'], meta['palette']
         )
-    if optimize:
-        _optimize(inferencer)
-    return inferencer
+    return _optimized(inferencer) if optimize else inferencer
 
 
-def _optimize(inferencer: 'DetInferencer | MMSegInferencer') -> None:
+def _optimized(inferencer: Any) -> Any:
     from mmattn.inference import optimize_for_inference
 
     inferencer.model = optimize_for_inference(inferencer.model)
+    return inferencer
 
 
-def _find(
-    name: str, task: str, weights: str | None
-) -> tuple[ZooModel, str | None]:
+def _find(name: str, task: str, weights: str | None) -> tuple[Config, str]:
     model = find_model(name)
     if task not in model.tasks:
         raise ValueError(
@@ -104,4 +80,4 @@ def _find(
     if weights is None:
         find_weights(model.name)  # raises if there are none
         weights = SCHEME + model.name
-    return model, weights
+    return Config.fromfile(model.config), weights

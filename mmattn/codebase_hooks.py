@@ -1,10 +1,9 @@
-"""Make mmattn's names known to mmengine and mmpretrain.
+"""Register mmattn's names in mmengine and mmpretrain.
 
 ``mmattn::`` in a config, mmattn's models in mmpretrain's hub and ``mmattn://``
-weights are looked up in tables of those packages. Importing them to fill the
-tables would make ``import mmattn`` slow and require them. So each table is
-filled right after its module is imported, or at once if it already is: the
-order of imports does not matter.
+weights are looked up in tables of those packages. ``import mmattn`` must stay
+fast and not require them. So each table is filled after its module is
+imported, or at once if it already is: the order of imports does not matter.
 """
 
 import functools
@@ -21,8 +20,7 @@ from typing import Any
 class AfterImport:
     """A meta path finder that calls functions after modules are imported.
 
-    It finds no module itself. Another finder does; the loader of that module
-    is changed to call the function last.
+    It wraps the loaders that other finders return.
 
     Args:
         calls: Dotted module name to the function to call with the module.
@@ -49,28 +47,21 @@ class AfterImport:
         if call is None:
             return None
         spec = find_spec(name)  # not recursive: the name is no longer watched
-        if spec is None or spec.loader is None:
-            self.calls[name] = call
-            return spec
-        execute = spec.loader.exec_module
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
 
-        def execute_and_call(module: ModuleType) -> None:
-            try:
+            def execute_and_call(module: ModuleType) -> None:
                 execute(module)
-            except BaseException:
-                self.calls[name] = call  # the next import may succeed
-                raise
-            call(module)
+                call(module)
 
-        spec.loader.exec_module = execute_and_call
+            spec.loader.exec_module = execute_and_call
         return spec
 
 
 def find_more_configs(config_utils: ModuleType) -> None:
-    """Make ``mmattn::`` and ``mmseg::`` configs known to mmengine.
+    """Let mmengine find ``mmattn::`` configs, and ``mmseg::`` on OneDL.
 
-    mmengine knows mmseg only by the distribution name ``mmsegmentation``, not
-    by that of OneDL's fork.
+    mmengine looks for the distribution ``mmsegmentation``.
     """
     config_utils.MODULE2PACKAGE.setdefault('mmattn', 'mmattn')
     try:
@@ -82,8 +73,7 @@ def find_more_configs(config_utils: ModuleType) -> None:
 def keep_default_scope(config: ModuleType) -> None:
     """Build models of ``_base_ = 'mmattn::...'`` in their codebase's scope.
 
-    mmengine would set their scope to mmattn, where the config lies, but these
-    configs are written for the codebase in ``default_scope``.
+    mmengine would set the scope of their types to mmattn.
     """
     get_path = config.Config._get_cfg_path
 
@@ -96,8 +86,9 @@ def keep_default_scope(config: ModuleType) -> None:
     config.Config._get_cfg_path = staticmethod(get_path_without_scope)
 
 
-def register_weights_scheme(checkpoint: ModuleType) -> None:
-    """Let mmengine load ``mmattn://NAME`` wherever it takes a path."""
+def extend_loading(checkpoint: ModuleType) -> None:
+    """Let mmengine load ``mmattn://NAME`` and published checkpoints."""
+    convert_published_weights(checkpoint)
 
     def load_from_mmattn(filename: str, map_location: object = None) -> dict:
         from mmattn.checkpoints.loading import read_whole
@@ -112,8 +103,8 @@ def register_weights_scheme(checkpoint: ModuleType) -> None:
 def convert_published_weights(checkpoint: ModuleType) -> None:
     """Let mmengine load published checkpoints into models with our backbones.
 
-    So ``mmpretrain.get_model(name, pretrained=FILE)``, inferencers and
-    ``load_from`` take them without a conversion.
+    ``mmpretrain.get_model(name, pretrained=FILE)``, inferencers and
+    ``load_from`` then convert them.
     """
     load = checkpoint.load_state_dict
 
@@ -155,19 +146,12 @@ def register_classifiers(hub: ModuleType) -> None:
                 models[name].weights = SCHEME + ours[name].name
 
 
-def extend_loading(checkpoint: ModuleType) -> None:
-    """Extend what mmengine loads."""
-    register_weights_scheme(checkpoint)
-    convert_published_weights(checkpoint)
-
-
 def install() -> None:
     """Fill the tables, now or when their modules are imported."""
-    AfterImport(
-        {
-            'mmengine.config.config': keep_default_scope,
-            'mmengine.config.utils': find_more_configs,
-            'mmengine.runner.checkpoint': extend_loading,
-            'mmpretrain.apis.model': register_classifiers,
-        }
-    ).install()
+    calls = {
+        'mmengine.config.config': keep_default_scope,
+        'mmengine.config.utils': find_more_configs,
+        'mmengine.runner.checkpoint': extend_loading,
+        'mmpretrain.apis.model': register_classifiers,
+    }
+    AfterImport(calls).install()

@@ -1,10 +1,8 @@
 """Read a config of mmdet, mmseg or mmpretrain."""
 
-import ast
 import difflib
 import importlib.util
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,13 @@ SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 def read_config(
     path: str, options: dict | None, needs: tuple[str, ...], purpose: str
 ) -> Config:
-    """Read a config file, apply overrides and check that fields are there.
+    """Read a config file, apply overrides and check required fields.
 
     Args:
         path: The file, or the name of one of our models.
         options: Overrides, dotted key to value.
-        needs: Fields that the purpose needs.
-        purpose: For the message: ``'training'`` or ``'testing'``.
+        needs: Required fields.
+        purpose: ``'training'``, ``'testing'``, ..., for messages.
 
     Returns:
         The config, with ``filename`` set.
@@ -37,7 +35,16 @@ def read_config(
             of the config is not installed.
     """
     if not os.path.isfile(path):
-        path = _config_of(path, purpose)
+        try:
+            path = str(find_model(path).config)
+        except ValueError as error:
+            names = {x.name: x for x in Path('configs').glob('*/*.py')}
+            close = difflib.get_close_matches(Path(path).name, names, n=1)
+            hint = f'; did you mean {names[close[0]]}?' if close else ''
+            raise UsageError(
+                f'{purpose} needs a config file, got {path!r}, which is no '
+                f'file; {error}{hint}'
+            ) from error
     cfg = load_config(path)
     try:
         cfg.merge_from_dict(options or {})
@@ -49,8 +56,7 @@ def read_config(
     missing = [name for name in needs if cfg.get(name) is None]
     if missing:
         raise UsageError(
-            f'{purpose} needs {", ".join(missing)} in the config, got none '
-            f'in {path}'
+            f'{purpose} needs {", ".join(missing)}, missing in {path}'
         )
     codebase = codebase_of(cfg)
     if codebase is not None and importlib.util.find_spec(codebase) is None:
@@ -66,16 +72,17 @@ def load_config(path: str | Path) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        UsageError: If it includes itself or does not evaluate.
+        UsageError: If it does not evaluate.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f'there is no config file {path}')
     try:
-        _check_bases(Path(path).resolve(), ())
         return Config.fromfile(path)
-    except UsageError:
-        raise
-    # A config is code: it raises what it likes, and may exit.
+    except RecursionError as error:
+        raise UsageError(
+            f'the config {path} includes itself; check its _base_'
+        ) from error
+    # A config is code, which may raise anything or exit.
     except (Exception, SystemExit) as error:
         raise UsageError(
             f'cannot read the config {path}: {type(error).__name__}: {error}'
@@ -83,10 +90,9 @@ def load_config(path: str | Path) -> Config:
 
 
 def codebase_of(cfg: Config) -> str | None:
-    """The codebase that a config is written for, or None.
+    """The codebase of a config, or None.
 
-    It is the ``default_scope``; a config of the new style needs none, since
-    the class of its model tells.
+    It is the ``default_scope``, or the package of the model's class.
     """
     name = cfg.get('default_scope')
     if not name:
@@ -120,51 +126,3 @@ def replace_sync_norms(node: Any) -> int:
     else:
         children = node if isinstance(node, (list, tuple)) else []
     return replaced + sum(replace_sync_norms(child) for child in children)
-
-
-def _check_bases(path: Path, above: tuple[Path, ...]) -> None:
-    # mmengine would read a config that includes itself until Python stops it.
-    if path in above:
-        chain = ' -> '.join(str(x) for x in (*above, path))
-        raise UsageError(f'the config includes itself: {chain}')
-    for base in _bases(path):
-        _check_bases(base, (*above, path))
-
-
-def _bases(path: Path) -> Iterator[Path]:
-    """The local files that a config inherits from."""
-    if path.suffix != '.py' or not path.is_file():
-        return
-    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-        if isinstance(node, ast.ImportFrom) and node.level:  # new style
-            folder = path.parents[node.level - 1]
-            yield (folder / f'{(node.module or "").replace(".", "/")}.py')
-        elif isinstance(node, ast.Assign) and any(
-            isinstance(target, ast.Name) and target.id == '_base_'
-            for target in node.targets
-        ):
-            for item in ast.walk(node.value):
-                if isinstance(item, ast.Constant) and _is_local(item.value):
-                    yield (path.parent / item.value).resolve()
-
-
-def _is_local(name: Any) -> bool:
-    return isinstance(name, str) and '::' not in name
-
-
-def _config_of(name: str, purpose: str) -> str:
-    try:
-        return str(find_model(name).config)
-    except ValueError as error:
-        raise UsageError(
-            f'{purpose} needs a config file, got {name!r}, which is no file; '
-            f'{error}{_suggest(name)}'
-        ) from error
-
-
-def _suggest(path: str) -> str:
-    # Most mistyped names are nearly right.
-    name = os.path.basename(path)
-    known = {file.name: file for file in Path('configs').glob('*/*.py')}
-    close = difflib.get_close_matches(name, known, n=1)
-    return f'; did you mean {known[close[0]]}?' if close else ''

@@ -101,7 +101,7 @@ def report_stack(name: str, problems: Problems) -> Rows:
         return []
     versions = {item.package: item.version for item in installed}
     rows = [('stack', name if installed else 'none')]
-    for package in stack.DISTRIBUTIONS[name]:
+    for package in stack.PINS[name]:
         version = versions.get(package, 'unknown version')
         minimum = stack.MINIMUM_VERSIONS[package]
         command = stack.install_command(name, package)

@@ -10,3 +10,15 @@ def printable(text: str) -> str:
 
 class UsageError(Exception):
     """A command cannot run as it was typed; the message says why."""
+
+
+class DataError(UsageError):
+    """A file of a data set is at fault.
+
+    A data-loading worker hands it over as text, with its traceback before the
+    message; only the message is kept.
+    """
+
+    def __init__(self, message: str) -> None:
+        message = message.rpartition(f'{__name__}.DataError: ')[2]
+        super().__init__(message.strip())

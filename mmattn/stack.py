@@ -5,33 +5,32 @@ metadata is read, which takes milliseconds and imports nothing.
 """
 
 import importlib.util
-import os
 import re
 from importlib import metadata
-from pathlib import Path
 from typing import NamedTuple
 
 ONEDL = 'OneDL'
 OPENMMLAB = 'OpenMMLab'
 CODEBASES = ('mmdet', 'mmseg', 'mmpretrain')
 
-# stack -> import package -> the distributions that carry it
-DISTRIBUTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+# stack -> import package -> what install commands name
+PINS: dict[str, dict[str, str]] = {
     ONEDL: {
-        'mmengine': ('onedl-mmengine',),
-        'mmcv': ('onedl-mmcv',),
-        'mmdet': ('onedl-mmdetection',),
-        'mmseg': ('onedl-mmsegmentation',),
-        'mmpretrain': ('onedl-mmpretrain',),
+        'mmengine': 'onedl-mmengine==0.10.12',
+        'mmcv': 'onedl-mmcv==2.3.6',
+        'mmdet': 'onedl-mmdetection==3.5.1',
+        'mmseg': 'onedl-mmsegmentation==1.4.2',
+        'mmpretrain': 'onedl-mmpretrain==1.3.6',
     },
     OPENMMLAB: {
-        'mmengine': ('mmengine', 'mmengine-lite'),
-        'mmcv': ('mmcv', 'mmcv-lite'),
-        'mmdet': ('mmdet',),
-        'mmseg': ('mmsegmentation',),
-        'mmpretrain': ('mmpretrain',),
+        'mmengine': 'mmengine==0.10.7',
+        'mmcv': 'mmcv==2.1.0',
+        'mmdet': 'mmdet==3.3.0',
+        'mmseg': 'mmsegmentation==1.2.2',
+        'mmpretrain': 'mmpretrain==1.2.0',
     },
 }
+LITE = {OPENMMLAB: {'mmengine': 'mmengine-lite', 'mmcv': 'mmcv-lite'}}
 
 # Older mmengine fails on torch >= 2.5, older mmcv has another layout. There
 # is no upper bound: most newer releases work.
@@ -44,24 +43,11 @@ MINIMUM_VERSIONS: dict[str, str] = {
 }
 REQUIRED = ('mmengine', 'mmcv')
 
-# distribution -> the version that install commands name
-PINNED_VERSIONS: dict[str, str] = {
-    'onedl-mmengine': '0.10.12',
-    'onedl-mmcv': '2.3.6',
-    'onedl-mmdetection': '3.5.1',
-    'onedl-mmsegmentation': '1.4.2',
-    'onedl-mmpretrain': '1.3.6',
-    'mmengine': '0.10.7',
-    'mmcv': '2.1.0',
-    'mmdet': '3.3.0',
-    'mmsegmentation': '1.2.2',
-    'mmpretrain': '1.2.0',
-}
 TORCH_COMMANDS: dict[str, str] = {
     ONEDL: 'pip install torch==2.11.0 torchvision==0.26.0',
     OPENMMLAB: "pip install torch==2.1.2 torchvision==0.16.2 'numpy<2'",
 }
-# What compiles mmcv; wheel 0.46 leaves its work to setuptools >= 70.1.
+# Needed to compile mmcv; wheel 0.46 needs setuptools >= 70.1.
 BUILD_TOOLS: dict[str, str] = {
     ONEDL: "ninja packaging psutil wheel 'setuptools>=80,<82'",
     OPENMMLAB: "ninja packaging psutil 'wheel<0.46' 'setuptools<70'",
@@ -80,11 +66,11 @@ class Installed(NamedTuple):
 def find_installed() -> list[Installed]:
     """List the distributions of both stacks that are installed."""
     return [
-        Installed(stack, package, distribution, version)
-        for stack, packages in DISTRIBUTIONS.items()
-        for package, distributions in packages.items()
-        for distribution in distributions
-        if (version := distribution_version(distribution)) is not None
+        Installed(stack, package, name.partition('==')[0], version)
+        for stack, pins in PINS.items()
+        for names in (pins, LITE.get(stack, {}))
+        for package, name in names.items()
+        if (version := distribution_version(name.partition('==')[0]))
     ]
 
 
@@ -97,9 +83,8 @@ def distribution_version(distribution: str) -> str | None:
 
 
 def install_command(stack: str, *packages: str) -> str:
-    """The command that adds packages of a stack to a torch that is there."""
-    names = (DISTRIBUTIONS[stack][package][0] for package in packages)
-    pins = ' '.join(f'{name}=={PINNED_VERSIONS[name]}' for name in names)
+    """The command that installs packages of a stack beside torch."""
+    pins = ' '.join(PINS[stack][package] for package in packages)
     if 'mmcv' not in packages:
         return f'pip install {pins}'
     return (
@@ -110,14 +95,17 @@ def install_command(stack: str, *packages: str) -> str:
 
 def is_older(version: str, minimum: str) -> bool:
     """Whether ``version`` comes before ``minimum``, by release numbers."""
-    return _release(version) < _release(minimum)
+    found, least = (
+        [int(n) for n in re.split(r'[^\d.]', x)[0].split('.') if n]
+        for x in (version, minimum)
+    )
+    return found < least
 
 
 def check_stack() -> None:
     """Check that one supported stack is installed.
 
-    Source checkouts on the path without package metadata are accepted as
-    they are: their version is not known.
+    Source checkouts on the path without package metadata are accepted.
 
     Raises:
         ImportError: If mmengine or mmcv is missing or too old, or if
@@ -132,7 +120,12 @@ def check_stack() -> None:
             f'stack: pip uninstall -y {names}'
         )
     versions = {item.package: item.version for item in installed}
-    if all(_is_supported(package, versions) for package in REQUIRED):
+    if all(
+        not is_older(versions[package], MINIMUM_VERSIONS[package])
+        if package in versions
+        else is_importable(package)
+        for package in REQUIRED
+    ):
         return
     found = ', '.join(f'{i.distribution} {i.version}' for i in installed)
     expected = ' and '.join(f'{p}>={MINIMUM_VERSIONS[p]}' for p in REQUIRED)
@@ -144,18 +137,7 @@ def check_stack() -> None:
             for stack, command in TORCH_COMMANDS.items()
         ),
     ]
-    root = Path(os.environ.get('MMATTN_ENV') or '~/.cache/mmattn/env')
-    for folder in (root, root.with_name(f'{root.name}-openmmlab')):
-        script = folder.expanduser() / 'bin' / 'activate'
-        if script.is_file():
-            lines.append(f'  or activate one: source {script}')
     raise ImportError('\n'.join(lines))
-
-
-def _is_supported(package: str, versions: dict[str, str]) -> bool:
-    if package in versions:
-        return not is_older(versions[package], MINIMUM_VERSIONS[package])
-    return is_importable(package)
 
 
 def is_importable(package: str) -> bool:
@@ -164,8 +146,3 @@ def is_importable(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):  # blocked, or a stub in sys.modules
         return False
-
-
-def _release(version: str) -> tuple[int, ...]:
-    numbers = re.match(r'\d+(\.\d+)*', version)
-    return tuple(map(int, numbers[0].split('.'))) if numbers else ()

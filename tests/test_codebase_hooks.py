@@ -112,20 +112,6 @@ def test_a_function_is_called_at_once_if_the_module_is_imported(module):
     assert calls == [3]
 
 
-def test_a_failed_import_may_succeed_later(module):
-    finder, calls, path = module
-    good = path.read_text()
-    path.write_text('import not_there_at_all')
-    finder.install()
-    with pytest.raises(ModuleNotFoundError, match='not_there_at_all'):
-        importlib.import_module('late_module')
-    assert calls == []
-    path.write_text(good)
-    importlib.invalidate_caches()
-    importlib.import_module('late_module')
-    assert calls == [3]
-
-
 def test_a_missing_module(module):
     finder, calls, path = module
     path.unlink()

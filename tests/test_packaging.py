@@ -10,7 +10,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import mmattn
-from mmattn.stack import DISTRIBUTIONS, ONEDL
+from mmattn.stack import ONEDL, PINS
 
 ROOT = Path(__file__).parents[1]
 DISTRIBUTION_OF = {
@@ -86,7 +86,7 @@ def test_requirements_cover_what_the_package_imports(wheel):
                 imported |= {name.name.split('.')[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add(node.module.split('.')[0])
-    known = sys.stdlib_module_names | set(DISTRIBUTIONS[ONEDL]) | {'triton'}
+    known = sys.stdlib_module_names | set(PINS[ONEDL]) | {'triton'}
     plain, by_extra = requirements_of(wheel)
     distributions = {DISTRIBUTION_OF.get(n, n) for n in imported - known}
     assert distributions - {'mmattn'} <= {

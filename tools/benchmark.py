@@ -1,4 +1,4 @@
-"""Measure models beside each other, in one process and in turns.
+"""Compare the speed and memory of models, in one process and in turns.
 
     python tools/benchmark.py FIRST [MODEL ...] [options]
 
@@ -87,9 +87,9 @@ def read_size(text: str) -> tuple[int, int]:
 
 
 def check_args(args: argparse.Namespace) -> None:
-    """Report what cannot work before anything is measured."""
+    """Report invalid combinations before measuring."""
     if args.device == 'cuda' and not torch.cuda.is_available():
-        raise UsageError('--device cuda needs a GPU, but torch finds none')
+        raise UsageError('--device cuda needs a GPU, torch finds none')
     for name in ('batch', 'rounds', 'threads'):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -106,7 +106,7 @@ def check_args(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure and print; the exit status tells whether all could run."""
+    """Measure and print; exit with status 1 if something could not run."""
     check_args(args)
     targets = [read_target(text, args.outputs) for text in args.models]
     torch.set_num_threads(args.threads or torch.get_num_threads())
@@ -145,7 +145,7 @@ def machine_name(device: str) -> str:
 
 
 def main() -> None:
-    """Run; what the user can correct is one message."""
+    """Run, and report user errors in one line."""
     args = parse_args()
     try:
         run(args)

@@ -1,4 +1,4 @@
-"""Count parameters and multiply-adds (what papers call FLOPs), by module.
+"""Count parameters and multiply-adds (FLOPs in papers), by module.
 
     python tools/get_flops.py CONFIG [--shape H W]
     python tools/get_flops.py --backbone boat-swin-small [--shape H W]

@@ -16,7 +16,7 @@ import torch
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing import SignalException, errors
 
-from mmattn.cli.launch import count_cores
+from mmattn.cli.launch import LAUNCHER, count_cores
 from mmattn.cli.usage import INTERRUPTED, UsageError, run_command
 
 DEFAULT_PORT = 29500
@@ -97,6 +97,7 @@ def main() -> None:
     nodes = read_number('NNODES', 1)
     rank = read_number('NODE_RANK', 0)
     share_cores(processes)
+    os.environ[LAUNCHER] = str(os.getpid())
     args = torchrun.parse_args(
         [
             f'--nnodes={nodes}',

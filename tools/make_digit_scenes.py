@@ -56,8 +56,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--force',
         action='store_true',
-        help='replace other content of the folder: a different digit data '
-        'set is deleted, anything else is moved aside',
+        help='move other content of the folder to FOLDER.old-N',
     )
     return parser.parse_args(argv)
 

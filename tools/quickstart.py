@@ -1,4 +1,4 @@
-"""Train a small model on digit scenes and look at what it sees.
+"""Train a small model on digit scenes and draw its predictions.
 
     python tools/quickstart.py                      # Mask R-CNN on BOAT-Swin
     python tools/quickstart.py --task all --backbone swin
@@ -28,17 +28,15 @@ from mmattn.cli.launch import prepare_cpu
 from mmattn.cli.progress import ProgressReport, format_time
 from mmattn.cli.run_config import fill_loaders
 from mmattn.cli.usage import INTERRUPTED, UsageError, run_command
-from mmattn.datasets import (
-    DIGIT_CLASSES,
-    make_digit_folder,
-    read_parameters,
-)
+from mmattn.datasets import DIGIT_CLASSES, make_digit_folder
+from mmattn.engine.atomic_checkpoints import report_full_disk
+from mmattn.engine.training import build_runner
 
 DATA_ROOT = 'data/digit_scenes'
 
 
 class Metric(NamedTuple):
-    """A validation metric: mmengine's key, ours, a label, what 1.0 is."""
+    """A validation metric: mmengine's key, ours, a label, the maximum."""
 
     key: str
     name: str
@@ -47,12 +45,11 @@ class Metric(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What differs between the codebases."""
+    """Differences between the codebases."""
 
     config: str
     model: str
     metrics: tuple[Metric, ...]
-    read: Callable[[Any], Any]
     plot: Callable[..., None]
     classes: tuple[str, ...]
     num_pictures: int
@@ -64,7 +61,6 @@ TASKS = dict(
         '{}-nano_1xb32-25e_digits.py',
         'Image classifier',
         (Metric('accuracy/top1', 'top1', 'top-1 accuracy (%)', 100.0),),
-        vis.read_classification,
         vis.plot_classifications,
         DIGIT_CLASSES,
         40,
@@ -73,7 +69,6 @@ TASKS = dict(
         'upernet_{}-nano_1xb8-8e_digits.py',
         'UperNet',
         (Metric('mIoU', 'mIoU', 'mean IoU (%)', 100.0),),
-        vis.read_segmentation,
         vis.plot_segmentations,
         ('background', *DIGIT_CLASSES),
         6,
@@ -85,7 +80,6 @@ TASKS = dict(
             Metric('coco/bbox_mAP', 'bbox_mAP', 'box mAP'),
             Metric('coco/segm_mAP', 'segm_mAP', 'mask mAP'),
         ),
-        vis.read_detection,
         vis.plot_detections,
         DIGIT_CLASSES,
         8,
@@ -139,7 +133,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--epochs',
         type=int,
-        help='train longer or shorter than the config says',
+        help='number of epochs (default: that of the config)',
     )
     parser.add_argument(
         '--seed', type=int, default=0, help='(default: %(default)s)'
@@ -157,7 +151,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run one task here, or each of them in a process of its own."""
+    """Run one task here, or each of them in its own process."""
     args = parse_args()
     if args.task == 'all':
         run_all(args)
@@ -180,10 +174,7 @@ def main() -> None:
 
 
 def run_all(args: argparse.Namespace) -> None:
-    """Run each task in a process of its own.
-
-    The codebases set process-wide defaults.
-    """
+    """Run each task in its own process: codebases set global defaults."""
     for name in TASKS:
         command = [sys.executable, __file__, '--task', name]
         command += ['--backbone', args.backbone, '--seed', str(args.seed)]
@@ -212,7 +203,7 @@ def prepare_data(root: str) -> None:
         UsageError: If the folder holds something else.
     """
     try:
-        folder = make_digit_folder(root, read_parameters(root), report=say)
+        folder = make_digit_folder(root)
     except (OSError, ImportError) as error:
         raise UsageError(
             f'{error}\n--force is an option of tools/make_digit_scenes.py, '
@@ -222,7 +213,7 @@ def prepare_data(root: str) -> None:
 
 
 def make_work_dir(args: argparse.Namespace) -> Path:
-    """Make a folder of its own for this run.
+    """Make a new folder for this run.
 
     Raises:
         UsageError: If ``--work-dir`` names a folder with something in it.
@@ -249,7 +240,7 @@ def make_work_dir(args: argparse.Namespace) -> Path:
 
 
 def build_config(args: argparse.Namespace, work_dir: Path) -> Config:
-    """Return the task's config, changed as the command line says."""
+    """Return the task's config with the options of the command line."""
     folder = find_configs() / BACKBONES[args.backbone]
     name = TASKS[args.task].config.format(args.backbone)
     cfg = Config.fromfile(folder / name)
@@ -292,14 +283,16 @@ def train(cfg: Config, task: Task, work_dir: Path) -> tuple[Runner, float]:
     labels = {metric.key: metric.label for metric in task.metrics}
     log = work_dir / 'log.txt'
     try:
-        with output_to_file(log) as terminal:
-            runner = Runner.from_cfg(cfg)
+        with output_to_file(log) as terminal, report_full_disk(cfg.work_dir):
+            runner = build_runner(cfg)
             runner.register_hook(
                 ProgressReport(lambda line: print(line, file=terminal), labels)
             )
             start = time.monotonic()
             runner.train()
             return runner, time.monotonic() - start
+    except UsageError:
+        raise
     except Exception:
         print(f'The training failed; its log is {log}.', file=sys.stderr)
         raise
@@ -309,13 +302,9 @@ def draw(runner: Runner, task: Task, backbone: str, work_dir: Path) -> None:
     """Write predictions.png and curves.png."""
     with output_to_file(work_dir / 'log.txt'):
         samples = vis.predict_samples(runner, task.num_pictures)
-    task.plot(
-        [task.read(sample) for sample in samples],
-        task.classes,
-        work_dir / 'predictions.png',
-    )
+    task.plot(samples, task.classes, work_dir / 'predictions.png')
     vis.plot_curves(
-        vis.read_scalars(Path(runner.log_dir, 'vis_data', 'scalars.json')),
+        Path(runner.log_dir, 'vis_data', 'scalars.json'),
         {metric.key: metric.label for metric in task.metrics},
         len(runner.train_dataloader),
         work_dir / 'curves.png',
@@ -326,7 +315,7 @@ def draw(runner: Runner, task: Task, backbone: str, work_dir: Path) -> None:
 def summarize(
     runner: Runner, task: Task, backbone: str, work_dir: Path, seconds: float
 ) -> None:
-    """Print what was trained and where it is; results in the last line."""
+    """Print a summary; results in the last line."""
     model = runner.model
     total = sum(p.numel() for p in model.parameters()) / 1e6
     inner = sum(p.numel() for p in model.backbone.parameters()) / 1e6
@@ -348,11 +337,11 @@ def summarize(
         f'  log          {work_dir / "log.txt"}'
     )
     scores = read_scores(runner, task)
-    told = ' '.join(
+    results = ' '.join(
         f'{metric.name}={scores[metric.key] / metric.full:.3f}'
         for metric in task.metrics
     )
-    say(f'{told} train_seconds={seconds:.0f}')
+    say(f'{results} train_seconds={seconds:.0f}')
 
 
 def publish(runner: Runner, task: Task, work_dir: Path) -> None:
@@ -377,7 +366,7 @@ def publish(runner: Runner, task: Task, work_dir: Path) -> None:
 
 
 def find_checkpoint(runner: Runner, work_dir: Path) -> Path:
-    """The file that the last epoch left."""
+    """The checkpoint of the last epoch."""
     return work_dir / f'epoch_{runner.max_epochs}.pth'
 
 

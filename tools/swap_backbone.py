@@ -70,8 +70,8 @@ def main() -> None:
         swapped = swap_backbone(**vars(args))
     except OSError as error:
         raise UsageError(str(error)) from error
-    if swapped.checked is not None:
-        loss = 'a loss and ' if swapped.checked.has_loss else ''
+    if swapped.has_loss is not None:
+        loss = 'a loss and ' if swapped.has_loss else ''
         print(f'checked   {loss}a prediction')
     parts = ('.'.join(map(str, edit.path[:2])) for edit in swapped.edits)
     print(f'changed   {", ".join(dict.fromkeys(parts))}')

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from mmattn.cli import evaluation, run_config
 from mmattn.cli.arguments import add_cfg_options, add_launcher, parse_args
+from mmattn.cli.data import report_data_errors
 from mmattn.cli.launch import (
     end_processes,
     end_with_launcher,
@@ -104,6 +105,7 @@ def test(cfg: Config, args: argparse.Namespace) -> None:
     """Build the config's Runner and test."""
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
+    report_data_errors(runner)
     runner.register_hook(
         CheckWeights(cfg.load_from, True, args.partial, args.allow_nonfinite)
     )

@@ -8,11 +8,10 @@ import argparse
 import preflight  # noqa: F401
 
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from mmattn.cli import learning_rate, run_config
 from mmattn.cli.arguments import add_cfg_options, add_launcher, parse_args
+from mmattn.cli.data import report_data_errors
 from mmattn.cli.launch import (
     end_processes,
     end_with_launcher,
@@ -23,8 +22,7 @@ from mmattn.cli.usage import run_command
 from mmattn.cli.weights import CheckWeights, add_options, verify_checkpoints
 from mmattn.config import read_config
 from mmattn.engine.atomic_checkpoints import report_full_disk
-from mmattn.engine.buffers import BroadcastBuffers
-from mmattn.engine.training import prepare_training
+from mmattn.engine.training import build_runner
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -109,9 +107,8 @@ def main() -> None:
 
 def train(cfg: Config, partial: bool, allow_nonfinite: bool) -> None:
     """Build the config's Runner and train."""
-    build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
-    runner = build(cfg)
-    prepare_training(runner)
+    runner = build_runner(cfg)
+    report_data_errors(runner)
     report_resume_errors(runner)
     if cfg.get('load_from'):
         is_whole = bool(cfg.get('resume'))
@@ -119,7 +116,6 @@ def train(cfg: Config, partial: bool, allow_nonfinite: bool) -> None:
             CheckWeights(cfg.load_from, is_whole, partial, allow_nonfinite)
         )
     runner.register_hook(learning_rate.LearningRateReport())
-    runner.register_hook(BroadcastBuffers())
     runner.train()
 
 

@@ -1,15 +1,5 @@
-"""What models cost: parameters, multiply-adds, time and memory."""
+"""The cost of models: parameters, multiply-adds, time and memory."""
 
 from .config_cost import build_for_counting, count_config, tested_shape
 from .cost import Cost, ModuleCost, count_cost
 from .memory import saved_activations
-
-__all__ = [
-    'Cost',
-    'ModuleCost',
-    'build_for_counting',
-    'count_config',
-    'count_cost',
-    'saved_activations',
-    'tested_shape',
-]

@@ -1,4 +1,4 @@
-"""Measure models beside each other: the time and the memory of each."""
+"""Compare the time and memory of models."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -80,7 +80,7 @@ class Run:
         return saved / len(self.images)
 
     def peak_bytes(self, step: Callable[[], Any]) -> int:
-        """Largest GPU memory during a step, as if the model were alone."""
+        """Peak GPU memory of a step, other models excluded."""
         self.module.zero_grad(set_to_none=True)
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -128,13 +128,13 @@ def measure(
         targets: The models; ratios are to the first one, in the first
             runtime.
         size: Height and width of the images, in pixels.
-        modes: Of ``MODES``; only some runtimes can train.
+        modes: Some of ``MODES``; only some runtimes can train.
         settings: How to measure.
-        report: Takes a line of progress.
+        report: Called with lines of progress.
 
     Returns:
-        A row of a table for each mode, target and runtime, and a line for
-        each that cannot run.
+        A row of the table for each mode, target and runtime, and an error
+        message for each target and runtime that cannot run.
 
     Raises:
         ValueError: If the first target cannot run in the first runtime.
@@ -167,7 +167,7 @@ def measure(
 
 
 def _explain(error: BaseException) -> str:
-    """The first line of the error that caused all others."""
+    """First line of the original error."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f'{type(error).__name__}: {error}'.partition('\n')[0]
@@ -189,7 +189,7 @@ def _prepare(
     if runtime == 'optimized':
         return mmattn.optimize_for_inference(module)
     if runtime == 'compile':
-        # The limit on compilations of one class counts all models so far.
+        # The limit on compilations of a class counts earlier models.
         torch._dynamo.config.cache_size_limit += len(MODES)
         return torch.compile(module, dynamic=False)
     return export_and_load(module, images, runtime)

@@ -19,8 +19,7 @@ def build_for_counting(cfg: Config) -> nn.Module:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         built = MODELS.build(model)
-    # Without this the second stage sees proposals of uninitialized memory:
-    # Sparse R-CNN learns its proposals and expects init_weights.
+    # Sparse R-CNN does not initialize its learned proposals by itself.
     if hasattr(built, 'rpn_head'):
         built.rpn_head.init_weights()
     return built
@@ -31,31 +30,21 @@ def count_config(
 ) -> Cost:
     """Count the model of a config on one image.
 
-    The model runs in the mode ``'tensor'``: all parts of a prediction,
-    without the postprocessing into boxes and labels. A two-stage detector
-    works on the proposals of its untrained first stage and predicts masks
-    for the first hundred of them.
+    The model runs in the mode ``'tensor'``: a prediction without the
+    postprocessing into boxes and labels. The second stage of a detector gets
+    the proposals of the untrained first stage and predicts masks for the
+    first hundred of them.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain.
-        shape: Height and width of the image that the network sees, in
-            pixels.
+        shape: Height and width of the network's input, in pixels.
         in_channels: Channels of the image. Defaults to 3.
-
-    Returns:
-        The cost of the model and of each of its modules.
     """
     model = build_for_counting(cfg)
-    sample = BaseDataElement(
-        metainfo=dict(
-            img_shape=shape,
-            ori_shape=shape,
-            pad_shape=shape,
-            batch_input_shape=shape,
-            scale_factor=(1.0, 1.0),
-        )
-    )
-    # Sparse R-CNN reads the ground truth in this mode too: no objects.
+    names = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
+    metainfo = dict.fromkeys(names, shape) | dict(scale_factor=(1.0, 1.0))
+    sample = BaseDataElement(metainfo=metainfo)
+    # Sparse R-CNN reads the ground truth in this mode, too: no objects.
     sample.gt_instances = InstanceData(
         bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)
     )

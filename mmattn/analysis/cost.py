@@ -1,8 +1,8 @@
 """Count the parameters and multiply-adds of a model, module by module."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,18 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from mmattn.ops import reference_only
 
-
-def _count_cpu_attention(
-    query: torch.Size, key: torch.Size, value: torch.Size, *args, **kwargs
-) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
 # PyTorch's counter does not know its own fused attention on a CPU.
 _CPU_ATTENTION = '_scaled_dot_product_flash_attention_for_cpu'
 _FORMULAS: dict[Any, Callable[..., int]] = {}
 if hasattr(torch.ops.aten, _CPU_ATTENTION):
-    _FORMULAS[getattr(torch.ops.aten, _CPU_ATTENTION)] = _count_cpu_attention
+    _FORMULAS[getattr(torch.ops.aten, _CPU_ATTENTION)] = (
+        lambda q, k, v, *args, **kwargs: sdpa_flop_count(q, k, v)
+    )
 
 
 @dataclass(frozen=True)
@@ -54,16 +49,15 @@ class Cost(ModuleCost):
 def count_cost(model: nn.Module, *inputs: Any) -> Cost:
     """Count one forward pass of a model, in evaluation mode.
 
-    A multiply-add is half of what ``torch.utils.flop_counter`` counts: what
-    papers and OpenMMLab's tools call a FLOP. Matrix products, convolutions
-    and fused attention (both products) count, padding included; sums,
-    elementwise operations, softmax, norms, activations and pooling do not.
-    Our operations run their reference implementations, with all attention
-    scores in memory.
+    A multiply-add is half of what ``torch.utils.flop_counter`` counts: a FLOP
+    in papers and OpenMMLab's tools. Matrix products, convolutions and fused
+    attention (both products) count, padding included; sums, elementwise
+    operations, softmax, norms, activations and pooling do not. Our operations
+    run their reference implementations, with all attention scores in memory.
 
-    The cost of a module is what runs between its call and its return. A
-    module that is never called itself, such as a list or a head whose methods
-    are used, costs as much as its children.
+    The cost of a module is that of its calls. A module that is never called,
+    such as a list or a head whose methods are used, costs as much as its
+    children.
 
     Args:
         model: Any module. Its weights, buffers and training modes are
@@ -74,44 +68,6 @@ def count_cost(model: nn.Module, *inputs: Any) -> Cost:
         The cost of the model and of each of its modules.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
-    with (
-        _evaluation(model),
-        _flops_by_module(model, counter) as flops,
-        torch.no_grad(),
-        # Kernels hide their products from the counter.
-        reference_only(),
-        counter,
-    ):
-        model(*inputs)
-    return Cost(
-        _count_parameters(model),
-        counter.get_total_flops() // 2,
-        {
-            name: ModuleCost(
-                _count_parameters(module), _flops_of(module, flops) // 2
-            )
-            for name, module in model.named_modules()
-            if name
-        },
-    )
-
-
-@contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-@contextmanager
-def _flops_by_module(
-    model: nn.Module, counter: FlopCounterMode
-) -> Iterator[Counter[nn.Module]]:
-    """Add up what is counted during the calls of each module."""
     flops: Counter[nn.Module] = Counter()
 
     def enter(module: nn.Module, args: tuple) -> None:
@@ -120,26 +76,32 @@ def _flops_by_module(
     def leave(module: nn.Module, args: tuple, out: Any) -> None:
         flops[module] += counter.get_total_flops()
 
-    hooks = [
-        hook
-        for module in model.modules()
-        for hook in (
-            module.register_forward_pre_hook(enter),
-            module.register_forward_hook(leave),
+    modes = {module: module.training for module in model.modules()}
+    with ExitStack() as stack:
+        for module in modes:
+            stack.enter_context(module.register_forward_pre_hook(enter))
+            stack.enter_context(module.register_forward_hook(leave))
+        stack.enter_context(torch.no_grad())
+        # Kernels hide their products from the counter.
+        stack.enter_context(reference_only())
+        stack.enter_context(counter)
+        try:
+            model.eval()(*inputs)
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+    costs = {
+        name: ModuleCost(
+            sum(parameter.numel() for parameter in module.parameters()),
+            _flops_of(module, flops) // 2,
         )
-    ]
-    try:
-        yield flops
-    finally:
-        for hook in hooks:
-            hook.remove()
+        for name, module in model.named_modules()
+    }
+    whole = costs.pop('')
+    return Cost(whole.parameters, counter.get_total_flops() // 2, costs)
 
 
 def _flops_of(module: nn.Module, flops: Counter[nn.Module]) -> int:
     if module in flops:
         return flops[module]
     return sum(_flops_of(child, flops) for child in module.children())
-
-
-def _count_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

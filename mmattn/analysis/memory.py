@@ -1,4 +1,4 @@
-"""Memory that the forward pass keeps for the backward pass."""
+"""Saved activations: memory that autograd keeps for the backward pass."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,15 +10,12 @@ from torch import Tensor
 def saved_activations(
     call: Callable[[], Any], besides: Iterable[Tensor] = ()
 ) -> int:
-    """Bytes that autograd saves during a call for the backward pass.
+    """Bytes that autograd saves during a call, each storage counted once.
 
     Args:
-        call: Computes something that requires a gradient, and returns it.
-        besides: Tensors that exist anyway, such as parameters and inputs:
-            what shares their memory does not count.
-
-    Returns:
-        The size of the storages of all saved tensors, each counted once.
+        call: Returns something that requires a gradient.
+        besides: Tensors whose storages do not count, such as parameters and
+            inputs.
     """
     saved = {}
 
@@ -28,7 +25,7 @@ def saved_activations(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        # Keep the graph alive: a freed address could be used again.
+        # Keep the graph alive: a freed address could be reused.
         out = call()
     for tensor in besides:
         saved.pop(tensor.untyped_storage().data_ptr(), None)

@@ -1,4 +1,4 @@
-"""Turn the name of a model on a command line into what builds it."""
+"""Build models from names on a command line."""
 
 import ast
 import difflib
@@ -22,7 +22,7 @@ Size = tuple[int, int]
 Options = dict[str, Any]
 # Builds a model with random weights for images of a height and width.
 Build = Callable[[Size], nn.Module]
-# What a target computes: its last map, or a map of each of its stages.
+# Outputs of a target: the last map, or the map of each stage.
 OUTPUTS = ('last', 'all')
 NAMES = """\
 A MODEL is one of
@@ -49,12 +49,12 @@ class Target(NamedTuple):
 
 
 def read_target(text: str, outputs: str = 'last', **defaults: Any) -> Target:
-    """Find what a name means; nothing is built or downloaded.
+    """Resolve a name; nothing is built or downloaded.
 
     Args:
         text: The name, as described in ``NAMES``.
         outputs: One of ``OUTPUTS``.
-        **defaults: Arguments of the model, unless the name gives them.
+        **defaults: Default arguments of the model.
 
     Raises:
         ValueError, FileNotFoundError: If there is no such model or config.
@@ -148,7 +148,7 @@ def _from_config(path: Path, options: Options, outputs: str) -> Build:
 
 
 def _find_config(name: str) -> Path:
-    """Find a file, or a config that an installed codebase carries."""
+    """Find a file, or a config of an installed codebase."""
     codebase, colon, wanted = name.partition(':')
     if not colon:
         return Path(name)
@@ -171,16 +171,16 @@ def _import(package: str) -> Any:
 
 def _from_timm(name: str, options: Options, outputs: str) -> Build:
     timm = _import('timm')
-    part = dict(num_classes=0) if outputs == 'last' else {}
-    part['features_only'] = outputs == 'all'
+    key = 'features_only' if outputs == 'all' else 'num_classes'
+    options = {key: outputs == 'all'} | options
 
     def build(size: Size) -> nn.Module:
         try:
-            return timm.create_model(name, img_size=size, **part, **options)
+            return timm.create_model(name, img_size=size, **options)
         except TypeError as error:  # of models that take any size
             if "'img_size'" not in str(error):
                 raise
-        return timm.create_model(name, **part, **options)
+        return timm.create_model(name, **options)
 
     return build
 

@@ -8,14 +8,3 @@ from .multi_head_self_attention import MultiHeadSelfAttention
 from .scale_aware_modulation import ScaleAwareModulation
 from .sliding_window_attention import SlidingWindowAttention
 from .window_attention import WindowAttention
-
-__all__ = [
-    'CrossShapedWindowAttention',
-    'EfficientNonLocalAttention',
-    'FeatureSpaceAttention',
-    'KeyValueAttention',
-    'MultiHeadSelfAttention',
-    'ScaleAwareModulation',
-    'SlidingWindowAttention',
-    'WindowAttention',
-]

@@ -19,11 +19,10 @@ class CrossShapedWindowAttention(BaseModule):
     stripes as wide as the map. A depthwise convolution of the values inside
     each stripe is added to the result.
 
-    Upstream differences: the published classifier takes a map that the
-    stripes divide, square, only. Any map is taken here, by the rule of the
-    published backbone for dense prediction, which gives the same where the
-    stripes divide the map: queries, keys and values are padded with zeros on
-    both sides, and the padding takes part as keys.
+    Upstream differences: the published classifier needs a square map that
+    the stripes divide. This layer follows the published backbone for dense
+    prediction, which gives the same on such maps: queries, keys and values
+    are zero-padded on both sides, and padding is attended to.
 
     Args:
         embed_dims (int): Channels of the input and of the output.
@@ -31,10 +30,9 @@ class CrossShapedWindowAttention(BaseModule):
             ``embed_dims``, and be even if there are stripes.
         stripe_width (int, optional): Columns or rows of a stripe, in tokens.
             None lets all heads attend to the whole map. Defaults to 7.
-        qkv_bias (bool): Add a bias to queries, keys and values. Defaults to
-            True.
-        impl (str): Implementation of the attention, see
-            ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
+        qkv_bias (bool): Add a bias in the projection. Defaults to True.
+        impl (str): See ``mmattn.ops.list_implementations``. Defaults to
+            ``'auto'``.
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
 
@@ -68,6 +66,6 @@ class CrossShapedWindowAttention(BaseModule):
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args
     ) -> None:
-        """Accept the name that LePE has in older checkpoints."""
+        """Accept the former name of LePE."""
         rename_lepe(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -15,7 +15,7 @@ from mmattn.registry import MODELS
 
 from .checks import check_heads, check_map
 
-# Queries and keys that are shorter are not stretched to unit length.
+# Shorter queries and keys are not scaled to unit length.
 _MIN_LENGTH = 5e-5
 
 
@@ -25,34 +25,30 @@ class EfficientNonLocalAttention(BaseModule):
 
     Source: https://arxiv.org/abs/2201.03794, section 3.2, and
     https://arxiv.org/abs/2406.14052, section 2.3. Queries and keys are scaled
-    to one length in each head; the softmax of their products is approximated
-    by positive random features. There is no projection of the result.
+    to one length in each head; positive random features approximate the
+    softmax of their products. The result is not projected.
 
-    Upstream differences: the published modules have one head, whatever their
-    argument says; more are an option here. Their features are drawn anew in
-    every process; here they follow from ``seed``, so that the processes of a
-    distributed training agree.
+    Upstream differences: the published modules ignore their number of heads
+    and have one. Their features differ in every process; here ``seed``
+    determines them, so the processes of a distributed training agree.
 
     Args:
         embed_dims (int): Channels of the input and of the output.
         num_heads (int): Attention heads. Must divide ``embed_dims``. Defaults
             to 1, as published.
-        key_dims (int, optional): Channels of all heads' queries, and of their
-            keys. ``num_heads`` must divide it. Defaults to None,
-            ``embed_dims``.
-        num_features (int, optional): Random features of a head. More bring
-            the result nearer to the softmax. Defaults to None, the channels
-            of a head's key.
-        amplification (float): Length of a query and of a key; a score is at
-            most its square. Defaults to 1, as in ENLTB; ENLCA has
-            ``6 ** 0.5``.
-        with_position (bool): Add sines of the place to what queries and keys
-            are made of. ``embed_dims`` must be a multiple of 4 then. Defaults
-            to False.
-        seed (int): Seed of the features. Layers of one size and seed have
-            the same. Defaults to 0.
-        impl (str): Implementation of the attention, see
-            ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
+        key_dims (int, optional): Channels of queries and of keys, a multiple
+            of ``num_heads``. Defaults to None, ``embed_dims``.
+        num_features (int, optional): Random features of a head; more
+            approximate the softmax better. Defaults to None, the channels of
+            a head's key.
+        amplification (float): Length of queries and keys. Defaults to 1, as
+            in ENLTB; ENLCA has ``6 ** 0.5``.
+        with_position (bool): Add sine positions before queries and keys are
+            projected. ``embed_dims`` must be a multiple of 4. Defaults to
+            False.
+        seed (int): Seed of the features. Defaults to 0.
+        impl (str): See ``mmattn.ops.list_implementations``. Defaults to
+            ``'auto'``.
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
 
@@ -91,8 +87,7 @@ class EfficientNonLocalAttention(BaseModule):
         self.k = nn.Linear(embed_dims, key_dims)
         self.v = nn.Linear(embed_dims, embed_dims)
         dims = key_dims // num_heads
-        # Learned weights suit the features that they were learned with: a
-        # checkpoint holds both.
+        # Weights are trained for these features: checkpoints contain both.
         self.register_buffer(
             'projection',
             orthogonal_projection(num_features or dims, dims, seed),
@@ -122,11 +117,7 @@ class EfficientNonLocalAttention(BaseModule):
         return self._scaled(self.q(x)), self._scaled(self.k(x))
 
     def redraw_projection(self, seed: int) -> None:
-        """Replace the random features by others; in place.
-
-        Args:
-            seed (int): The same seed gives the same features.
-        """
+        """Replace the random features in place."""
         rows = orthogonal_projection(*self.projection.shape, seed)
         self.projection.copy_(rows)
 
@@ -142,7 +133,6 @@ class EfficientNonLocalAttention(BaseModule):
         return self.amplification * F.normalize(x, dim=-1, eps=_MIN_LENGTH)
 
     def extra_repr(self) -> str:
-        """Show in a printed model what its sub-modules do not."""
         return (
             f'num_heads={self.num_heads}, '
             f'num_features={len(self.projection)}, '

@@ -1,13 +1,10 @@
-"""Attention among tokens that are similar, wherever they lie: BOAT."""
+"""Attention among similar tokens, near or far: BOAT."""
 
 import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmattn.ops import (
-    balanced_clusters,
-    cluster_attention,
-)
+from mmattn.ops import balanced_clusters, cluster_attention
 from mmattn.registry import MODELS
 
 from .checks import check_heads, check_map, rename_lepe
@@ -17,31 +14,28 @@ from .checks import check_heads, check_map, rename_lepe
 class FeatureSpaceAttention(BaseModule):
     """Multi-head self-attention inside balanced clusters of similar tokens.
 
-    Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.2. Each head of
-    each image is clustered by its own queries, anew in every forward pass,
-    without gradient. A 3x3 depthwise convolution of the values on the map is
-    added to the result.
+    Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.2. Every forward
+    pass clusters each head of each image by its queries, without gradient. A
+    3x3 depthwise convolution of the values on the map is added to the result.
 
-    Upstream differences: the published code takes a map whose tokens number
-    49 times a power of two, square, only; here any map is taken and cluster
-    sizes differ by at most one. Where the map is one cluster, the published
-    BOAT-CSWin attends to the next image of the batch; here an image's result
-    depends on that image alone.
+    Upstream differences: the published code needs a square map of 49 times a
+    power of two tokens; this layer takes any map, and cluster sizes differ by
+    at most one. If the map is one cluster, the published BOAT-CSWin attends
+    to the next image of the batch; here images are independent.
 
     Args:
         embed_dims (int): Channels of the input and of the output.
         num_heads (int): Attention heads. Must divide ``embed_dims``.
-        cluster_size (int): Tokens that a cluster holds at least; it holds
-            less than twice as many. Defaults to 49.
+        cluster_size (int): Minimum tokens of a cluster, which has less than
+            twice as many. Defaults to 49.
         overlap (int): Tokens of the sibling cluster that a cluster of
-            ``cluster_size`` attends to as well. Defaults to 20.
+            ``cluster_size`` also attends to. Defaults to 20.
         iterations (int): Refinements of the centroids. Defaults to 2.
         temperature (float): Sharpness of the assignment to the centroids.
             Defaults to 100.
-        with_shared_clusters (bool): Cluster once for all heads, by the
-            queries of all. Defaults to False.
-        qkv_bias (bool): Add a bias to queries, keys and values. Defaults to
-            True.
+        with_shared_clusters (bool): Cluster once for all heads, by all
+            queries. Defaults to False.
+        qkv_bias (bool): Add a bias in the projection. Defaults to True.
         scale (float, optional): Factor of the query-key products. Weights of
             the published BOAT-CSWin need 1.0. Defaults to None,
             ``head_dims ** -0.5``.
@@ -115,26 +109,19 @@ class FeatureSpaceAttention(BaseModule):
         q = qkv.detach()[..., : qkv.shape[-1] // 3].flatten(1, 2)  # (B, N, C)
         parts = 1 if self.with_shared_clusters else self.num_heads
         q = q.unflatten(-1, (parts, -1)).transpose(1, 2)  # (B, parts, N, *)
-        order = balanced_clusters(
-            q,
-            self.cluster_size,
-            self.iterations,
-            self.temperature,
-            self.impl,
-        )
+        args = self.cluster_size, self.iterations, self.temperature
+        order = balanced_clusters(q, *args, self.impl)
         return order.expand(-1, self.num_heads, -1)
 
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args
     ) -> None:
-        """Accept the name that LePE has in older checkpoints."""
+        """Accept the former name of LePE."""
         rename_lepe(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        """Show in a printed model what its sub-modules do not."""
         return (
-            f'num_heads={self.num_heads}, '
-            f'cluster_size={self.cluster_size}, overlap={self.overlap}, '
-            f'scale={self.scale}, impl={self.impl!r}'
+            f'num_heads={self.num_heads}, cluster_size={self.cluster_size}, '
+            f'overlap={self.overlap}, scale={self.scale}, impl={self.impl!r}'
         )

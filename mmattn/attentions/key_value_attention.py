@@ -1,4 +1,4 @@
-"""Global attention with keys and values of another source or resolution."""
+"""Global attention with keys and values from another source or resolution."""
 
 import torch.nn as nn
 from mmengine.model import BaseModule
@@ -17,22 +17,21 @@ class KeyValueAttention(BaseModule):
     Source: https://arxiv.org/abs/1706.03762, section 3.2.2; the reduction of
     keys and values: https://arxiv.org/abs/2102.12122, section 3.3.
 
-    Called with one map, every token attends to all of it. Keys and values
-    may come from elsewhere: from another map, or from tokens in a sequence,
-    which are used as they are, without reduction or positions.
+    With one map, every token attends to the whole map. Keys and values may
+    also be another map or a sequence of tokens, which is neither reduced nor
+    gets positions.
 
     Args:
         embed_dims (int): Channels of all inputs and of the output.
         num_heads (int): Attention heads. Must divide ``embed_dims``.
-        spatial_reduction (int): Side of the squares of tokens that a strided
-            convolution makes into one key and value. A map that it does not
-            divide is padded with zeros at the bottom and at the right.
-            Defaults to 1, no convolution.
-        with_position (bool): Add sines of the place to what the queries and
-            keys of maps are made of. ``embed_dims`` must be a multiple of 4
-            then. Defaults to False.
-        impl (str): Implementation of the attention, see
-            ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
+        spatial_reduction (int): Stride of a convolution that reduces keys and
+            values. A map that it does not divide is zero-padded at the bottom
+            and right. Defaults to 1, no convolution.
+        with_position (bool): Add sine positions before the queries and keys
+            of maps are projected. ``embed_dims`` must be a multiple of 4.
+            Defaults to False.
+        impl (str): See ``mmattn.ops.list_implementations``. Defaults to
+            ``'auto'``.
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
 
@@ -73,20 +72,17 @@ class KeyValueAttention(BaseModule):
             self.reduction_norm = nn.LayerNorm(embed_dims)
 
     def forward(
-        self,
-        x: Tensor,
-        key: Tensor | None = None,
-        value: Tensor | None = None,
+        self, x: Tensor, key: Tensor | None = None, value: Tensor | None = None
     ) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``.
 
         Args:
-            x (Tensor): What queries are made of, ``(B, H, W, C)``.
-            key (Tensor, optional): What keys are made of, a map
-                ``(B, H', W', C)`` or tokens ``(B, L, C)``. Defaults to None,
-                ``x``.
-            value (Tensor, optional): What values are made of, in the shape
-                of ``key``. Defaults to None, ``key``.
+            x (Tensor): Source of the queries, ``(B, H, W, C)``.
+            key (Tensor, optional): Source of the keys, a map
+                ``(B, H', W', C)`` or tokens ``(B, L, C)``. Defaults to
+                ``value``, or ``x``.
+            value (Tensor, optional): Source of the values, in the shape of
+                ``key``. Defaults to ``key``.
 
         Raises:
             ValueError: If a shape does not fit.
@@ -138,13 +134,12 @@ class KeyValueAttention(BaseModule):
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """``(B, *, h * d)`` to ``(B, h, N, d)``."""
-        # In two steps: of one to as many axes, Inductor would ask whether W is
-        # the number of heads, and compile such maps apart.
+        # In two steps: else Inductor would compile maps whose W is the number
+        # of heads separately.
         x = x.flatten(1, -2).unflatten(-1, (self.num_heads, -1))
         return x.transpose(1, 2)
 
     def extra_repr(self) -> str:
-        """Show in a printed model what its sub-modules do not."""
         return (
             f'num_heads={self.num_heads}, '
             f'spatial_reduction={self.spatial_reduction}, '

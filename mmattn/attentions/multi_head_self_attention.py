@@ -20,10 +20,9 @@ class MultiHeadSelfAttention(BaseModule):
     Args:
         embed_dims (int): Channels of the input and of the output.
         num_heads (int): Attention heads. Must divide ``embed_dims``.
-        qkv_bias (bool): Add a bias to queries, keys and values. Defaults to
-            True.
-        impl (str): Implementation of the attention, see
-            ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
+        qkv_bias (bool): Add a bias in the projection. Defaults to True.
+        impl (str): See ``mmattn.ops.list_implementations``. Defaults to
+            ``'auto'``.
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
 
@@ -59,5 +58,4 @@ class MultiHeadSelfAttention(BaseModule):
         return self.proj(out + local.permute(0, 2, 3, 1))
 
     def extra_repr(self) -> str:
-        """Show in a printed model what its sub-modules do not."""
         return f'num_heads={self.num_heads}, impl={self.impl!r}'

@@ -16,26 +16,22 @@ _EXPANSION = 2
 
 @MODELS.register_module()
 class ScaleAwareModulation(BaseModule):
-    """Multiply the values by what convolutions of several sizes see.
+    """Multiply the values by a modulator from convolutions of several sizes.
 
-    Source: SMT, https://arxiv.org/abs/2307.08579, section 3.1. Head i of the
-    ``num_heads`` parts of a projection passes a depthwise convolution of side
-    ``3 + 2 * i``. A grouped 1x1 convolution widens each group of channels
-    that holds every head once, then follow batch normalization, GELU and a
-    1x1 convolution that mixes the groups. The result modulates the values by
-    elementwise product. Cost and memory grow linearly with the tokens.
-
-    In training, batch normalization takes its statistics over all images of
-    the batch, and needs more than one value of each channel.
+    Source: SMT, https://arxiv.org/abs/2307.08579, section 3.1. A projection
+    is split into heads; head i has a depthwise convolution of side
+    ``3 + 2 * i``. Groups with one channel of each head are widened by a
+    grouped 1x1 convolution; batch normalization, GELU and a 1x1 convolution
+    give the modulator. Cost and memory are linear in the tokens.
 
     Args:
         embed_dims (int): Channels of the input and of the output.
-        num_heads (int): Parts of the channels, each with kernels of its own
-            size. Must divide ``embed_dims``. Defaults to 4.
+        num_heads (int): Number of kernel sizes. Must divide ``embed_dims``.
+            Defaults to 4.
         qkv_bias (bool): Add a bias to both projections of the input. Defaults
             to True.
-        impl (str): Implementation of the convolutions, see
-            ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
+        impl (str): See ``mmattn.ops.list_implementations``. Defaults to
+            ``'auto'``.
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
 
@@ -71,5 +67,4 @@ class ScaleAwareModulation(BaseModule):
         return self.proj(modulator.permute(0, 2, 3, 1) * self.v(x))
 
     def extra_repr(self) -> str:
-        """Show in a printed model what its sub-modules do not."""
         return f'num_heads={self.num_heads}'

@@ -14,25 +14,19 @@ from .window_attention import WindowAttention
 class SlidingWindowAttention(WindowAttention):
     """Multi-head self-attention inside windows that overlap.
 
-    A token's result is the mean over the windows that hold it; at the end of
-    the map, what a window has outside is not attended to. The weights are
-    those of ``WindowAttention``, and load from it; a state dict also holds the
-    stride.
+    A token's result is the mean over the windows that contain it; windows are
+    clipped at the end of the map. Weights of ``WindowAttention`` load; the
+    state dict also contains the stride.
 
     Args:
         embed_dims (int): Channels of the input and of the output.
         num_heads (int): Attention heads. Must divide ``embed_dims``.
         window_size (int): Window side, in tokens. Defaults to 7.
         stride (int): Tokens from one window to the next, from 1 to
-            ``window_size`` (windows side by side). The cost grows by
+            ``window_size`` (disjoint windows). The cost is proportional to
             ``(window_size / stride) ** 2``. Defaults to 4.
-        qkv_bias (bool): Add a bias to queries, keys and values. Defaults to
-            True.
-        with_relative_position (bool): Add a learned bias per head and
-            relative position to the scores. Defaults to True.
-        impl (str): Implementation of the attention, see
-            ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
-        init_cfg (dict, optional): Initialization config. Defaults to None.
+        qkv_bias, with_relative_position, impl, init_cfg: See
+            :class:`WindowAttention`.
     """
 
     def __init__(
@@ -61,8 +55,8 @@ class SlidingWindowAttention(WindowAttention):
                 f'got {stride=}, {window_size=}'
             )
         self.stride = stride
-        # Tells a checkpoint of this layer from one of WindowAttention, whose
-        # weights have the same names and shapes.
+        # Distinguishes checkpoints of this layer from those of
+        # WindowAttention, which have the same names and shapes.
         self.register_buffer('window_stride', torch.tensor(stride))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,12 +75,11 @@ class SlidingWindowAttention(WindowAttention):
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args
     ) -> None:
-        """Keep the stride, whatever the weights were trained with."""
+        """Keep the configured stride."""
         state_dict[f'{prefix}window_stride'] = torch.tensor(self.stride)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        """Show in a printed model what its sub-modules do not."""
         return (
             f'num_heads={self.num_heads}, window_size={self.window_size}, '
             f'stride={self.stride}, impl={self.impl!r}'

@@ -22,22 +22,20 @@ class WindowAttention(BaseModule):
     """Multi-head self-attention inside disjoint windows.
 
     Source: https://arxiv.org/abs/2103.14030, section 3.2. A map that the
-    window does not divide is padded with zeros at the bottom and at the
-    right, before the projection; the padding takes part as keys, as in the
-    published Swin detectors.
+    window does not divide is zero-padded at the bottom and right before the
+    projection; padding is attended to, as in the published Swin detectors.
 
     Args:
         embed_dims (int): Channels of the input and of the output.
         num_heads (int): Attention heads. Must divide ``embed_dims``.
         window_size (int): Window side, in tokens. Defaults to 7.
-        with_shift (bool): Shift the windows by half their side, where the map
-            is larger than a window on both sides. Defaults to False.
-        qkv_bias (bool): Add a bias to queries, keys and values. Defaults to
-            True.
+        with_shift (bool): Shift the windows by half their side if the map is
+            larger than a window on both sides. Defaults to False.
+        qkv_bias (bool): Add a bias in the projection. Defaults to True.
         with_relative_position (bool): Add a learned bias per head and
             relative position to the scores. Defaults to True.
-        impl (str): Implementation of the attention, see
-            ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
+        impl (str): See ``mmattn.ops.list_implementations``. Defaults to
+            ``'auto'``.
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
 
@@ -109,9 +107,7 @@ class WindowAttention(BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        """Show in a printed model what its sub-modules do not."""
         return (
-            f'num_heads={self.num_heads}, '
-            f'window_size={self.window_size}, '
+            f'num_heads={self.num_heads}, window_size={self.window_size}, '
             f'with_shift={self.with_shift}, impl={self.impl!r}'
         )

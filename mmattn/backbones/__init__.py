@@ -6,12 +6,3 @@ from .boat_swin import BOATSwin
 from .cswin import CSWin
 from .perspective_encoder import PerspectiveEncoder
 from .smt import SMT
-
-__all__ = [
-    'AttentionPyramid',
-    'BOATCSWin',
-    'BOATSwin',
-    'CSWin',
-    'PerspectiveEncoder',
-    'SMT',
-]

@@ -1,7 +1,7 @@
 """Activation checkpointing that leaves running statistics alone."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch.nn as nn
 import torch.utils.checkpoint
@@ -15,15 +15,11 @@ def checkpointed(block: nn.Module, x: Tensor) -> Tensor:
     """Apply a block, save only its input, recompute the rest in backward.
 
     Batch normalization would update its running statistics in both passes.
-    The second pass therefore updates copies.
-
-    Args:
-        block: Takes and returns a tensor.
-        x: Its input.
-
-    Returns:
-        ``block(x)``.
+    The second pass therefore updates copies. Without gradients, the block is
+    called as it is.
     """
+    if not torch.is_grad_enabled():
+        return block(x)
     norms = [
         module
         for module in block.modules()
@@ -34,12 +30,11 @@ def checkpointed(block: nn.Module, x: Tensor) -> Tensor:
     # Compiled graphs update buffers once, even if they recompute.
     if not norms or is_compiling():
         return torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
-
-    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), _statistics_kept(norms)
-
     return torch.utils.checkpoint.checkpoint(
-        block, x, use_reentrant=False, context_fn=contexts
+        block,
+        x,
+        use_reentrant=False,
+        context_fn=lambda: (nullcontext(), _statistics_kept(norms)),
     )
 
 

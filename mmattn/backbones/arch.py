@@ -6,15 +6,12 @@ Arch = str | dict
 
 
 def resolve_arch(owner: str, arch: Arch, arch_zoo: Mapping[str, dict]) -> dict:
-    """Look up a name in the family's table, or check a dictionary against it.
+    """The sizes of an arch, a new dictionary.
 
     Args:
         owner: Name of the backbone, for messages.
-        arch: Name of a row of ``arch_zoo``, or a dictionary with its keys.
-        arch_zoo: Sizes by name; all rows have the same keys.
-
-    Returns:
-        The sizes, a new dictionary.
+        arch: A name of ``arch_zoo``, or a dictionary with the same keys.
+        arch_zoo: Sizes by name.
 
     Raises:
         ValueError: If the name is unknown, keys are missing or unknown, or

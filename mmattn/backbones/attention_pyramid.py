@@ -1,6 +1,8 @@
 """A pyramid of any attentions, composed by config."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch.nn as nn
 
@@ -9,7 +11,7 @@ from mmattn.layers import AttentionBlock, PatchEmbed, PatchMerging
 from mmattn.registry import MODELS
 
 from .arch import Arch, resolve_arch
-from .pyramid import InitCfg, PyramidBackbone
+from .pyramid import PyramidBackbone
 
 WINDOWS = (
     dict(type='mmattn.WindowAttention'),
@@ -30,7 +32,7 @@ KEY_VALUES = tuple(
 
 
 def non_local(depth: int) -> tuple[dict, ...]:
-    """As many layers of ENLTB, each with random features of its own."""
+    """``depth`` layers of ENLTB with different random features."""
     return tuple(
         dict(
             type='mmattn.EfficientNonLocalAttention',
@@ -64,18 +66,12 @@ class AttentionPyramid(PyramidBackbone):
         in_channels (int): Channels of the images. Defaults to 3.
         out_indices (Sequence[int]): Stages whose maps are returned. Defaults
             to (0, 1, 2, 3).
-        mlp_ratio (float): Hidden channels of the MLPs, as a multiple
-            of the stage's channels. Defaults to 4.
+        mlp_ratio (float): Hidden channels of the MLPs per channel of the
+            stage. Defaults to 4.
         drop_path_rate (float): Drop-path rate of the last block; it grows
             linearly from 0. Defaults to 0.2.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, n also the first
-            n stages. Defaults to -1.
-        norm_eval (bool): Keep batch normalization in evaluation mode.
-            Defaults to False.
-        with_cp (bool): Recompute the blocks in the backward pass to
-            save memory. Defaults to False.
-        init_cfg (dict | list[dict], optional): Initialization config.
-            Defaults to None.
+        **kwargs: ``frozen_stages``, ``norm_eval``, ``with_cp`` and
+            ``init_cfg``, see :class:`.pyramid.PyramidBackbone`.
     """
 
     # fmt: off
@@ -100,17 +96,13 @@ class AttentionPyramid(PyramidBackbone):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         mlp_ratio: float = 4.0,
         drop_path_rate: float = 0.2,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: InitCfg = None,
+        **kwargs: Any,
     ) -> None:
         arch = resolve_arch(type(self).__name__, arch, self.arch_zoo)
-        channels = [
-            arch['embed_dims'] * 2**i for i in range(len(arch['depths']))
-        ]
 
-        def build_block(stage: int, index: int, rate: float) -> nn.Module:
+        def build_block(
+            C: int, stage: int, index: int, rate: float
+        ) -> nn.Module:
             cfgs = arch['attentions'][stage]
             if not isinstance(cfgs, Sequence) or not cfgs:
                 raise TypeError(
@@ -122,23 +114,17 @@ class AttentionPyramid(PyramidBackbone):
             attention = build_attention(
                 type(self).__name__,
                 cfgs[index % len(cfgs)],
-                embed_dims=channels[stage],
+                embed_dims=C,
                 num_heads=arch['num_heads'][stage],
             )
-            return AttentionBlock(attention, channels[stage], mlp_ratio, rate)
+            return AttentionBlock(attention, C, mlp_ratio, rate)
 
         super().__init__(
-            stem=PatchEmbed(in_channels, channels[0]),
-            build_block=build_block,
-            build_downsample=lambda i: PatchMerging(
-                channels[i - 1], channels[i]
-            ),
-            channels=channels,
-            depths=arch['depths'],
-            out_indices=out_indices,
+            arch,
+            partial(PatchEmbed, in_channels),
+            PatchMerging,
+            build_block,
+            out_indices,
             drop_path_rate=drop_path_rate,
-            frozen_stages=frozen_stages,
-            norm_eval=norm_eval,
-            with_cp=with_cp,
-            init_cfg=init_cfg,
+            **kwargs,
         )

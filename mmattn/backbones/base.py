@@ -1,4 +1,4 @@
-"""What all backbones share, whatever their shape."""
+"""Shared by all backbones."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ InitCfg = dict | list | None
 
 
 class BaseBackbone(BaseModule):
-    """Outputs by index, frozen stages, still norms, pretrained weights.
+    """Output indices, frozen stages and norms, pretrained weights.
 
     Args:
         num_stages (int): Stages of the whole backbone.
@@ -86,12 +86,12 @@ class BaseBackbone(BaseModule):
             # mmengine would log every parameter as left unchanged.
             self.is_init = fresh = True
         for cfg in pretrained if fresh else []:
-            # Ours reads published files too, and never unpickles freely.
+            # Ours also reads published files, and never executes a pickle.
             initializer = WEIGHT_INITIALIZERS.get('BackbonePretrained')
             initializer(**{k: cfg[k] for k in cfg if k != 'type'})(self)
 
     def _frozen_modules(self) -> list[nn.Module]:
-        """What ``frozen_stages`` keeps as it is."""
+        """Modules that ``frozen_stages`` freezes."""
         raise NotImplementedError
 
 

@@ -1,6 +1,8 @@
 """BOAT-CSWin: CSWin Transformer with attention in feature space."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch.nn as nn
 
@@ -15,9 +17,9 @@ from mmattn.registry import MODELS
 
 from .arch import Arch, resolve_arch
 from .cswin import STRIPE_WIDTHS, CSWin, check_stripe_widths
-from .pyramid import InitCfg, PyramidBackbone
+from .pyramid import PyramidBackbone
 
-# What the published weights were trained with, in place of d ** -0.5.
+# The published weights were trained with this instead of d ** -0.5.
 _FEATURE_SCALE = 1.0
 
 
@@ -25,13 +27,13 @@ _FEATURE_SCALE = 1.0
 class BOATCSWin(PyramidBackbone):
     """CSWin Transformer that also attends among similar, distant tokens.
 
-    Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.3. The blocks of
-    even index, of every stage, hold a feature-space attention between their
-    stripe attention and their MLP.
+    Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.3. The even
+    blocks of every stage have feature-space attention between stripe
+    attention and MLP.
 
-    Upstream differences: where a map is one cluster, as in the last stage at
-    224 pixels, the published code lets images attend to their neighbours in
-    the batch, and fails for an odd batch; here images are independent.
+    Upstream differences: if a map is one cluster, as in the last stage at 224
+    pixels, images attend to their neighbors in the batch in the published
+    code, which fails for an odd batch; here images are independent.
 
     Args:
         arch (str | dict): A name of ``arch_zoo`` or a dict with the keys
@@ -47,22 +49,16 @@ class BOATCSWin(PyramidBackbone):
         stripe_widths (Sequence[int | None]): Columns or rows of a stripe in
             each stage, in tokens; None attends to the whole map. Defaults to
             (1, 2, 7, None).
-        mlp_ratio (float): Hidden channels of the MLPs, as a multiple
-            of the stage's channels. Defaults to 4.
+        mlp_ratio (float): Hidden channels of the MLPs per channel of the
+            stage. Defaults to 4.
         feature_attention (dict, optional): Arguments of
             ``FeatureSpaceAttention`` other than its defaults and the scale of
             1.0 that the published weights were trained with. Defaults to
             None.
         drop_path_rate (float): Drop-path rate of the last block; it grows
             linearly from 0. Defaults to 0.2.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, n also the first
-            n stages. Defaults to -1.
-        norm_eval (bool): Keep batch normalization in evaluation mode.
-            Defaults to False.
-        with_cp (bool): Recompute the blocks in the backward pass to
-            save memory. Defaults to False.
-        init_cfg (dict | list[dict], optional): Initialization config.
-            Defaults to None.
+        **kwargs: ``frozen_stages``, ``norm_eval``, ``with_cp`` and
+            ``init_cfg``, see :class:`.pyramid.PyramidBackbone`.
     """
 
     arch_zoo = {
@@ -79,20 +75,17 @@ class BOATCSWin(PyramidBackbone):
         mlp_ratio: float = 4.0,
         feature_attention: dict | None = None,
         drop_path_rate: float = 0.2,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: InitCfg = None,
+        **kwargs: Any,
     ) -> None:
         owner = type(self).__name__
         arch = resolve_arch(owner, arch, self.arch_zoo)
-        depths, num_heads = arch['depths'], arch['num_heads']
-        check_stripe_widths(owner, stripe_widths, len(depths))
-        channels = [arch['embed_dims'] * 2**i for i in range(len(depths))]
+        check_stripe_widths(owner, stripe_widths, len(arch['depths']))
         feature_args = {'scale': _FEATURE_SCALE, **(feature_attention or {})}
 
-        def build_block(stage: int, index: int, rate: float) -> nn.Module:
-            C, h = channels[stage], num_heads[stage]
+        def build_block(
+            C: int, stage: int, index: int, rate: float
+        ) -> nn.Module:
+            h = arch['num_heads'][stage]
             attention = CrossShapedWindowAttention(C, h, stripe_widths[stage])
             if index % 2 == 1:
                 return AttentionBlock(attention, C, mlp_ratio, rate)
@@ -106,17 +99,11 @@ class BOATCSWin(PyramidBackbone):
             )
 
         super().__init__(
-            stem=OverlappingPatchEmbed(in_channels, channels[0]),
-            build_block=build_block,
-            build_downsample=lambda i: OverlappingPatchMerging(
-                channels[i - 1], channels[i]
-            ),
-            channels=channels,
-            depths=depths,
-            out_indices=out_indices,
+            arch,
+            partial(OverlappingPatchEmbed, in_channels),
+            OverlappingPatchMerging,
+            build_block,
+            out_indices,
             drop_path_rate=drop_path_rate,
-            frozen_stages=frozen_stages,
-            norm_eval=norm_eval,
-            with_cp=with_cp,
-            init_cfg=init_cfg,
+            **kwargs,
         )

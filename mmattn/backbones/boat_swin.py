@@ -1,6 +1,8 @@
 """BOAT-Swin: Swin Transformer with attention in feature space."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch.nn as nn
 
@@ -14,7 +16,7 @@ from mmattn.layers import (
 from mmattn.registry import MODELS
 
 from .arch import Arch, resolve_arch
-from .pyramid import InitCfg, PyramidBackbone
+from .pyramid import PyramidBackbone
 
 
 @MODELS.register_module()
@@ -22,8 +24,8 @@ class BOATSwin(PyramidBackbone):
     """Swin Transformer that also attends among similar, distant tokens.
 
     Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.3. The shifted
-    (odd) blocks of the first three stages hold a feature-space attention
-    between their window attention and their MLP.
+    (odd) blocks of the first three stages have feature-space attention
+    between window attention and MLP.
 
     Args:
         arch (str | dict): A name of ``arch_zoo`` or a dict with the keys
@@ -36,21 +38,15 @@ class BOATSwin(PyramidBackbone):
         out_indices (Sequence[int]): Stages whose maps are returned, at
             strides 4, 8, 16 and 32. Defaults to (0, 1, 2, 3).
         window_size (int): Window side, in tokens. Defaults to 7.
-        mlp_ratio (float): Hidden channels of the MLPs, as a multiple
-            of the stage's channels. Defaults to 4.
+        mlp_ratio (float): Hidden channels of the MLPs per channel of the
+            stage. Defaults to 4.
         feature_attention (dict, optional): Arguments of
             ``FeatureSpaceAttention`` other than its defaults. Defaults to
             None.
         drop_path_rate (float): Drop-path rate of the last block; it grows
             linearly from 0. Defaults to 0.2.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, n also the first
-            n stages. Defaults to -1.
-        norm_eval (bool): Keep batch normalization in evaluation mode.
-            Defaults to False.
-        with_cp (bool): Recompute the blocks in the backward pass to
-            save memory. Defaults to False.
-        init_cfg (dict | list[dict], optional): Initialization config.
-            Defaults to None.
+        **kwargs: ``frozen_stages``, ``norm_eval``, ``with_cp`` and
+            ``init_cfg``, see :class:`.pyramid.PyramidBackbone`.
     """
 
     # fmt: off
@@ -71,18 +67,14 @@ class BOATSwin(PyramidBackbone):
         mlp_ratio: float = 4.0,
         feature_attention: dict | None = None,
         drop_path_rate: float = 0.2,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: InitCfg = None,
+        **kwargs: Any,
     ) -> None:
         arch = resolve_arch(type(self).__name__, arch, self.arch_zoo)
-        channels = [
-            arch['embed_dims'] * 2**i for i in range(len(arch['depths']))
-        ]
 
-        def build_block(stage: int, index: int, rate: float) -> nn.Module:
-            C, h = channels[stage], arch['num_heads'][stage]
+        def build_block(
+            C: int, stage: int, index: int, rate: float
+        ) -> nn.Module:
+            h = arch['num_heads'][stage]
             odd = index % 2 == 1
             attention = WindowAttention(C, h, window_size, with_shift=odd)
             if not odd or stage > 2:
@@ -96,17 +88,11 @@ class BOATSwin(PyramidBackbone):
             )
 
         super().__init__(
-            stem=PatchEmbed(in_channels, channels[0]),
-            build_block=build_block,
-            build_downsample=lambda i: PatchMerging(
-                channels[i - 1], channels[i]
-            ),
-            channels=channels,
-            depths=arch['depths'],
-            out_indices=out_indices,
+            arch,
+            partial(PatchEmbed, in_channels),
+            PatchMerging,
+            build_block,
+            out_indices,
             drop_path_rate=drop_path_rate,
-            frozen_stages=frozen_stages,
-            norm_eval=norm_eval,
-            with_cp=with_cp,
-            init_cfg=init_cfg,
+            **kwargs,
         )

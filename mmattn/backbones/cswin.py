@@ -1,6 +1,8 @@
 """CSWin Transformer: a pyramid with cross-shaped windows."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch.nn as nn
 
@@ -13,7 +15,7 @@ from mmattn.layers import (
 from mmattn.registry import MODELS
 
 from .arch import Arch, resolve_arch
-from .pyramid import InitCfg, PyramidBackbone
+from .pyramid import PyramidBackbone
 
 # The last stage attends to the whole map.
 STRIPE_WIDTHS = (1, 2, 7, None)
@@ -27,10 +29,9 @@ class CSWin(PyramidBackbone):
     image side of n pixels gives ``(n + 1) // 4`` tokens in the first stage,
     and each later stage halves the map, rounded up.
 
-    One model serves classification and dense prediction. Upstream has two,
-    of which the classifier takes square images of one size: the same weights
-    give the same results here, and images of any size follow the rule of the
-    backbone for dense prediction (see ``CrossShapedWindowAttention``).
+    Upstream differences: the published code has one model for classification,
+    which takes square images of one size, and one for dense prediction. This
+    one equals both, see ``CrossShapedWindowAttention``.
 
     Args:
         arch (str | dict): A name of ``arch_zoo`` or a dict with the keys
@@ -47,18 +48,12 @@ class CSWin(PyramidBackbone):
             each stage, in tokens; None attends to the whole map. Models that
             were published for 384 pixels have (1, 2, 12, None). Defaults to
             (1, 2, 7, None).
-        mlp_ratio (float): Hidden channels of the MLPs, as a multiple
-            of the stage's channels. Defaults to 4.
+        mlp_ratio (float): Hidden channels of the MLPs per channel of the
+            stage. Defaults to 4.
         drop_path_rate (float): Drop-path rate of the last block; it grows
             linearly from 0. Defaults to 0.2.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, n also the first
-            n stages. Defaults to -1.
-        norm_eval (bool): Keep batch normalization in evaluation mode.
-            Defaults to False.
-        with_cp (bool): Recompute the blocks in the backward pass to
-            save memory. Defaults to False.
-        init_cfg (dict | list[dict], optional): Initialization config.
-            Defaults to None.
+        **kwargs: ``frozen_stages``, ``norm_eval``, ``with_cp`` and
+            ``init_cfg``, see :class:`.pyramid.PyramidBackbone`.
     """
 
     # fmt: off
@@ -79,38 +74,28 @@ class CSWin(PyramidBackbone):
         stripe_widths: Sequence[int | None] = STRIPE_WIDTHS,
         mlp_ratio: float = 4.0,
         drop_path_rate: float = 0.2,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: InitCfg = None,
+        **kwargs: Any,
     ) -> None:
         owner = type(self).__name__
         arch = resolve_arch(owner, arch, self.arch_zoo)
-        depths, num_heads = arch['depths'], arch['num_heads']
-        check_stripe_widths(owner, stripe_widths, len(depths))
-        channels = [arch['embed_dims'] * 2**i for i in range(len(depths))]
+        check_stripe_widths(owner, stripe_widths, len(arch['depths']))
 
-        def build_block(stage: int, index: int, rate: float) -> nn.Module:
-            C = channels[stage]
+        def build_block(
+            C: int, stage: int, index: int, rate: float
+        ) -> nn.Module:
             attention = CrossShapedWindowAttention(
-                C, num_heads[stage], stripe_widths[stage]
+                C, arch['num_heads'][stage], stripe_widths[stage]
             )
             return AttentionBlock(attention, C, mlp_ratio, rate)
 
         super().__init__(
-            stem=OverlappingPatchEmbed(in_channels, channels[0]),
-            build_block=build_block,
-            build_downsample=lambda i: OverlappingPatchMerging(
-                channels[i - 1], channels[i]
-            ),
-            channels=channels,
-            depths=depths,
-            out_indices=out_indices,
+            arch,
+            partial(OverlappingPatchEmbed, in_channels),
+            OverlappingPatchMerging,
+            build_block,
+            out_indices,
             drop_path_rate=drop_path_rate,
-            frozen_stages=frozen_stages,
-            norm_eval=norm_eval,
-            with_cp=with_cp,
-            init_cfg=init_cfg,
+            **kwargs,
         )
 
 

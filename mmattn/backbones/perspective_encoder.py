@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmattn.attentions import EfficientNonLocalAttention
 from mmattn.layers import AttentionBlock, TwoPathBlock
+from mmattn.layers.patches import check_images
 from mmattn.registry import MODELS
 
 from .activation_checkpointing import checkpointed
@@ -19,12 +20,6 @@ from .scale_integrator import ScaleIntegrator
 
 # Levels from this one on have a transformer path beside the convolutions.
 _FIRST_DEEP = 2
-
-
-def _applied(block: nn.Module, x: Tensor, with_cp: bool) -> Tensor:
-    if with_cp and torch.is_grad_enabled():
-        return checkpointed(block, x)
-    return block(x)
 
 
 class PerspectiveStage(nn.Module):
@@ -57,20 +52,16 @@ class PerspectiveStage(nn.Module):
             for index, rate in enumerate(rates)
         )
         if level > _FIRST_DEEP:
+            options = dict(norm_cfg=dict(type='BN'), inplace=False)
             self.path_downsample = ConvModule(
-                in_channels,
-                channels,
-                2,
-                stride=2,
-                norm_cfg=dict(type='BN'),
-                inplace=False,
+                in_channels, channels, 2, stride=2, **options
             )
             self.path_adjust = nn.Conv2d(2 * channels, channels, 1)
 
     def forward(
         self, x: Tensor, before: Tensor | None, with_cp: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Run the convolutions and, on deep levels, the transformer path.
+        """The level's map and that of its transformer path, or None.
 
         Args:
             x (Tensor): Map of the level above, ``(B, C', H', W')``, or the
@@ -78,13 +69,9 @@ class PerspectiveStage(nn.Module):
             before (Tensor, optional): Map of the transformer path of the
                 level above; None on the first level that has the path.
             with_cp (bool): Recompute the blocks in the backward pass.
-
-        Returns:
-            tuple[Tensor, Tensor | None]: The level's map and that of its
-            transformer path, each ``(B, C, H, W)``; None where a level has
-            no such path.
         """
-        x = _applied(self.conv, self.downsample(x), with_cp)
+        x = self.downsample(x)
+        x = checkpointed(self.conv, x) if with_cp else self.conv(x)
         if not self.is_deep:
             return x, None
         deep = x
@@ -93,12 +80,12 @@ class PerspectiveStage(nn.Module):
             deep = self.path_adjust(torch.cat((x, before), dim=1))
         deep = deep.permute(0, 2, 3, 1)  # (B, H, W, C)
         for block in self.blocks:
-            deep = _applied(block, deep, with_cp)
+            deep = checkpointed(block, deep) if with_cp else block(deep)
         return x, deep.permute(0, 3, 1, 2)
 
 
 class ScaleFusion(nn.Module):
-    """Join what the integrator has for a level with the level's map.
+    """Fuse the integrator's result for a level with the level's map.
 
     Args:
         embed_dims (int): Channels of the integrator.
@@ -120,10 +107,10 @@ class PerspectiveEncoder(BaseBackbone):
     """Two-path convolutions on five levels, transformers on the deep three.
 
     Source: Perspective+ U-Net, https://arxiv.org/abs/2406.14052, section 2.
-    Beside the convolutions, transformer blocks of linear attention (ENLTB)
-    run down the three deepest levels; a transformer over the tokens of all
-    three lets them exchange what they know, and each level joins the result
-    with its own map.
+    The three deepest levels have a second path of transformer blocks with
+    linear attention (ENLTB). A transformer over the tokens of all three
+    exchanges information between them; each level fuses the result with its
+    own map.
 
     Upstream differences: the published code takes images of 224 x 224 only
     and lets images of a batch see each other, see ``integration``; dropout of
@@ -150,12 +137,7 @@ class PerspectiveEncoder(BaseBackbone):
             it grows linearly from 0. Defaults to 0.1.
         frozen_stages (int): -1 and 0 freeze nothing, n the first n levels.
             Defaults to -1.
-        norm_eval (bool): Keep batch normalization in evaluation mode.
-            Defaults to False.
-        with_cp (bool): Recompute the blocks in the backward pass to
-            save memory. Defaults to False.
-        init_cfg (dict | list[dict], optional): Initialization config.
-            Defaults to None.
+        norm_eval, with_cp, init_cfg: See :class:`.pyramid.PyramidBackbone`.
     """
 
     # fmt: off
@@ -231,17 +213,7 @@ class PerspectiveEncoder(BaseBackbone):
         Raises:
             ValueError: If the images have other channels or are smaller.
         """
-        least = 2 ** (len(self.stages) - 1)
-        if (
-            x.ndim != 4
-            or x.shape[1] != self.in_channels
-            or min(x.shape[2:]) < least
-        ):
-            raise ValueError(
-                f'PerspectiveEncoder expects images (B, {self.in_channels}, '
-                f'H, W) of at least {least} x {least} pixels, got '
-                f'{tuple(x.shape)}'
-            )
+        check_images(self, x, self.in_channels, 2 ** (len(self.stages) - 1))
         maps, deep_maps, deep = [], [], None
         for stage in self.stages:
             x, deep = stage(x, deep, self.with_cp)
@@ -262,13 +234,11 @@ class PerspectiveEncoder(BaseBackbone):
 
         Args:
             param_name (str): Name of the parameter.
-            prefix (str): What stands before the backbone's own names.
-                Defaults to ''.
+            prefix (str): Prefix of the backbone. Defaults to ''.
 
         Returns:
-            tuple[int, int]: The depth, i for the i-th level from 0, one more
-            than the last for the integrator and what is outside the backbone;
-            and the number of depths.
+            tuple[int, int]: The depth and the number of depths. The depth is
+            that of the level, from 0, or one more than the last level's.
         """
         num_levels = len(self.stages)
         found = re.match(re.escape(prefix) + r'stages\.(\d+)\.', param_name)
@@ -281,20 +251,15 @@ class PerspectiveEncoder(BaseBackbone):
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args
     ) -> None:
-        """Leave out the levels that ``out_indices`` has no use for."""
+        """Ignore the weights of levels that are not built."""
         for key in list(state_dict):
-            part, _, rest = key[len(prefix) :].partition('.')
-            unused = (
-                (
-                    part == 'stages'
-                    and int(rest.split('.')[0]) >= len(self.stages)
-                )
-                or (
-                    part == 'fusions'
-                    and rest.split('.')[0] not in self.fusions
-                )
-                or (part == 'integrator' and not hasattr(self, 'integrator'))
-            )
-            if key.startswith(prefix) and unused:
+            part, index, *_ = (key.removeprefix(prefix) + '.').split('.')
+            if not key.startswith(prefix):
+                continue
+            if (
+                (part == 'stages' and int(index) >= len(self.stages))
+                or (part == 'fusions' and index not in self.fusions)
+                or (part == 'integrator' and not hasattr(self, part))
+            ):
                 del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *args)

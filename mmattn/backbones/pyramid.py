@@ -7,7 +7,6 @@ Axes: B batch, H W rows and columns, C channels. Inside, maps are
 import re
 from collections.abc import Callable, Sequence
 
-import torch
 import torch.nn as nn
 from torch import Tensor
 
@@ -35,50 +34,46 @@ class PyramidStage(nn.Module):
     def forward(self, x: Tensor, with_cp: bool = False) -> Tensor:
         """Map ``(B, H, W, C)`` to the map of the stage.
 
-        ``with_cp`` keeps the inputs of the blocks only, and computes the rest
-        again in the backward pass.
+        ``with_cp`` recomputes the blocks in the backward pass.
         """
         x = self.downsample(x)
         for block in self.blocks:
-            if with_cp and torch.is_grad_enabled():
-                x = checkpointed(block, x)
-            else:
-                x = block(x)
+            x = checkpointed(block, x) if with_cp else block(x)
         return x
 
 
 class PyramidBackbone(BaseBackbone):
     """A backbone of several stages, each at half the resolution before.
 
-    A family gives its parts; what all families share is here. Stages behind
-    the last of ``out_indices`` are not built, so that every parameter takes
-    part in every output.
+    Stages behind the last of ``out_indices`` are not built, so that every
+    parameter contributes to the output.
 
     Args:
-        stem (nn.Module): Takes images ``(B, in_channels, H, W)``, returns a
-            map ``(B, H', W', C)``.
-        build_block (Callable): ``(stage, index, drop_path_rate)`` to the
-            block at that place.
-        build_downsample (Callable): ``stage``, from 1, to what leads to it.
-        channels (Sequence[int]): Channels of each stage.
-        depths (Sequence[int]): Blocks of each stage.
+        arch (dict): ``embed_dims``, the channels of the first stage, doubled
+            in each later one, and ``depths``, the blocks of each stage.
+        build_stem (Callable): Maps the channels of the first stage to a
+            module from images ``(B, in_channels, H, W)`` to a map
+            ``(B, H', W', C)``.
+        build_downsample (Callable): Maps the channels of a stage and of the
+            next one to a module that leads to the next one.
+        build_block (Callable): Maps ``(channels, stage, index,
+            drop_path_rate)`` to a block.
         out_indices (Sequence[int]): Stages whose maps are returned, each
-            after a LayerNorm of its own. Defaults to (0, 1, 2, 3).
+            after its own LayerNorm, at strides 4, 8, 16 and 32. Defaults to
+            (0, 1, 2, 3).
         norm_eps (float): Added to the variance in these LayerNorms. Defaults
             to 1e-5.
-        with_norm_between (bool): Every stage has such a LayerNorm, and the
-            next stage takes its output; otherwise the next stage takes what
-            comes before the norm. Defaults to False.
+        with_norm_between (bool): Every stage has such a LayerNorm, whose
+            output is the input of the next stage. Defaults to False: the
+            norms are outside of the path to the next stage.
         drop_path_rate (float): Drop-path rate of the last block; it grows
             linearly from 0. Defaults to 0.
-        frozen_stages (int): What is kept as it is and in evaluation mode:
-            nothing if -1, the stem if 0, the stem and the first n stages if
-            n. Defaults to -1.
+        frozen_stages (int): -1 freezes nothing, 0 the stem, n also the first
+            n stages, which stay in evaluation mode. Defaults to -1.
         norm_eval (bool): Keep batch normalization in evaluation mode.
             Defaults to False.
-        with_cp (bool): Keep the inputs of the blocks only and compute the
-            rest again in the backward pass, to save memory. Defaults to
-            False.
+        with_cp (bool): Recompute the blocks in the backward pass to save
+            memory. Defaults to False.
         init_cfg (dict | list[dict], optional): Initialization config. For
             ``dict(type='Pretrained', checkpoint=...)`` see
             ``mmattn.checkpoints.BackbonePretrained``. Defaults to None.
@@ -86,11 +81,10 @@ class PyramidBackbone(BaseBackbone):
 
     def __init__(
         self,
-        stem: nn.Module,
-        build_block: Callable[[int, int, float], nn.Module],
-        build_downsample: Callable[[int], nn.Module],
-        channels: Sequence[int],
-        depths: Sequence[int],
+        arch: dict,
+        build_stem: Callable[[int], nn.Module],
+        build_downsample: Callable[[int, int], nn.Module],
+        build_block: Callable[[int, int, int, float], nn.Module],
         out_indices: Sequence[int] = (0, 1, 2, 3),
         norm_eps: float = 1e-5,
         with_norm_between: bool = False,
@@ -100,23 +94,27 @@ class PyramidBackbone(BaseBackbone):
         with_cp: bool = False,
         init_cfg: InitCfg = None,
     ) -> None:
+        depths = arch['depths']
         super().__init__(
             len(depths), out_indices, frozen_stages, norm_eval, init_cfg
         )
+        channels = [arch['embed_dims'] * 2**i for i in range(len(depths))]
         self.num_stages = len(depths)
         self.out_channels = tuple(channels[i] for i in out_indices)
         self.with_norm_between = with_norm_between
         self.with_cp = with_cp
 
         rates = drop_path_schedule(drop_path_rate, depths)
-        self.stem = stem
-        self.stages = nn.ModuleList(
-            PyramidStage(
-                build_downsample(i) if i > 0 else nn.Identity(),
-                [build_block(i, j, rate) for j, rate in enumerate(rates[i])],
-            )
-            for i in range(max(out_indices) + 1)
-        )
+        self.stem = build_stem(channels[0])
+        self.stages = nn.ModuleList()
+        for i in range(max(out_indices) + 1):
+            C, downsample = channels[i], nn.Identity()
+            if i > 0:
+                downsample = build_downsample(channels[i - 1], C)
+            blocks = [
+                build_block(C, i, j, rate) for j, rate in enumerate(rates[i])
+            ]
+            self.stages.append(PyramidStage(downsample, blocks))
         for i in self.norm_indices:
             self.add_module(
                 f'norm{i}', nn.LayerNorm(channels[i], eps=norm_eps)
@@ -160,15 +158,13 @@ class PyramidBackbone(BaseBackbone):
 
         Args:
             param_name (str): Name of the parameter.
-            prefix (str): What stands before the backbone's own names.
-                Defaults to ''.
+            prefix (str): Prefix of the backbone. Defaults to ''.
 
         Returns:
-            tuple[int, int]: The depth, 0 for the stem, k for the k-th block
-            and the downsampling before it (and the norm before that, where
-            norms are between the stages), one more than the last block for
-            output norms and what is outside the backbone; and the number of
-            depths.
+            tuple[int, int]: The depth and the number of depths. The depth is
+            0 for the stem, k for the k-th block and the downsampling (and the
+            norm ``with_norm_between``) before it, and one more than that of
+            the last block for everything else.
         """
         depths = [len(stage.blocks) for stage in self.stages]
         num_layers = sum(depths) + 2
@@ -199,14 +195,11 @@ class PyramidBackbone(BaseBackbone):
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args
     ) -> None:
-        """Leave out stages and norms that ``out_indices`` has no use for.
-
-        So the checkpoint of a whole pyramid loads into a part of it.
-        """
+        """Ignore the weights of stages and norms that are not built."""
         name = re.compile(re.escape(prefix) + r'(stages\.|norm)(\d+)\.')
         for key in list(state_dict):
             found = name.match(key)
-            # What the arch does not have at all is not ours to leave out.
+            # Stages that the arch does not have remain unexpected.
             if found is None or int(found[2]) >= self.num_stages:
                 continue
             built = self.norm_indices

@@ -44,10 +44,10 @@ class ScaleIntegrator(nn.Module):
     Source: https://arxiv.org/abs/2406.14052, section 2.2, spatial cross-scale
     integrator.
 
-    Upstream differences: the published code takes the axis of the images for
-    that of the tokens, so that a token attends to its like in the other
-    images of the batch and to no other place. ``'no_leak'`` is what that code
-    gives for an image alone, where each token attends to itself.
+    Upstream differences: the published code confuses the axes of images and
+    tokens: a token attends to the same token of the other images in the
+    batch. ``'no_leak'`` equals that code for a single image, where each token
+    attends to itself.
 
     Args:
         in_channels (Sequence[int]): Channels of the maps.
@@ -89,7 +89,7 @@ class ScaleIntegrator(nn.Module):
     ) -> list[Tensor]:
         """Map ``(B, C_i, H_i, W_i)`` each to ``(B, embed_dims, H_i, W_i)``.
 
-        ``with_cp`` computes the layers again in the backward pass.
+        ``with_cp`` recomputes the layers in the backward pass.
         """
         maps = [conv(x) for conv, x in zip(self.reduce, maps)]
         sizes = [x.shape[2:] for x in maps]
@@ -99,10 +99,7 @@ class ScaleIntegrator(nn.Module):
         if self.integration == 'no_leak':
             x = x.reshape(B * N, 1, C)
         for layer in self.layers:
-            if with_cp and torch.is_grad_enabled():
-                x = checkpointed(layer, x)
-            else:
-                x = layer(x)
+            x = checkpointed(layer, x) if with_cp else layer(x)
         x = self.norm(x).reshape(B, N, C)
         parts = x.split([height * width for height, width in sizes], dim=1)
         return [

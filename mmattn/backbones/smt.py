@@ -1,6 +1,8 @@
 """SMT: modulation at high resolution, attention at low resolution."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch.nn as nn
 
@@ -15,10 +17,9 @@ from mmattn.layers import (
 from mmattn.registry import MODELS
 
 from .arch import Arch, resolve_arch
-from .pyramid import InitCfg, PyramidBackbone
+from .pyramid import PyramidBackbone
 
-# Of the norms in and behind the blocks; those of the stem and of the patch
-# mergings keep PyTorch's.
+# Of the norms in blocks and after stages; the others keep PyTorch's default.
 _NORM_EPS = 1e-6
 
 
@@ -27,11 +28,12 @@ class SMT(PyramidBackbone):
     """Scale-aware modulation transformer.
 
     Source: https://arxiv.org/abs/2307.08579, section 3. The first two stages
-    modulate, the third alternates modulation with attention among all tokens,
-    the last attends. The norm behind each stage lies on the path to the next.
+    have modulation, the third alternates modulation and attention among all
+    tokens, the last has attention. The output of the norm after each stage is
+    the input of the next stage.
 
-    Upstream differences: the published code for detection drops single values
-    where its classification code drops branches; here it is branches.
+    Upstream differences: the published detection code drops single values,
+    not branches as its classification code and this one do.
 
     Args:
         arch (str | dict): A name of ``arch_zoo`` or a dict with the keys
@@ -54,14 +56,8 @@ class SMT(PyramidBackbone):
             strides 4, 8, 16 and 32. Defaults to (0, 1, 2, 3).
         drop_path_rate (float): Drop-path rate of the last block; it grows
             linearly from 0. Defaults to 0.1.
-        frozen_stages (int): -1 freezes nothing, 0 the stem, n also the first
-            n stages. Defaults to -1.
-        norm_eval (bool): Keep batch normalization in evaluation mode.
-            Defaults to False.
-        with_cp (bool): Recompute the blocks in the backward pass to
-            save memory. Defaults to False.
-        init_cfg (dict | list[dict], optional): Initialization config.
-            Defaults to None.
+        **kwargs: ``frozen_stages``, ``norm_eval``, ``with_cp`` and
+            ``init_cfg``, see :class:`.pyramid.PyramidBackbone`.
     """
 
     # fmt: off
@@ -80,17 +76,14 @@ class SMT(PyramidBackbone):
         in_channels: int = 3,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         drop_path_rate: float = 0.1,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: InitCfg = None,
+        **kwargs: Any,
     ) -> None:
         arch = resolve_arch(type(self).__name__, arch, self.arch_zoo)
-        depths = arch['depths']
-        channels = [arch['embed_dims'] * 2**i for i in range(len(depths))]
 
-        def build_block(stage: int, index: int, rate: float) -> nn.Module:
-            C, parts = channels[stage], arch['modulation_heads'][stage]
+        def build_block(
+            C: int, stage: int, index: int, rate: float
+        ) -> nn.Module:
+            parts = arch['modulation_heads'][stage]
             heads = arch['num_heads'][stage]
             attends = heads and (index % 2 == 1 or not parts)
             return AttentionBlock(
@@ -106,29 +99,23 @@ class SMT(PyramidBackbone):
             )
 
         super().__init__(
-            stem=ConvStem(in_channels, channels[0], arch['stem_kernel']),
-            build_block=build_block,
-            build_downsample=lambda i: OverlappingPatchMerging(
-                channels[i - 1], channels[i]
-            ),
-            channels=channels,
-            depths=depths,
-            out_indices=out_indices,
+            arch,
+            partial(ConvStem, in_channels, kernel_size=arch['stem_kernel']),
+            OverlappingPatchMerging,
+            build_block,
+            out_indices,
             norm_eps=_NORM_EPS,
             with_norm_between=True,
             drop_path_rate=drop_path_rate,
-            frozen_stages=frozen_stages,
-            norm_eval=norm_eval,
-            with_cp=with_cp,
-            init_cfg=init_cfg,
+            **kwargs,
         )
         self.apply(_init_conv)
 
 
 def _init_conv(module: nn.Module) -> None:
-    """Draw kernels such that the values keep their size going backward.
+    """Initialize convolutions as published: He initialization by fan-out.
 
-    Source: https://arxiv.org/abs/1502.01852, section 2.2, as published.
+    Source: https://arxiv.org/abs/1502.01852, section 2.2.
     """
     if not isinstance(module, (nn.Conv2d, MixedConvolution)):
         return

@@ -67,7 +67,10 @@ def family_and_arch(
     depths = stage_depths(backbone)
     stem = backbone.get('stem.proj.weight')
     if _CROSS_SHAPED in backbone and stem.shape[-1] == _OVERLAPPING_STEM:
-        return _cross_shaped(backbone, depths)
+        in_feature_space = any('.feature_attn.' in key for key in backbone)
+        family = BOATCSWin if in_feature_space else CSWin
+        sizes = dict(embed_dims=stem.shape[0], depths=depths)
+        return family.__name__, _named(family, sizes)
     if _BATCH_NORM_IN_STEM in backbone:
         return SMT.__name__, _smt_arch(backbone, depths)
     places = [(i, j) for i, depth in enumerate(depths) for j in range(depth)]
@@ -91,20 +94,16 @@ def family_and_arch(
     return family.__name__, next(named, sizes)
 
 
-def _cross_shaped(
-    backbone: dict[str, Tensor], depths: tuple[int, ...]
-) -> tuple[str, str | None]:
-    in_feature_space = any('.feature_attn.' in key for key in backbone)
-    family = BOATCSWin if in_feature_space else CSWin
-    sizes = dict(
-        embed_dims=backbone['stem.proj.weight'].shape[0], depths=depths
+def _named(family: type, sizes: dict) -> str | None:
+    """The first arch of a backbone that has these sizes."""
+    return next(
+        (
+            name
+            for name, row in family.arch_zoo.items()
+            if sizes.items() <= row.items()
+        ),
+        None,
     )
-    named = (
-        name
-        for name, row in family.arch_zoo.items()
-        if sizes.items() <= row.items()
-    )
-    return family.__name__, next(named, None)
 
 
 def _smt_arch(
@@ -119,15 +118,13 @@ def _smt_arch(
         mlp_ratios=tuple(w.shape[0] / w.shape[1] for w in hidden),
         stem_kernel=backbone['stem.conv.weight'].shape[-1],
     )
-    rows = SMT.arch_zoo.values()
-    alike = next((r for r in rows if widths.items() <= r.items()), None)
+    alike = _named(SMT, widths)
     if alike is None:
         return None
     scaled = 'stages.0.blocks.0.gamma1.weight' in backbone
     scale = _LAYER_SCALE if scaled else None
-    arch = dict(alike, depths=depths, layer_scale=scale)
-    named = (name for name, row in SMT.arch_zoo.items() if row == arch)
-    return next(named, arch)
+    arch = dict(SMT.arch_zoo[alike], depths=depths, layer_scale=scale)
+    return _named(SMT, arch) or arch
 
 
 def _perspective_arch(backbone: dict[str, Tensor]) -> str | None:
@@ -138,12 +135,7 @@ def _perspective_arch(backbone: dict[str, Tensor]) -> str | None:
         integrator_dims=fc1.shape[1],
         integrator_hidden_dims=fc1.shape[0],
     )
-    named = (
-        name
-        for name, row in PerspectiveEncoder.arch_zoo.items()
-        if sizes.items() <= row.items()
-    )
-    return next(named, None)
+    return _named(PerspectiveEncoder, sizes)
 
 
 def _enlca_sizes(

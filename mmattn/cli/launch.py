@@ -21,6 +21,8 @@ from mmengine.logging import print_log
 from mmattn.config import replace_sync_norms
 from mmattn.errors import UsageError
 
+LAUNCHER = 'MMATTN_LAUNCHER'
+
 
 def prepare_cpu(cfg: Config) -> None:
     """Change a config so that it runs on a CPU, in one or more processes.
@@ -115,12 +117,13 @@ def end_with_launcher(interval: float = 1.0) -> None:
     """End this process when the launcher is killed.
 
     Otherwise the processes of a killed launcher train on until a collective
-    operation times out.
+    operation times out. The launcher is the parent process, or the one that
+    ``MMATTN_LAUNCHER`` names, which may have been killed already.
 
     Args:
         interval: Seconds between two checks.
     """
-    parent = os.getppid()
+    parent = int(os.environ.get(LAUNCHER, os.getppid()))
 
     def watch() -> None:
         while os.getppid() == parent:

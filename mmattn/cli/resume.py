@@ -39,10 +39,6 @@ def set_resume(cfg: Config, path: str, start_if_none: bool) -> None:
     Raises:
         UsageError: If there is no checkpoint to continue from.
     """
-    if 'runner_type' in cfg:  # its checkpoints may be folders
-        cfg.resume = True
-        cfg.load_from = None if path == 'auto' else path
-        return
     if path == 'auto':
         found = find_newest(_folders(cfg), start_if_none)
     else:

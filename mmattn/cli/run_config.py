@@ -22,6 +22,7 @@ from mmattn import swapping
 from mmattn.cli.resume import set_resume
 from mmattn.cli.weights import verify_checkpoint
 from mmattn.config import codebase_of, type_name
+from mmattn.datasets.checking import find_datasets
 from mmattn.errors import UsageError
 from mmattn.zoo import SCHEME, find_weights
 
@@ -185,9 +186,9 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
     """
     for split in splits:
         loader = cfg.get(f'{split}_dataloader') or {}
-        for dataset in _find_datasets(loader.get('dataset')):
-            root = dataset.data_root
-            if os.path.isdir(root) or _is_fetched(cfg, dataset):
+        for dataset in find_datasets(loader.get('dataset')):
+            root = dataset.get('data_root')
+            if not root or os.path.isdir(root) or _is_fetched(cfg, dataset):
                 continue
             hint = (
                 'make it with `python tools/make_digit_scenes.py`'
@@ -226,17 +227,6 @@ def _find_pretrained(node: Any, name: str) -> Iterator[tuple[str, dict]]:
         yield name, node
     for key, child in node.items():
         yield from _find_pretrained(child, f'{name}.{key}')
-
-
-def _find_datasets(node: Any) -> Iterator[dict]:
-    if isinstance(node, (list, tuple)):
-        for child in node:
-            yield from _find_datasets(child)
-    elif isinstance(node, dict):
-        if isinstance(node.get('data_root'), str) and node['data_root']:
-            yield node
-        for key in ('dataset', 'datasets'):  # wrappers: repeat, concatenate
-            yield from _find_datasets(node.get(key))
 
 
 def _is_fetched(cfg: Config, dataset: dict) -> bool:

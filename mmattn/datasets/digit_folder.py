@@ -2,7 +2,7 @@
 
 ::
 
-    manifest.json                             parameters and a hash
+    manifest.json                             parameters
     images/{training,validation}/*.png        scenes, RGB
     annotations/{training,validation}/*.png   class map: 0 background, d + 1
     annotations/instances_{training,validation}.json      COCO, RLE masks
@@ -12,13 +12,10 @@ The folder is written under a temporary name and renamed, so it is always
 complete.
 """
 
-import fcntl
-import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -26,14 +23,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from mmattn.datasets.digit_annotations import coco_annotations, semantic_map
-from mmattn.datasets.digit_glyphs import (
-    DigitPool,
-    load_digit_pools,
-    load_photos,
-)
-from mmattn.datasets.digit_scenes import (
+from .digit_glyphs import DigitPool, bounds, load_digit_pools, load_photos
+from .digit_scenes import (
+    DIGIT_CLASSES,
     DigitSceneSpec,
+    PlacedDigit,
     compose_crop,
     compose_scene,
 )
@@ -41,7 +35,6 @@ from mmattn.datasets.digit_scenes import (
 MANIFEST = 'manifest.json'
 # Increased whenever the same parameters give different files.
 _GENERATOR = 'mmattn digit scenes 1'
-_OWN_ENTRIES = {MANIFEST, 'images', 'annotations', 'crops'}
 _SCENE_FOLDERS = ('training', 'validation')
 _CROP_FOLDERS = ('train', 'val')
 
@@ -51,8 +44,8 @@ class DigitFolder(NamedTuple):
 
     Attributes:
         root: Folder of the data set.
-        is_new: False if the same data set already existed.
-        moved: New path of an unrelated folder that was moved, or None.
+        is_new: False if the data set already existed.
+        moved: New path of a folder that was moved, or None.
     """
 
     root: Path
@@ -61,22 +54,15 @@ class DigitFolder(NamedTuple):
 
 
 def make_digit_folder(
-    root: str | Path,
-    spec: DigitSceneSpec | None = None,
-    force: bool = False,
-    report: Callable[[str], None] = print,
+    root: str | Path, spec: DigitSceneSpec | None = None, force: bool = False
 ) -> DigitFolder:
     """Create the digit scenes of ``spec`` at ``root``.
 
-    An identical data set is kept, remains of an interrupted call are removed.
-    Several processes may call this at once; they wait for each other.
-
     Args:
-        root: Folder of the data set.
-        spec: Parameters. Defaults to ``DigitSceneSpec()``.
-        force: Replace other content at ``root``: a different or damaged digit
-            data set is deleted, anything else is moved aside.
-        report: Called with each message.
+        root: Folder of the data set. An identical data set is kept.
+        spec: Parameters. Defaults to None: those of the digit scenes at
+            ``root``, or of ``DigitSceneSpec()`` if there are none.
+        force: Move other content of ``root`` to ``ROOT.old-N``.
 
     Raises:
         FileExistsError: If ``root`` is a file, or has other content and
@@ -84,99 +70,52 @@ def make_digit_folder(
         ImportError: If scikit-learn is not installed.
     """
     root = Path(root).absolute()
-    spec = spec or DigitSceneSpec()
-    if root.exists() and not root.is_dir():
+    if root.is_file():
         raise FileExistsError(
             f'{root} is a file, not a folder; choose another path'
         )
+    found = read_parameters(root)
+    if found is not None and found == (spec or found):
+        return DigitFolder(root, False, None)
+    is_blank = not root.exists() or not any(root.iterdir())
+    if not is_blank and not force:
+        content = 'something else' if found is None else found
+        raise FileExistsError(
+            f'{root} contains {content}; choose another path, or replace it '
+            'with --force'
+        )
     root.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(root.parent / f'.{root.name}.lock'):
-        difference = _find_difference(root, spec)
-        if difference is None:
-            return DigitFolder(root, False, None)
-        is_blank = not root.exists() or not any(root.iterdir())
-        if not is_blank and not force:
-            raise FileExistsError(
-                f'{root} contains {difference}; choose another path, or '
-                'replace it with --force'
-            )
-        partial = root.parent / f'.{root.name}.partial'
-        if partial.exists():
-            report(f'Removing {partial} of an interrupted run.')
-            shutil.rmtree(partial)
-        partial.mkdir()
-        _write_all(partial, spec)
-        moved = None if is_blank else _make_room(root)
+    with tempfile.TemporaryDirectory(dir=root.parent) as temporary:
+        partial = Path(temporary, root.name)
+        _write_all(partial, spec or DigitSceneSpec())
+        moved = None
+        if not is_blank:
+            number = 1
+            while (moved := Path(f'{root}.old-{number}')).exists():
+                number += 1
+            os.rename(root, moved)
         os.rename(partial, root)
-        return DigitFolder(root, True, moved)
+    return DigitFolder(root, True, moved)
 
 
 def read_parameters(root: str | Path) -> DigitSceneSpec | None:
     """Read the spec of the digit scenes at ``root``, or None."""
-    manifest = _read_manifest(Path(root))
-    if manifest is None or manifest.get('generator') != _GENERATOR:
-        return None
     try:
-        return DigitSceneSpec(**manifest.get('parameters'))
-    except (TypeError, ValueError):  # a damaged manifest
-        return None
-
-
-def _read_manifest(root: Path) -> dict | None:
-    try:
-        manifest = json.loads((root / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return None
-    return manifest if isinstance(manifest, dict) else None
-
-
-def _find_difference(root: Path, spec: DigitSceneSpec) -> str | None:
-    """Describe how ``root`` differs from ``spec``; None if it does not."""
-    manifest = _read_manifest(root) or {}
-    generator = manifest.get('generator')
-    wanted, found = asdict(spec), manifest.get('parameters')
-    if generator is None or not isinstance(found, dict):
-        return 'something other than digit scenes'
-    if generator != _GENERATOR:
-        return f'digit scenes of another version ({generator})'
-    if found != wanted:
-        other = ', '.join(
-            f'{name}={found.get(name)} instead of {wanted.get(name)}'
-            for name in wanted | found
-            if found.get(name) != wanted.get(name)
-        )
-        return f'digit scenes made with {other}'
-    if manifest.get('sha256') != _hash_folder(root):
-        return 'digit scenes with changed, missing or extra files'
+        manifest = json.loads(Path(root, MANIFEST).read_text())
+        if manifest['generator'] == _GENERATOR:
+            return DigitSceneSpec(**manifest['parameters'])
+    except (OSError, KeyError, TypeError, ValueError):
+        pass  # missing, damaged or of something else
     return None
-
-
-def _make_room(root: Path) -> Path | None:
-    """Delete digit scenes at ``root``; move anything else aside."""
-    generator = (_read_manifest(root) or {}).get('generator')
-    is_own = str(generator).startswith(_GENERATOR.rsplit(' ', 1)[0])
-    if is_own and {entry.name for entry in root.iterdir()} <= _OWN_ENTRIES:
-        shutil.rmtree(root)
-        return None
-    number = 1
-    while (aside := root.with_name(f'{root.name}.old-{number}')).exists():
-        number += 1
-    os.rename(root, aside)
-    return aside
 
 
 def _write_all(root: Path, spec: DigitSceneSpec) -> None:
     photos = load_photos()
-    pools = load_digit_pools(spec.seed)
     counts = (spec.num_train, spec.num_val)
-    for split, (pool, count) in enumerate(zip(pools, counts)):
-        _write_scenes(root, spec, pool, photos, split, count)
+    for split, pool in enumerate(load_digit_pools(spec.seed)):
+        _write_scenes(root, spec, pool, photos, split, counts[split])
         _write_crops(root, spec, pool, photos, split)
-    manifest = dict(
-        generator=_GENERATOR,
-        parameters=asdict(spec),
-        sha256=_hash_folder(root),
-    )
+    manifest = dict(generator=_GENERATOR, parameters=asdict(spec))
     _write_json(root / MANIFEST, manifest)
 
 
@@ -188,22 +127,19 @@ def _write_scenes(
     split: int,
     count: int,
 ) -> None:
-    name = _SCENE_FOLDERS[split]
-    images, maps = root / 'images' / name, root / 'annotations' / name
+    name, annotations = _SCENE_FOLDERS[split], root / 'annotations'
+    images, maps = root / 'images' / name, annotations / name
     images.mkdir(parents=True)
     maps.mkdir(parents=True)
     scenes = []
     for index in range(count):
+        file = f'{index:06d}.png'
         scene = compose_scene(spec, pool, photos, split, index)
-        _write_png(images / f'{index:06d}.png', scene.image)
-        _write_png(
-            maps / f'{index:06d}.png', semantic_map(scene.digits, spec.size)
-        )
-        scenes.append((f'{index:06d}.png', scene.digits))
-    _write_json(
-        root / 'annotations' / f'instances_{name}.json',
-        coco_annotations(scenes, spec.size),
-    )
+        _write_png(images / file, scene.image)
+        _write_png(maps / file, semantic_map(scene.digits, spec.size))
+        scenes.append((file, scene.digits))
+    content = coco_annotations(scenes, spec.size)
+    _write_json(annotations / f'instances_{name}.json', content)
 
 
 def _write_crops(
@@ -231,23 +167,60 @@ def _write_json(path: Path, content: dict) -> None:
     path.write_bytes(text.encode() + b'\n')
 
 
-def _hash_folder(root: Path) -> str:
-    """Hash the names and contents of all files except the manifest."""
-    total = hashlib.sha256()
-    names = sorted(
-        path.relative_to(root).as_posix()
-        for path in root.rglob('*')
-        if path.is_file() and path != root / MANIFEST
-    )
-    for name in names:
-        content = hashlib.sha256((root / name).read_bytes()).hexdigest()
-        total.update(f'{name}\0{content}\n'.encode())
-    return total.hexdigest()
+def encode_rle(mask: np.ndarray) -> dict:
+    """Encode a mask, ``(H, W)`` bool, as uncompressed COCO RLE.
+
+    The runs are in column-major order and start with the background.
+    """
+    flat = mask.ravel(order='F')
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    counts = np.diff([0, *edges, flat.size]).tolist()
+    return dict(size=list(mask.shape), counts=[0] * bool(flat[0]) + counts)
 
 
-@contextmanager
-def _locked(lock: Path) -> Iterator[None]:
-    """Lock a file; the lock is released even if the process is killed."""
-    with open(lock, 'w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def coco_annotations(
+    scenes: Sequence[tuple[str, Sequence[PlacedDigit]]], size: int
+) -> dict:
+    """Return the content of a COCO instances file.
+
+    Args:
+        scenes: File name and digits of each image.
+        size: Side of the images in pixels.
+
+    Returns:
+        ``images``, ``annotations`` and ``categories``. Category d + 1 is digit
+        d; ``digit_index`` of an annotation is its index in scikit-learn's
+        ``load_digits``.
+    """
+    images, annotations = [], []
+    for image_id, (name, digits) in enumerate(scenes, start=1):
+        images.append(
+            dict(id=image_id, file_name=name, width=size, height=size)
+        )
+        for digit in digits:
+            top, bottom, left, right = bounds(digit.mask)
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image_id,
+                    category_id=digit.label + 1,
+                    digit_index=digit.digit_index,
+                    bbox=[left, top, right - left, bottom - top],
+                    area=int(digit.mask.sum()),
+                    iscrowd=0,
+                    segmentation=encode_rle(digit.mask),
+                )
+            )
+    categories = [
+        dict(id=label + 1, name=name)
+        for label, name in enumerate(DIGIT_CLASSES)
+    ]
+    return dict(images=images, annotations=annotations, categories=categories)
+
+
+def semantic_map(digits: Sequence[PlacedDigit], size: int) -> np.ndarray:
+    """Class of each pixel, uint8: d + 1 on digit d, 0 elsewhere."""
+    classes = np.zeros((size, size), dtype=np.uint8)
+    for digit in digits:
+        classes[digit.mask] = digit.label + 1
+    return classes

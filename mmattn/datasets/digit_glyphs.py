@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 # Below one half, so that thin strokes stay connected.
-_MAX_GREY = 16.0
 _FOREGROUND = 0.4
 # Strokes fade from opaque to transparent over this range, for soft edges.
 _EDGE_WIDTH = 0.4
+_MAX_GREY = 16.0
 _VAL_FRACTION = 0.2
 
 
@@ -59,20 +59,18 @@ def load_digit_pools(seed: int) -> tuple[DigitPool, DigitPool]:
     """
     digits = _sklearn_datasets().load_digits()
     rng = np.random.default_rng([seed, 0])
-    train, val = [], []
+    splits = [], []
     for label in range(10):
         order = rng.permutation(np.flatnonzero(digits.target == label))
         cut = round(len(order) * _VAL_FRACTION)
-        val.append(order[:cut])
-        train.append(order[cut:])
-
-    def pool(parts: list[np.ndarray]) -> DigitPool:
-        indices = np.sort(np.concatenate(parts))
-        return DigitPool(
-            indices, digits.target[indices], digits.images[indices] / _MAX_GREY
-        )
-
-    return pool(train), pool(val)
+        splits[0].append(order[cut:])
+        splits[1].append(order[:cut])
+    train, val = (np.sort(np.concatenate(parts)) for parts in splits)
+    images = digits.images / _MAX_GREY
+    return (
+        DigitPool(train, digits.target[train], images[train]),
+        DigitPool(val, digits.target[val], images[val]),
+    )
 
 
 def load_photos() -> list[np.ndarray]:
@@ -80,39 +78,43 @@ def load_photos() -> list[np.ndarray]:
     return list(_sklearn_datasets().load_sample_images().images)
 
 
+def bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """First row and column of a mask, and those after the last.
+
+    In the order top, bottom, left, right.
+    """
+    rows, columns = np.nonzero(mask)
+    return (
+        int(rows.min()),
+        int(rows.max()) + 1,
+        int(columns.min()),
+        int(columns.max()) + 1,
+    )
+
+
 def upscale_digit(image: np.ndarray, height: int, aspect: float) -> Glyph:
     """Upscale an 8 x 8 digit and find its foreground.
 
     Args:
         image: Ink, ``(8, 8)`` in [0, 1].
-        height: Height of the upscaled 8 x 8 box in pixels.
+        height: Height of the upscaled 8 x 8 box in pixels, 12 or more.
         aspect: Width of the box divided by its height.
 
     Returns:
         The glyph, cropped to its foreground plus at most one pixel.
-
-    Raises:
-        ValueError: If the digit has no foreground at this height.
     """
     # Padding lets strokes at the border of the 8 x 8 box end smoothly.
     padded = np.pad(image, 1).astype(np.float32)
     cells = 10 / 8
-    size = (max(1, round(height * aspect * cells)), round(height * cells))
-    ink = np.asarray(
-        Image.fromarray(padded).resize(size, Image.Resampling.BICUBIC),
-        dtype=np.float64,
-    )
+    size = (round(height * aspect * cells), round(height * cells))
+    ink = Image.fromarray(padded).resize(size, Image.Resampling.BICUBIC)
+    ink = np.asarray(ink, dtype=np.float64)
     alpha = np.clip((ink - _FOREGROUND) / _EDGE_WIDTH + 0.5, 0, 1)
     mask = ink >= _FOREGROUND
-    if not mask.any():
-        raise ValueError(
-            f'the digit has no foreground at {height=}, {aspect=}'
-        )
-    rows = np.flatnonzero(mask.any(axis=1))
-    cols = np.flatnonzero(mask.any(axis=0))
+    top, bottom, left, right = bounds(mask)
     window = (
-        slice(max(rows[0] - 1, 0), rows[-1] + 2),
-        slice(max(cols[0] - 1, 0), cols[-1] + 2),
+        slice(max(top - 1, 0), bottom + 1),
+        slice(max(left - 1, 0), right + 1),
     )
     return Glyph(alpha[window], mask[window])
 

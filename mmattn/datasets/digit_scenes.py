@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from mmattn.datasets.digit_glyphs import DigitPool, Glyph, upscale_digit
+from .digit_glyphs import DigitPool, Glyph, upscale_digit
 
 DIGIT_CLASSES = tuple('0123456789')
 
@@ -54,12 +54,10 @@ class DigitSceneSpec:
     size: int = 128
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f'seed must be at least 0, got {self.seed}')
-        if self.num_train < 1 or self.num_val < 1:
+        if self.seed < 0 or self.num_train < 1 or self.num_val < 1:
             raise ValueError(
-                'num_train and num_val must be at least 1, got '
-                f'num_train={self.num_train}, num_val={self.num_val}'
+                'seed must be at least 0, num_train and num_val at least 1, '
+                f'got {self}'
             )
         if not 64 <= self.size <= 1024 or self.size % 8:
             raise ValueError(
@@ -122,19 +120,18 @@ def compose_scene(
         glyph = upscale_digit(
             pool.images[choice], height, rng.uniform(*_ASPECTS)
         )
-        corner = _find_free_corner(rng, glyph.mask.shape, occupied)
-        if corner is None:
+        for _ in range(_PLACEMENT_TRIES):
+            window = _random_window(rng, glyph.mask.shape, spec.size)
+            if not occupied[window].any():
+                break
+        else:
             continue
-        window = _window(corner, glyph.mask.shape)
         occupied[window] = True
         canvas[window] = _ink(rng, canvas[window], glyph)
         mask = np.zeros_like(occupied)
         mask[window] = glyph.mask
-        digits.append(
-            PlacedDigit(
-                int(pool.indices[choice]), int(pool.labels[choice]), mask
-            )
-        )
+        names = int(pool.indices[choice]), int(pool.labels[choice])
+        digits.append(PlacedDigit(*names, mask))
     return Scene(np.rint(canvas).astype(np.uint8), digits)
 
 
@@ -164,9 +161,7 @@ def compose_crop(
     # A wider box than the crop would not fit into it.
     aspect = min(rng.uniform(*_ASPECTS), side / (height * 1.25))
     glyph = upscale_digit(image, height, aspect)
-    free = np.subtract((side, side), glyph.mask.shape)
-    corner = (int(rng.integers(free[0] + 1)), int(rng.integers(free[1] + 1)))
-    window = _window(corner, glyph.mask.shape)
+    window = _random_window(rng, glyph.mask.shape, side)
     canvas[window] = _ink(rng, canvas[window], glyph)
     return np.rint(canvas).astype(np.uint8)
 
@@ -186,42 +181,19 @@ def _cut_background(
     return pixels[:, ::-1].copy() if rng.random() < 0.5 else pixels
 
 
-def _find_free_corner(
-    rng: np.random.Generator, shape: tuple[int, int], occupied: np.ndarray
-) -> tuple[int, int] | None:
-    """Find a random (row, column) where a box of ``shape`` is free."""
-    free = np.subtract(occupied.shape, shape)
-    if free.min() < 0:
-        return None
-    for _ in range(_PLACEMENT_TRIES):
-        corner = (
-            int(rng.integers(free[0] + 1)),
-            int(rng.integers(free[1] + 1)),
-        )
-        if not occupied[_window(corner, shape)].any():
-            return corner
-    return None
-
-
-def _window(
-    corner: tuple[int, int], shape: tuple[int, int]
+def _random_window(
+    rng: np.random.Generator, shape: tuple[int, int], side: int
 ) -> tuple[slice, slice]:
-    return (
-        slice(corner[0], corner[0] + shape[0]),
-        slice(corner[1], corner[1] + shape[1]),
-    )
+    """Rows and columns of a box at a random place of a square image."""
+    top, left = (int(rng.integers(side - length + 1)) for length in shape)
+    return slice(top, top + shape[0]), slice(left, left + shape[1])
 
 
 def _ink(
     rng: np.random.Generator, behind: np.ndarray, glyph: Glyph
 ) -> np.ndarray:
     """Blend a glyph of random color over ``behind``, ``(h, w, 3)``."""
-    color = 255 * np.array(
-        colorsys.hsv_to_rgb(
-            rng.random(),
-            rng.uniform(*_INK_SATURATION),
-            rng.uniform(*_INK_VALUE),
-        )
-    )
+    hue, saturation = rng.random(), rng.uniform(*_INK_SATURATION)
+    color = colorsys.hsv_to_rgb(hue, saturation, rng.uniform(*_INK_VALUE))
     alpha = glyph.alpha[..., None] * rng.uniform(*_INK_OPACITY)
-    return behind * (1 - alpha) + color * alpha
+    return behind * (1 - alpha) + 255 * np.array(color) * alpha

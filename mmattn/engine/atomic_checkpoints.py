@@ -182,7 +182,7 @@ def report_full_disk(work_dir: str) -> Iterator[None]:
         raise UsageError(
             f'the disk of {error.filename or work_dir} is full. '
             f'{_describe_last(work_dir)}Free some space, then continue with '
-            '--resume'
+            'tools/train.py --resume'
         ) from error
     finally:
         logging.raiseExceptions = raise_exceptions

@@ -97,7 +97,6 @@ class AttentionVisualizationHook(Hook):
         """Record the layers if an image of the batch is to be drawn."""
         if self._indices(data_batch) and is_main_process():
             self._recorder = CallRecorder(runner.model, self._layers)
-            self._recorder.__enter__()
 
     def after_val_iter(
         self,
@@ -136,7 +135,7 @@ class AttentionVisualizationHook(Hook):
         if self._recorder is None:
             return
         recorder, self._recorder = self._recorder, None
-        recorder.__exit__()
+        recorder.close()
         for index in indices:
             name = str(start + index)
             path = batch['data_samples'][index].get('img_path')

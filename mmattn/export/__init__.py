@@ -7,13 +7,3 @@ from .runtimes import (
     export_and_load,
     load_onnx,
 )
-
-__all__ = [
-    'ONNX_RUNTIMES',
-    'check_installed',
-    'export_and_load',
-    'export_onnx',
-    'largest_difference',
-    'load_onnx',
-    'output_tensors',
-]

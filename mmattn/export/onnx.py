@@ -16,13 +16,10 @@ from mmattn.ops import reference_only
 def export_onnx(model: nn.Module, images: Tensor, path: str) -> None:
     """Export a model for the size of some images.
 
-    Our operations are exported as their reference implementations: plain
-    torch, which becomes standard operators.
-
     Args:
         model: In evaluation mode.
         images: A batch ``(B, C, H, W)``; the file takes this shape only.
-        path: File to write; large weights stand beside it.
+        path: File to write; large weights are put beside it.
 
     Raises:
         ImportError: If onnxscript is missing or torch is older than 2.5.
@@ -35,7 +32,7 @@ def export_onnx(model: nn.Module, images: Tensor, path: str) -> None:
         raise ImportError(
             f'export to ONNX needs torch 2.5 or newer, got {torch.__version__}'
         )
-    # The exporter warns of its own deprecations and of what it cannot fold.
+    # The exporter warns about its own deprecations.
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), reference_only():

@@ -18,29 +18,23 @@ ONNX_RUNTIMES = {
 
 
 def check_installed(runtime: str) -> None:
-    """Raise an ImportError that says what to install for a runtime."""
+    """Raise ImportError unless the packages of a runtime are installed."""
     missing = [
         name
         for name in ONNX_RUNTIMES[runtime]
         if importlib.util.find_spec(name) is None
     ]
     if missing:
-        names = ' '.join(missing)
         raise ImportError(
-            f'{runtime} needs packages that are missing; run pip install '
-            f'{names}'
+            f'{runtime} needs {", ".join(missing)}; run pip install '
+            f'{" ".join(missing)}'
         )
 
 
 def load_onnx(path: str, runtime: str) -> Callable[[Tensor], list[Tensor]]:
     """Load an ONNX file in a runtime, with as many threads as torch has.
 
-    Args:
-        path: The file.
-        runtime: ``'onnxruntime'`` or ``'openvino'``.
-
-    Returns:
-        Maps a batch of float32 images on the CPU to all outputs.
+    The result maps a batch of float32 images on the CPU to all outputs.
 
     Raises:
         ImportError: If the runtime is not installed.
@@ -65,7 +59,7 @@ def _load_onnxruntime(path: str) -> Callable[[Tensor], list[Tensor]]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Threads that spin after a call slow down whatever runs next.
+    # Threads that spin after a call slow down what runs next.
     options.add_session_config_entry('session.force_spinning_stop', '1')
     session = onnxruntime.InferenceSession(
         path, options, providers=['CPUExecutionProvider']

@@ -25,16 +25,16 @@ class PerspectiveHead(BaseDecodeHead):
     """The decoder of a U-Net: from the deepest map up, joined level by level.
 
     Source: Perspective+ U-Net, https://arxiv.org/abs/2406.14052, and its code,
-    https://github.com/tljxyys/Perspective-Unet. Two 3x3 convolutions bring
-    the deepest map to the channels of the next one. On each level the map
-    from below is resized (bilinear) to the encoder's map, which is put
-    beside it, and two convolutions follow. Above the finest map of the
-    encoder the sides are doubled once more, before two convolutions and the
-    3x3 convolution that classifies: with the maps at strides 2 to 16, the
-    logits are at full resolution. The encoder's map at stride 1 is not joined.
+    https://github.com/tljxyys/Perspective-Unet. Two 3x3 convolutions map the
+    deepest map to the channels of the next one. On each level the map from
+    below is resized (bilinear) to the size of the encoder's map, both are
+    concatenated, and two convolutions follow. At last the map is doubled in
+    size once more, before two convolutions and a 3x3 convolution to logits:
+    from maps at strides 2 to 16, the logits have full resolution. The
+    encoder's map at stride 1 is not used.
 
-    Upstream differences: the published code takes sides that are multiples of
-    16. Here a level is resized to whatever size the encoder's map has.
+    Upstream differences: the published code needs sides that are multiples of
+    16.
 
     Args:
         in_channels (Sequence[int]): Channels of the encoder's maps, each at
@@ -44,9 +44,9 @@ class PerspectiveHead(BaseDecodeHead):
         channels (int): Channels of the finest map that is classified.
         num_classes (int): Classes.
         norm_cfg (dict): Config of the norms. Defaults to BN.
-        align_corners (bool): Whether a resized map keeps its corners in
-            place, that of the logits to the labels included. Defaults to
-            True, which published weights need.
+        align_corners (bool): Align corners when resizing, that of the logits
+            to the labels included. Defaults to True, as published weights
+            need.
         **kwargs: Other arguments of mmseg's ``BaseDecodeHead``:
             ``dropout_ratio``, ``loss_decode``, ...
 
@@ -110,7 +110,7 @@ class PerspectiveHead(BaseDecodeHead):
         return self.cls_seg(self.finest(x))
 
     def _resize(self, x: Tensor, height: int, width: int) -> Tensor:
-        # mmseg's resize warns of corners in place at every even side.
+        # mmseg's resize warns about align_corners at every even size.
         return F.interpolate(
             x,
             (height, width),

@@ -1,5 +1,3 @@
 """A fast path for inference on CPUs, put into a copy of a model."""
 
 from .optimize import optimize_for_inference
-
-__all__ = ['optimize_for_inference']

@@ -10,13 +10,13 @@ from .optimize import optimize_for_inference
 class OptimizeForInferenceHook(Hook):
     """Test with a copy of the model that is faster on a CPU.
 
-    It takes the model after the checkpoint and averaged weights are loaded.
+    It runs after the checkpoint and averaged weights are loaded.
     """
 
     priority = 'LOWEST'
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Put the copy in the place of the model."""
+        """Replace the model by the copy."""
         if is_model_wrapper(runner.model):
             runner.model.module = optimize_for_inference(runner.model.module)
         else:

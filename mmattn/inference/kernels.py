@@ -1,9 +1,10 @@
 """Launch the kernels of ``native/``, and those of oneDNN.
 
-None of them has a gradient; :func:`can_run` says when to leave them alone.
+None of them has a gradient; :func:`can_run` says when they can be used.
 
 Axes: ``*`` any leading axes, C input, D hidden and E output channels; B batch,
-H W rows and columns of a map, h heads of c channels each.
+H W rows and columns of a map, h heads of c channels each. Weights of linear
+layers are ``(D, C)`` and ``(E, D)``, biases ``(D,)`` and ``(E,)`` or None.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmattn.ops import _native
-from mmattn.ops._native import Library, contiguous, why_not_tensors
+from mmattn.ops._native import Library, contiguous, pixels, why_not_tensors
 from mmattn.ops.tracing import is_autocast_enabled, is_observed, needs_grad
 
 LIBRARY = Library(
@@ -30,12 +31,12 @@ _modulation = LIBRARY.function('modulation', 'tittt' + 'iiiiii' + 'ttti')
 
 # The kernels read whole vectors of channels, of which this is a multiple.
 _VECTOR = 8
-# Laying out the matrices for fewer tokens takes longer than it saves.
+# For fewer tokens, packing the matrices takes longer than it saves.
 _FEWEST_TOKENS = 512
-# What a kernel multiplies with at a time: half of a core's second cache.
+# Bytes of a matrix that a kernel multiplies with at a time: half an L2 cache.
 _BLOCK_BYTES = 2**19
-# Hidden values of the images that an MLP with a convolution takes at a time.
-# So few stay in the caches between its steps; fewer make its products slow.
+# Hidden values that an MLP with a convolution computes at a time: few enough
+# to stay in the caches between its steps, enough for fast matrix products.
 _MOST_HIDDEN = 2**22
 # The operator of torch.compile's own linear layers.
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(
@@ -44,14 +45,15 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(
 
 
 def can_run(x: Tensor, *parameters: Tensor | None) -> bool:
-    """Whether the kernels can take ``x`` and parameters.
+    """Whether the kernels support ``x`` and parameters.
 
-    They take float32 and float64 on a CPU, want no gradient and no autocast,
-    and nothing that traces or transforms operations.
+    They need float32 or float64 on a CPU and contiguous parameters, without
+    gradients, autocast, tracing or transforms.
     """
     return (
         not is_observed()
         and why_not_tensors(x, *parameters) is None
+        and all(p is None or p.is_contiguous() for p in parameters)
         and x.numel() > 0
         and not needs_grad(x, *parameters)
         and not is_autocast_enabled('cpu')
@@ -66,14 +68,14 @@ def linear(
     with_gelu: bool = False,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Map ``(*, C)`` to ``(*, E)``, then apply the GELU if asked to.
+    """Map ``(*, C)`` to ``(*, E)`` by ``(E, C)`` and ``(E,)``.
 
     Args:
         x: ``(*, C)``.
         weight: ``(E, C)``.
         bias: ``(E,)`` or None.
-        with_gelu: Apply the GELU. Defaults to False.
-        out: Where to write, contiguous. Defaults to None, a new tensor.
+        with_gelu: Apply the GELU to the result. Defaults to False.
+        out: Contiguous tensor for the result. Defaults to None, a new one.
     """
     E, C = weight.shape
     rows = x.numel() // C
@@ -104,15 +106,7 @@ def mlp(
     weight2: Tensor,
     bias2: Tensor | None,
 ) -> Tensor:
-    """Map ``(*, C)`` to ``(*, E)`` by two linear layers with the GELU between.
-
-    Args:
-        x: ``(*, C)``.
-        weight1: ``(D, C)``.
-        bias1: ``(D,)`` or None.
-        weight2: ``(E, D)``.
-        bias2: ``(E,)`` or None.
-    """
+    """Map ``(*, C)`` to ``(*, E)`` by two linear layers and a GELU between."""
     (D, C), E = weight1.shape, len(weight2)
     rows = x.numel() // C
     if rows < _FEWEST_TOKENS or not _in_vectors(C, D, E):
@@ -137,16 +131,7 @@ def conv_mlp(
     """Map ``(B, H, W, C)`` to ``(B, H, W, E)``: an MLP with a convolution.
 
     The depthwise convolution comes before the GELU; a residual around it is
-    part of ``kernels``.
-
-    Args:
-        x: ``(B, H, W, C)``.
-        weight1: ``(D, C)``.
-        bias1: ``(D,)`` or None.
-        kernels: ``(D, 1, s, s)`` with odd s.
-        kernel_bias: ``(D,)`` or None.
-        weight2: ``(E, D)``.
-        bias2: ``(E,)`` or None.
+    part of ``kernels``, ``(D, 1, s, s)`` with odd s.
     """
     num_hidden = x.shape[:-1].numel() * len(weight1)
     num_pieces = min(-(-num_hidden // _MOST_HIDDEN), len(x))
@@ -162,14 +147,7 @@ def conv_mlp(
 def layer_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:
-    """Normalize ``(*, C)`` along its last axis.
-
-    Args:
-        x: ``(*, C)``.
-        weight: ``(C,)`` or None.
-        bias: ``(C,)`` or None.
-        eps: Added to the variance.
-    """
+    """Normalize ``(*, C)`` along its last axis."""
     C = x.shape[-1]
     if not _in_vectors(C):
         return F.layer_norm(x, (C,), weight, bias, eps)
@@ -186,12 +164,12 @@ def depthwise_convolution(
     """Convolve each channel of ``(B, H, W, C)``, with zeros around the map.
 
     Args:
-        x: ``(B, H, W, C)``; channels of a wider map are taken as they are.
+        x: ``(B, H, W, C)``; may be some channels of a wider map.
         weight: ``(C, 1, s, s)`` with odd s.
         bias: ``(C,)`` or None.
         with_gelu: Apply the GELU to the result. Defaults to False.
     """
-    x, step = _pixels(x)
+    x, step = pixels(x)
     out = x.new_empty(x.shape)
     sizes = weight.shape[-1], len(weight), with_gelu, *x.shape[:3]
     threads = torch.get_num_threads()
@@ -220,11 +198,11 @@ def modulation(
     Returns:
         ``(B, H, W, c * e)``.
     """
-    x, step = _pixels(x)
+    x, step = pixels(x)
     out = x.new_empty(*x.shape[:3], len(matrices))
     c = x.shape[-1] // len(sides)
     sizes = len(sides), c, *x.shape[:3], len(matrices) // c
-    sides = torch.tensor(sides)
+    sides = torch.tensor(sides, device='cpu')
     threads = torch.get_num_threads()
     _modulation(
         x, step, kernels, biases, sides, *sizes, matrices, bias, out, threads
@@ -234,12 +212,3 @@ def modulation(
 
 def _in_vectors(*channels: int) -> bool:
     return all(count % _VECTOR == 0 for count in channels)
-
-
-def _pixels(x: Tensor) -> tuple[Tensor, int]:
-    """A map whose pixels follow each other, and the step between two."""
-    _, H, W, C = x.shape
-    step = x.stride(2)
-    if x.stride() != (H * W * step, W * step, step, 1):
-        return contiguous(x), C
-    return x, step

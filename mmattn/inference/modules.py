@@ -1,7 +1,7 @@
 """Modules of a model that is optimized for inference on a CPU.
 
-Where a kernel cannot run (another device or dtype, gradients, autocast,
-torch.compile, export) they compute the same by plain PyTorch.
+They run plain PyTorch where a kernel cannot run: on other devices or dtypes,
+with gradients or autocast, under torch.compile or export.
 """
 
 from typing import ClassVar
@@ -16,8 +16,7 @@ from mmattn.layers import MLP, ConvMLP, MixedConvolution
 from mmattn.ops import cross_shaped_attention, mixed_convolution
 
 from . import kernels
-from .folding import fold_batch_norm
-from .plain import is_plain
+from .folding import fold_batch_norm, is_plain
 
 CANNOT_TRAIN = (
     'this model is optimized for inference and cannot be trained; train the '
@@ -28,39 +27,39 @@ CANNOT_TRAIN = (
 class Fused(nn.Module):
     """A module that takes the place of another one and cannot train.
 
-    A fused module owns the parameters that its kernel reads. A subclass of
-    what it replaces is made by a change of class, which keeps parameters and
-    their names; another one is called with what it replaces.
+    A fused module owns the parameters that its kernel reads. If it is a
+    subclass of what it replaces, the module changes its class, which keeps
+    parameters and their names; else a new module is built from the old one.
     """
 
     kind: ClassVar[str]
     replaces: ClassVar[type[nn.Module]]
-    # Children of what it replaces whose code it takes over.
+    # Children of the replaced module that the kernel computes, too.
     parts: ClassVar[dict[str, type[nn.Module]]] = {}
 
     @classmethod
     def fuse(cls, module: nn.Module) -> 'Fused | None':
-        """Replace ``module``, which must not be used any more.
-
-        Returns None where ``module`` does not compute what the kernel does.
-        """
+        """Replace ``module``; None if the kernel computes something else."""
         if not cls.can_replace(module):
             return None
-        if not issubclass(cls, cls.replaces):
-            return cls(module).eval()
-        module.__class__ = cls
+        if issubclass(cls, cls.replaces):
+            module.__class__ = cls
+        else:
+            module = cls(module)
+        for parameter in module.parameters(recurse=False):
+            parameter.data = parameter.data.contiguous()
         return module
 
     @classmethod
     def can_replace(cls, module: nn.Module) -> bool:
-        """Whether ``module`` and its parts are plain and fit the kernel."""
+        """Whether the kernel computes what ``module`` and its parts do."""
         return is_plain(module, cls.replaces) and all(
             is_plain(getattr(module, name), kind)
             for name, kind in cls.parts.items()
         )
 
     def train(self, mode: bool = True) -> nn.Module:
-        """Accept evaluation mode; raise RuntimeError for training mode."""
+        """Raise RuntimeError for training mode."""
         if mode:
             raise RuntimeError(CANNOT_TRAIN)
         return super().train(mode)
@@ -88,7 +87,6 @@ class FusedLayerNorm(Fused, nn.LayerNorm):
 
     @classmethod
     def can_replace(cls, module: nn.Module) -> bool:
-        """Whether ``module`` is plain and normalizes one axis."""
         return (
             super().can_replace(module) and len(module.normalized_shape) == 1
         )
@@ -102,14 +100,13 @@ class FusedLayerNorm(Fused, nn.LayerNorm):
 
 
 class FusedDepthwiseConv(Fused, nn.Conv2d):
-    """A depthwise convolution by a kernel, where channels lie last."""
+    """A depthwise convolution by a kernel, for channels-last maps."""
 
     kind = 'depthwise_convolution'
     replaces = nn.Conv2d
 
     @classmethod
     def can_replace(cls, module: nn.Module) -> bool:
-        """Whether ``module`` is a plain depthwise convolution."""
         return super().can_replace(module) and _is_depthwise(module)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,11 +125,7 @@ class FusedDepthwiseConv(Fused, nn.Conv2d):
 
 
 class FusedMLP(Fused):
-    """An MLP whose hidden values stay in the caches.
-
-    Args:
-        mlp (MLP): What it computes.
-    """
+    """An MLP whose hidden values stay in the caches."""
 
     kind = 'mlp'
     replaces = MLP
@@ -153,26 +146,15 @@ class FusedMLP(Fused):
         return F.linear(hidden, self.weight2, self.bias2)
 
 
-class FusedConvMLP(Fused):
-    """SMT's MLP, some images at a time.
-
-    Args:
-        mlp (ConvMLP): What it computes.
-    """
+class FusedConvMLP(FusedMLP):
+    """SMT's MLP, some images at a time."""
 
     kind = 'conv_mlp'
     replaces = ConvMLP
-    parts: ClassVar = {
-        'fc1': nn.Linear,
-        'local_conv': nn.Conv2d,
-        'act': nn.GELU,
-        'fc2': nn.Linear,
-    }
+    parts: ClassVar = {**FusedMLP.parts, 'local_conv': nn.Conv2d}
 
     def __init__(self, mlp: ConvMLP) -> None:
-        super().__init__()
-        self.weight1, self.bias1 = mlp.fc1.weight, mlp.fc1.bias
-        self.weight2, self.bias2 = mlp.fc2.weight, mlp.fc2.bias
+        super().__init__(mlp)
         weight = mlp.local_conv.weight.detach().clone()
         middle = weight.shape[-1] // 2
         weight[..., middle, middle] += 1  # the residual
@@ -180,40 +162,27 @@ class FusedConvMLP(Fused):
 
     @classmethod
     def can_replace(cls, module: nn.Module) -> bool:
-        """Whether ``module`` is plain and its convolution depthwise."""
         return super().can_replace(module) and _is_depthwise(module.local_conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
-        parameters = (
-            self.weight1,
-            self.bias1,
-            self.kernels,
-            self.kernel_bias,
-            self.weight2,
-            self.bias2,
-        )
+        fc1, fc2 = (self.weight1, self.bias1), (self.weight2, self.bias2)
+        conv = self.kernels, self.kernel_bias
         fits = x.ndim == 4 and x.shape[-1] == self.weight1.shape[1]
-        if fits and kernels.can_run(x, *parameters):
-            return kernels.conv_mlp(x, *parameters)
-        hidden = F.linear(x, self.weight1, self.bias1)
+        if fits and kernels.can_run(x, *fc1, *conv, *fc2):
+            return kernels.conv_mlp(x, *fc1, *conv, *fc2)
+        hidden = F.linear(x, *fc1)
         hidden = F.conv2d(
             hidden.permute(0, 3, 1, 2),
-            self.kernels,
-            self.kernel_bias,
+            *conv,
             padding=self.kernels.shape[-1] // 2,
             groups=len(self.kernels),
         )
-        hidden = F.gelu(hidden.permute(0, 2, 3, 1))
-        return F.linear(hidden, self.weight2, self.bias2)
+        return F.linear(F.gelu(hidden.permute(0, 2, 3, 1)), *fc2)
 
 
 class FusedSelfAttention(Fused):
-    """SMT's attention with its convolution in the same operation.
-
-    Args:
-        layer (MultiHeadSelfAttention): What it computes.
-    """
+    """SMT's attention with its convolution in the same operation."""
 
     kind = 'self_attention'
     replaces = MultiHeadSelfAttention
@@ -228,7 +197,6 @@ class FusedSelfAttention(Fused):
 
     @classmethod
     def can_replace(cls, module: nn.Module) -> bool:
-        """Whether ``module`` is plain and names no implementation."""
         return (
             super().can_replace(module)
             and module.impl == 'auto'
@@ -246,11 +214,7 @@ class FusedSelfAttention(Fused):
 
 
 class FusedModulation(Fused):
-    """SMT's scale-aware modulation with one kernel for all its convolutions.
-
-    Args:
-        layer (ScaleAwareModulation): What it computes in evaluation mode.
-    """
+    """SMT's scale-aware modulation with one kernel for all convolutions."""
 
     kind = 'modulation'
     replaces = ScaleAwareModulation
@@ -281,9 +245,12 @@ class FusedModulation(Fused):
 
     @classmethod
     def can_replace(cls, module: nn.Module) -> bool:
-        """Whether ``module`` is plain and its norm has running statistics."""
         return (
-            super().can_replace(module) and module.norm.running_var is not None
+            super().can_replace(module)
+            and module.norm.running_var is not None
+            and not module.norm.training
+            and _is_pointwise(module.expand, len(module.local_convs.bias0))
+            and _is_pointwise(module.mix, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -341,4 +308,12 @@ def _is_depthwise(conv: nn.Conv2d) -> bool:
         and conv.padding == (side // 2, side // 2)
         and conv.stride == conv.dilation == (1, 1)
         and conv.padding_mode == 'zeros'
+    )
+
+
+def _is_pointwise(conv: nn.Conv2d, groups: int) -> bool:
+    return (
+        conv.kernel_size == conv.stride == (1, 1)
+        and conv.padding == (0, 0)
+        and conv.groups == groups
     )

@@ -20,8 +20,8 @@ class AttentionBlock(nn.Module):
         embed_dims (int): Channels C.
         mlp_ratio (float): Hidden channels of the MLP, as a multiple of
             ``embed_dims``. Defaults to 4.
-        drop_path_rate (float): Probability of leaving out a branch, for each
-            image by itself, in training. Defaults to 0.
+        drop_path_rate (float): Probability of dropping the branch of an image
+            in training. Defaults to 0.
         mlp_type (type): Class of the MLP; takes its channels and its
             hidden channels. Defaults to MLP.
         norm_eps (float): Added to the variance in both norms. Defaults to

@@ -8,14 +8,13 @@ from torch import Tensor
 class DropPath(nn.Module):
     """Set a branch to zero for some images, in training.
 
-    Source: https://arxiv.org/abs/1603.09382; what stays is scaled up such
-    that the mean stays, as in mmcv's layer of this name, which takes the same
-    decisions for a seed. This one reads and writes the branch once, not
-    twice.
+    Source: https://arxiv.org/abs/1603.09382. The remaining branches are
+    scaled up to keep the mean. It equals mmcv's layer for the same seed, but
+    reads and writes the branch once, not twice.
 
     Args:
-        drop_prob (float): Probability of leaving out a branch, for each
-            image by itself, below 1. Defaults to 0.
+        drop_prob (float): Probability of dropping the branch of an image,
+            below 1. Defaults to 0.
     """
 
     def __init__(self, drop_prob: float = 0.0) -> None:

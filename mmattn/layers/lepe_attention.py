@@ -20,8 +20,8 @@ class LePEAttention(nn.Module):
         num_heads (int): Attention heads of both orientations.
         stripe_width (int, optional): Columns or rows of a stripe, in tokens.
             None lets all heads attend to the whole map.
-        impl (str): Implementation of the operation, see
-            ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
+        impl (str): See ``mmattn.ops.list_implementations``. Defaults to
+            ``'auto'``.
     """
 
     def __init__(
@@ -53,7 +53,6 @@ class LePEAttention(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """Show in a printed model what its parameters do not."""
         return (
             f'num_heads={self.num_heads}, '
             f'stripe_width={self.stripe_width}, impl={self.impl!r}'

@@ -20,8 +20,8 @@ class MixedConvolution(nn.Module):
         embed_dims (int): Channels C of the input and of the output.
         kernel_sizes (Sequence[int]): Odd kernel side of each head. Their
             number must divide ``embed_dims``.
-        impl (str): Implementation of the operation, see
-            ``mmattn.ops.list_implementations``. Defaults to ``'auto'``.
+        impl (str): See ``mmattn.ops.list_implementations``. Defaults to
+            ``'auto'``.
     """
 
     def __init__(
@@ -59,5 +59,4 @@ class MixedConvolution(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        """Show in a printed model what its parameters do not."""
         return f'kernel_sizes={self.kernel_sizes}, impl={self.impl!r}'

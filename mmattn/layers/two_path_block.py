@@ -1,4 +1,4 @@
-"""Convolutions that look near and far side by side."""
+"""Plain and dilated convolutions in parallel."""
 
 from collections import OrderedDict
 

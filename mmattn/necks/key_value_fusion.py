@@ -17,24 +17,23 @@ from mmattn.registry import MODELS
 class KeyValueFusion(BaseModule):
     """Let every level of a pyramid attend to pooled tokens of all levels.
 
-    A 1x1 convolution brings the levels to one width. Each level is pooled to
+    A 1x1 convolution maps the levels to one width. Each level is pooled to
     ``pool_size ** 2`` tokens, which get position and level embeddings. Each
-    token of each level attends to the pooled tokens of all levels; the result
-    is added to it, and a 3x3 convolution follows. The cost is linear in the
-    tokens of the maps. The neck replaces an FPN: its maps have the same sizes
-    and channels.
+    token of each level attends to the pooled tokens of all levels, with a
+    residual; a 3x3 convolution follows. The cost is linear in the tokens of
+    the maps, which have the sizes and channels of an FPN's.
 
     Args:
         in_channels (Sequence[int]): Channels of the levels.
-        out_channels (int): Channels of the maps that come out, a multiple of
-            4. Defaults to 256.
-        num_outs (int, optional): Maps that come out; those beyond the levels
-            are the last one at half the size each. Defaults to None, as many
-            as levels are used.
-        start_level (int): First level that is used. Defaults to 0.
+        out_channels (int): Channels of the output maps, a multiple of 4.
+            Defaults to 256.
+        num_outs (int, optional): Number of output maps; those beyond the
+            levels halve the last one repeatedly. Defaults to None, the number
+            of levels used.
+        start_level (int): First level used. Defaults to 0.
         num_heads (int): Attention heads. Must divide ``out_channels``.
             Defaults to 8.
-        pool_size (int): Side of the grid of tokens that stands for a level.
+        pool_size (int): Side of the grid of pooled tokens of a level.
             Defaults to 8.
         init_cfg (dict, optional): Initialization config. Defaults to Xavier
             initialization of the convolutions.

@@ -66,9 +66,9 @@ def attention(
 def plain_attention(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
 ) -> Tensor:
-    """Attend as the formula says; windows, stripes and clusters do, too."""
+    """The formula; the references of windows, stripes, clusters use it."""
     wide = torch.promote_types(v.dtype, torch.float32)
-    # Autocast would narrow the products again, whatever the inputs' dtype.
+    # Autocast would narrow the products again.
     with without_autocast(v):
         scores = scale * q.to(wide) @ k.to(wide).mT  # (*, N, L)
         if bias is not None:
@@ -94,25 +94,58 @@ def _sdpa(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
 ) -> Tensor:
     lead = q.shape[:-2]
-    if bias is not None:
-        bias = bias.to(q.dtype)
     if len(lead) != 2:
         # The fused kernels take four axes only. The leading axes along which
         # the bias varies become the second, those before them the first.
         varying = 1 if bias is None else max(bias.ndim - 2, 1)
         batch, heads = lead[:-varying], lead[-varying:]
         q, k, v = (
-            # A size's own count would make constants of what varies.
+            # torch.Size.numel() would turn dynamic sizes into constants.
             x.reshape(math.prod(batch), math.prod(heads), *x.shape[-2:])
             for x in (q, k, v)
         )
         if bias is not None and bias.ndim > 2:
             bias = bias.expand(*heads, -1, -1).flatten(0, -3)
     if bias is not None and bias.ndim == 3:
-        bias = bias[None]  # or PyTorch would take a slower way
-    # Autocast would narrow the result, whatever the inputs' dtype.
+        bias = bias[None]  # PyTorch is slower with three axes
+    out = fused_attention(q, k, v, bias, scale)
+    return out.reshape(*lead, *out.shape[-2:])
+
+
+def fused_attention(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
+) -> Tensor:
+    """PyTorch's fused attention, in the dtype of the inputs."""
+    if bias is not None:
+        bias = bias.to(q.dtype)
+    # Autocast would narrow the result.
     with without_autocast(v):
-        out = F.scaled_dot_product_attention(
+        return F.scaled_dot_product_attention(
             q, k, v, attn_mask=bias, scale=scale
         )
-    return out.reshape(*lead, *out.shape[-2:])
+
+
+def check_qkv(operation: str, qkv: Tensor, num_heads: int) -> None:
+    """Raise ValueError unless ``qkv`` is ``(B, H, W, 3 * num_heads * d)``."""
+    if qkv.ndim != 4 or num_heads < 1 or qkv.shape[3] % (3 * num_heads):
+        raise ValueError(
+            f'{operation} expects qkv (B, H, W, 3 * num_heads * d), got '
+            f'{tuple(qkv.shape)} with {num_heads=}'
+        )
+
+
+def check_bias(
+    operation: str, bias: Tensor | None, num_heads: int, num_tokens: int
+) -> None:
+    """Raise ValueError unless ``bias`` is None or ``(h, N, N)``."""
+    shape = (num_heads, num_tokens, num_tokens)
+    if bias is not None and bias.shape != shape:
+        raise ValueError(
+            f'{operation} expects a bias {shape}, got {tuple(bias.shape)}'
+        )
+
+
+def default_scale(qkv: Tensor, num_heads: int) -> float:
+    """``d ** -0.5`` of queries, keys and values side by side."""
+    # torch.jit.trace has tensors for sizes.
+    return (int(qkv.shape[-1]) // (3 * int(num_heads))) ** -0.5

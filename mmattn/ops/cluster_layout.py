@@ -1,4 +1,4 @@
-"""How many clusters a map has, and where their tokens lie.
+"""Sizes of clusters and positions of their tokens.
 
 Axes: N tokens, g groups, m slots of a group (the size of the largest). A place
 is a position in the order of the clusters, group after group.
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def cluster_levels(num_tokens: int, cluster_size: int) -> int:
-    """How often the tokens are halved: ``max(0, floor(log2(N / size)))``."""
+    """Number of bisections: ``max(0, floor(log2(N / size)))``."""
     num_tokens = int(num_tokens)  # torch.jit.trace has tensors for sizes
     levels = 0
     while num_tokens >> (levels + 1) >= cluster_size:
@@ -18,18 +18,11 @@ def cluster_levels(num_tokens: int, cluster_size: int) -> int:
 
 
 def cluster_sizes(num_tokens: int, cluster_size: int) -> list[int]:
-    """Sizes of the clusters that :func:`balanced_clusters` makes, in order.
+    """Sizes of the clusters of :func:`balanced_clusters`, in order.
 
-    ``K = max(0, floor(log2(N / cluster_size)))`` times, every group is halved,
-    the first half taking the odd token. Sizes differ by at most one and lie
-    below ``2 * cluster_size``, unless ``N`` itself is smaller.
-
-    Args:
-        num_tokens: Tokens N.
-        cluster_size: Tokens that a cluster holds at least, where it can.
-
-    Returns:
-        ``2 ** K`` sizes.
+    Every group is halved ``K = max(0, floor(log2(N / cluster_size)))`` times;
+    the first half gets the odd token. The ``2 ** K`` sizes differ by at most
+    one and are less than ``2 * cluster_size``.
 
     Raises:
         ValueError: If ``cluster_size`` is below 1.
@@ -45,10 +38,7 @@ def cluster_sizes(num_tokens: int, cluster_size: int) -> list[int]:
 
 
 def overlap_size(size: int, cluster_size: int, overlap: int) -> int:
-    """Tokens of its sibling that a cluster of ``size`` tokens attends to.
-
-    At most; the sibling may hold one token less.
-    """
+    """Most tokens of its sibling that a cluster of ``size`` attends to."""
     return round(overlap * size / cluster_size)
 
 
@@ -67,24 +57,24 @@ def overlap_sizes(
 def group_slots(
     num_tokens: int, levels: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Lay groups of consecutive places out as rows of one length.
+    """Index maps between places and rows of slots, one row for each group.
 
-    Computed from ranges alone, so that tracers and exporters can follow.
+    Computed from ranges alone, which tracers and exporters can follow.
 
     Args:
         num_tokens: Places N.
-        levels: How often they are halved.
-        device: Where the tables lie.
+        levels: Number of bisections.
+        device: Device of the tables.
 
     Returns:
-        The place that each slot holds, ``(g, m)``, that of the group's last
-        for an empty slot; whether a slot is not empty, ``(g, m)``; the slot
-        that holds each place, ``(N, )``, counting through the rows.
+        The place of each slot, ``(g, m)``, the group's last place for an
+        empty slot; whether a slot is not empty, ``(g, m)``; the slot of each
+        place, ``(N, )``, counting through the rows.
     """
     g = 2**levels
     m = -(-num_tokens // g)
-    # Halve all groups at once: the bits of a group's number say which halves
-    # it lies in, the highest first.
+    # Halve all groups at once: the bits of a group's number, highest first,
+    # are the halves that contain it.
     group = torch.arange(g, device=device)
     start, size = torch.zeros_like(group), torch.full_like(group, num_tokens)
     for level in range(levels):

@@ -1,4 +1,4 @@
-"""A loss that parts the relevant keys of a query from the others.
+"""A loss that separates the relevant keys of a query from the others.
 
 Axes: B images, N tokens, d channels, R ranks.
 """
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Products that are held at a time while the keys are ranked.
+# Most products in memory while the keys are ranked.
 _PRODUCTS_AT_ONCE = 1 << 22
 # Keeps the quotient finite where all negative weights vanish.
 _TINY = 1e-6
@@ -20,15 +20,15 @@ def contrastive_loss(
     first_negative: int = 50,
     margin: float = 1.0,
 ) -> Tensor:
-    """Push the weights of the best keys above those of the next ones.
+    """Push the weights of the best keys above those of the following ones.
 
     Source: https://arxiv.org/abs/2201.03794, equation 12. The keys of each
     query are ranked by ``exp(q k^T)``; ``p`` is the mean of the first
     ``num_ranks`` weights, ``n`` that of as many from rank ``first_negative``
     on. The loss is the mean of ``max(0, margin - log(p / (n + 1e-6)))``.
 
-    Ranks are found for some queries at a time and without gradient, so that
-    the memory grows linearly with N; the time is ``O(N^2 d)``.
+    Keys are ranked for some queries at a time, without gradient: memory is
+    linear in N, time is ``O(N^2 d)``.
 
     Args:
         q: Queries, ``(B, N, d)``.

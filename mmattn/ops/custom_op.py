@@ -1,7 +1,7 @@
 """Make an autograd function and a custom operator of one kernel.
 
-Eager mode calls the autograd function, which costs a third of a custom
-operator. Compilers take the operator as it is, for maps of any size.
+Eager mode calls the autograd function, whose overhead is a third of that of a
+custom operator. Compilers call the operator.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,23 +11,25 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from .dispatch import find_implementation, register_implementation
+
 _HAS_CUSTOM_OPS = hasattr(torch.library, 'custom_op')
 
 Tensors = Sequence[Tensor]
 
 
 def empty_like_values(qkv: Tensor, *args: Any) -> list[Tensor]:
-    """What an attention returns for queries, keys and values side by side."""
+    """Uninitialized result of attention on queries, keys and values."""
     return [qkv.new_empty(*qkv.shape[:-1], qkv.shape[-1] // 3)]
 
 
 class Kernel(NamedTuple):
-    """Both entries of a kernel.
+    """Both entries of a kernel; see :func:`define_kernel`.
 
     Attributes:
-        function: For eager mode; differentiable.
-        operator: For compilers, ``torch.ops.mmattn.<name>``, likewise. None
-            without custom operators, before torch 2.4.
+        function: For eager mode.
+        operator: For compilers, ``torch.ops.mmattn.<name>``; None before
+            torch 2.4.
     """
 
     function: Callable[..., Tensor]
@@ -45,19 +47,18 @@ def define_kernel(
     """Make a kernel differentiable, for eager mode and for compilers.
 
     Args:
-        name: Of the operator.
-        arguments: What the kernel takes, as in a schema, a tensor first:
+        name: Name of the operator.
+        arguments: Schema of the arguments, a tensor first:
             ``'Tensor x, int n, Tensor? y'``.
-        forward: Takes all arguments. Returns the result, then what else the
-            backward pass needs: new tensors, contiguous.
-        backward: Takes the gradient of the result, the list of what else
-            ``forward`` returned, for each tensor among the arguments whether
-            its gradient is needed, and all arguments. Returns as many
-            gradients, None where none is needed.
-        empty: Takes all arguments. Returns tensors of the shape, dtype and
-            device of what ``forward`` returns.
-        reference: Takes all arguments and computes the same with operations
-            of PyTorch, for gradients of gradients.
+        forward: Maps the arguments to the result and to other tensors for the
+            backward pass, all new and contiguous.
+        backward: Called with the gradient of the result, the other tensors,
+            for each tensor among the arguments whether its gradient is
+            needed, and all arguments. Returns the gradients of these tensors,
+            None where none is needed.
+        empty: Maps the arguments to uninitialized results of ``forward``.
+        reference: Computes the same with operations of PyTorch, for gradients
+            of gradients.
     """
     kinds = arguments.split(', ')
     places = [i for i, kind in enumerate(kinds) if kind.startswith('Tensor')]
@@ -164,10 +165,63 @@ def define_operator(
     return operator
 
 
+def register_kernel(
+    operation: str,
+    arguments: str,
+    forward: Callable[..., Any],
+    backward: Callable[..., Sequence[Tensor | None]] | None,
+    why_not: Callable[..., str | None],
+    *,
+    name: str,
+    empty: Callable[..., Any] = empty_like_values,
+    reference: Callable[..., Tensor] | None = None,
+    prepare: Callable[..., tuple] | None = None,
+    **options: Any,
+) -> None:
+    """Register a kernel as an implementation of an operation.
+
+    Args:
+        operation: Name of the operation.
+        arguments, forward, backward, empty: See :func:`define_kernel`.
+            Without a backward function there is no gradient, and ``forward``
+            and ``empty`` return one tensor.
+        why_not: See :class:`Implementation`.
+        name: Name of the implementation.
+        reference: See :func:`define_kernel`. Defaults to the operation's.
+        prepare: Maps the arguments of the operation to those of the kernel.
+            Defaults to None: they are the same.
+        **options: Other fields of :class:`Implementation`.
+    """
+    key = f'{operation}_{name}'
+    if backward is None:
+        operator = define_operator(key, arguments, forward, empty)
+        kernel = Kernel(forward, operator)
+    else:
+        if reference is None:
+            reference = find_implementation(operation, 'reference').function
+        kernel = define_kernel(
+            key, arguments, forward, backward, empty, reference
+        )
+    if prepare is not None:
+        plain = kernel
+        kernel = Kernel(
+            lambda *args: plain.function(*prepare(*args)),
+            lambda *args: plain.operator(*prepare(*args)),
+        )
+    register_implementation(
+        operation,
+        name,
+        why_not=why_not,
+        is_kernel=True,
+        operator=kernel.operator,
+        **options,
+    )(kernel.function)
+
+
 def _spread(
     found: Sequence[Tensor | None], places: Sequence[int], count: int
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of the tensors in their places among all arguments."""
+    """Gradients of all arguments, from those of the tensors."""
     grads: list[Tensor | None] = [None] * count
     for i, grad in zip(places, found):
         grads[i] = grad
@@ -175,7 +229,7 @@ def _spread(
 
 
 def _plain(grad: Tensor) -> Tensor:
-    """A gradient with memory of its own, contiguous."""
+    """A contiguous gradient that is not a lazy negation or zero."""
     if grad.is_neg() or grad._is_zerotensor():
         grad = grad.clone()
     return grad.contiguous()
@@ -188,7 +242,7 @@ def _differentiate(
     wanted: Sequence[bool],
     grad: Tensor,
 ) -> list[Tensor | None]:
-    """Gradients by operations of PyTorch, which have gradients themselves."""
+    """Differentiable gradients, by operations of PyTorch."""
     create_graph = torch.is_grad_enabled()
     inputs = [args[i] for i, want in zip(places, wanted) if want]
     with torch.enable_grad():

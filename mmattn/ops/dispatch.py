@@ -1,19 +1,18 @@
 """The table of implementations, and the choice among them.
 
-Every operation has an implementation called ``'reference'``, plain PyTorch,
-which defines it. Others compute the same faster where they can run. The
-argument ``impl`` of an operation names one, or is ``'auto'``: the first that
-can run on the given tensors, in the order of priority. A named implementation
-that cannot run is an error; nothing falls back silently.
-:func:`force_implementation` changes what ``'auto'`` means.
+Every operation has a reference implementation, ``'reference'``, in plain
+PyTorch; others compute the same faster. The argument ``impl`` of an operation
+names one, or is ``'auto'``: the implementation of highest priority that can
+run on the given tensors. A named implementation that cannot run is an error;
+there are no silent fallbacks. :func:`force_implementation` changes what
+``'auto'`` means.
 
-A kernel has two entries. Eager mode calls its function, an autograd function;
-``torch.compile`` gets its operator, whose insides it cannot see. What follows
-single operations of PyTorch gets implementations that consist of them.
+Eager mode calls the function of a kernel, an autograd function;
+``torch.compile`` gets its custom operator. Tracers, transforms and modes that
+follow single operations of PyTorch get implementations that consist of them.
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -37,16 +36,15 @@ class Implementation:
 
     Attributes:
         operation: Name of the operation, such as ``'attention'``.
-        name: Name that ``impl`` takes, such as ``'sdpa'``.
-        function: Takes what the operation takes, without ``impl``.
-        requires: What it requires, in words.
+        name: Name for ``impl``, such as ``'sdpa'``.
+        function: Called with the arguments of the operation except ``impl``.
+        requires: Requirements, for messages.
         priority: ``'auto'`` takes the highest that can run.
-        devices: Device types it runs on; None for all.
-        is_available: Called without arguments: whether it can run on this
-            machine.
-        why_not: Called with the operation's arguments: why it cannot run on
-            them, or None. It may look at shapes, dtypes and devices, never at
-            values. None if it always can.
+        devices: Supported device types; None for all.
+        is_available: Returns whether it can run on this machine.
+        why_not: Returns why it cannot run on the operation's arguments, or
+            None. It may read shapes, dtypes and devices, never values. None
+            if it always can.
         is_kernel: Whether it is more than operations of PyTorch.
         operator: For kernels: what ``torch.compile`` calls instead of the
             function, if there is one.
@@ -84,64 +82,39 @@ def register_implementation(
             ``why_not`` it can run wherever ``is_available()``.
 
     Raises:
-        TypeError: If the priority is not a number.
         ValueError: If the operation does not exist or the name is taken.
     """
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        known = _TABLE.get(operation, {})
+        if not known and name != 'reference':
+            raise ValueError(
+                f'unknown operation {operation!r}; there are '
+                f'{", ".join(sorted(_TABLE))}; the first implementation of a '
+                "new operation is its 'reference'"
+            )
+        if name in ('auto', *known):
+            raise ValueError(
+                f'{operation} already has an implementation {name!r}; taken '
+                f'names: {", ".join(("auto", *known))}'
+            )
+        is_available = options.get('is_available')
+        if is_available is not None and options.get('why_not') is None:
+            options['why_not'] = lambda *args: (
+                None if is_available() else f'it requires {new.requires}'
+            )
         new = Implementation(operation, name, function, **options)
-        _check(new)
-        if 'is_available' in options and new.why_not is None:
-
-            def why_not(*args: Any) -> str | None:
-                if new.is_available():
-                    return None
-                return f'it requires {new.requires}'
-
-            object.__setattr__(new, 'why_not', why_not)
-        known = {**_TABLE.get(operation, {}), name: new}
-        _TABLE[operation] = dict(
-            sorted(known.items(), key=lambda item: -item[1].priority)
-        )
-        _update_devices(operation)
+        rows = sorted((*known.values(), new), key=lambda x: -x.priority)
+        _TABLE[operation] = {x.name: x for x in rows}
+        # Ahead of the calls: compilers would guard against what calls change.
+        devices = {device for x in rows for device in x.devices or ()}
+        for device in (*devices, 'other'):
+            _BY_DEVICE[operation, device] = tuple(
+                x for x in rows if x.devices is None or device in x.devices
+            )
         return function
 
     return add
-
-
-def _update_devices(operation: str) -> None:
-    """List the candidates of each type of device.
-
-    Ahead of the calls: compilers would guard against what calls change.
-    """
-    known = _TABLE[operation].values()
-    devices = {device for x in known for device in x.devices or ()}
-    for device in (*devices, 'other'):
-        _BY_DEVICE[operation, device] = tuple(
-            x for x in known if x.devices is None or device in x.devices
-        )
-
-
-def _check(new: Implementation) -> None:
-    known = _TABLE.get(new.operation)
-    if known is None and new.name != 'reference':
-        raise ValueError(
-            f'register_implementation: unknown operation {new.operation!r}; '
-            f'there are {", ".join(sorted(_TABLE))}; the first implementation '
-            "of a new operation is its 'reference'"
-        )
-    taken = ['auto', *(known or [])]
-    if new.name in taken:
-        raise ValueError(
-            f'register_implementation: {new.operation} has an implementation '
-            f'{new.name!r} already; taken names: {", ".join(taken)}'
-        )
-    is_number = isinstance(new.priority, (int, float))
-    if not is_number or math.isnan(new.priority):
-        raise TypeError(
-            f'register_implementation: the priority of {new.operation} '
-            f'{new.name!r} must be a number, got {new.priority!r}'
-        )
 
 
 def list_implementations() -> list[Implementation]:
@@ -172,18 +145,15 @@ def find_implementation(operation: str, name: str) -> Implementation:
 def force_implementation(operation: str, name: str) -> None:
     """Let ``'auto'`` mean this implementation of an operation, everywhere.
 
-    Args:
-        operation: Name of the operation.
-        name: Name of the implementation; ``'auto'`` for the best that can
-            run, as at the start.
+    The name ``'auto'`` restores the default.
 
     Raises:
         ValueError: If there is no such operation or implementation.
     """
     if operation not in _TABLE:
         raise ValueError(
-            f'force_implementation: unknown operation {operation!r}; there '
-            f'are {", ".join(sorted(_TABLE))}'
+            f'unknown operation {operation!r}; there are '
+            f'{", ".join(sorted(_TABLE))}'
         )
     if name != 'auto':
         find_implementation(operation, name)
@@ -192,14 +162,7 @@ def force_implementation(operation: str, name: str) -> None:
 
 @contextmanager
 def forced_implementations(choices: dict[str, str]) -> Iterator[None]:
-    """Let ``'auto'`` mean these implementations for a while.
-
-    Args:
-        choices: The name of an implementation for each operation.
-
-    Raises:
-        ValueError: As :func:`force_implementation`.
-    """
+    """Apply :func:`force_implementation` to operations inside the block."""
     before = dict(_FORCED)
     try:
         for operation, name in choices.items():
@@ -212,10 +175,9 @@ def forced_implementations(choices: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def reference_only() -> Iterator[None]:
-    """Let ``'auto'`` mean the reference of every operation for a while.
+    """Let ``'auto'`` mean the reference of every operation inside the block.
 
-    For tools that look at what runs rather than how fast. An implementation
-    that is named still runs.
+    A named implementation still runs.
     """
     with forced_implementations(dict.fromkeys(_TABLE, 'reference')):
         yield
@@ -225,10 +187,7 @@ def reference_only() -> Iterator[None]:
 def watch_choices(
     callback: Callable[[Implementation], None],
 ) -> Iterator[None]:
-    """Call back with each implementation that is chosen inside the block.
-
-    Compiled code chooses once, while it is traced, and calls nothing back.
-    """
+    """Call back with each implementation that eager mode chooses."""
     _WATCHERS.append(callback)
     try:
         yield
@@ -241,15 +200,9 @@ def choose_implementation(
 ) -> Callable[..., Any]:
     """The function that computes ``operation`` on these arguments.
 
-    Args:
-        operation: Name of the operation.
-        impl: Name of an implementation, or ``'auto'``.
-        *args: Arguments of the operation, a tensor first.
-
     Raises:
         ValueError: If there is no implementation of that name.
-        RuntimeError: If the named implementation cannot run here; the message
-            says why.
+        RuntimeError: If the named implementation cannot run on the arguments.
     """
     if impl == 'auto' and _FORCED:
         impl = _FORCED.get(operation, 'auto')
@@ -259,16 +212,22 @@ def choose_implementation(
     if is_observed():
         return _choose_for_tracer(operation, impl, candidates, args)
     if impl == 'auto':
-        for chosen in candidates:
-            if chosen.why_not is None or chosen.why_not(*args) is None:
-                break
-        else:
-            raise RuntimeError(f'no implementation of {operation} can run')
+        chosen = _first_runnable(candidates, args)
     else:
         chosen = _find_runnable(operation, impl, args)
     for callback in _WATCHERS:
         callback(chosen)
     return chosen.function
+
+
+def _first_runnable(
+    candidates: Sequence[Implementation], args: tuple
+) -> Implementation:
+    """The best candidate; the reference runs on all tensors."""
+    for candidate in candidates:
+        if candidate.why_not is None or candidate.why_not(*args) is None:
+            return candidate
+    raise RuntimeError(f'no implementation can run: {candidates}')
 
 
 def _find_runnable(operation: str, name: str, args: tuple) -> Implementation:
@@ -294,12 +253,12 @@ def _choose_for_tracer(
     candidates: tuple[Implementation, ...],
     args: tuple,
 ) -> Callable[..., Any]:
-    """What a compiler, a tracer or a transform can follow.
+    """Choose what a compiler, a tracer or a transform can follow.
 
-    A compiler gets the operator of the best implementation. Forward-mode
-    differentiation would silently take an operator's derivative for zero, and
-    neither it nor FLOP counters on a CPU know fused attention: transforms and
-    modes get the reference.
+    Compilers get the operator of the best implementation. Transforms and
+    modes get the reference: forward-mode differentiation silently treats the
+    derivative of an operator as zero, and neither it nor FLOP counters on a
+    CPU support fused attention.
     """
     is_compiler = _HAS_CUSTOM_OPS and is_compiling() and not is_exporting()
     if impl != 'auto':
@@ -314,13 +273,9 @@ def _choose_for_tracer(
     elif in_functorch() or (not is_compiling() and in_dispatch_mode()):
         chosen = find_implementation(operation, 'reference')
     else:
-        for chosen in candidates:
-            if chosen.is_kernel and not is_compiler:
-                continue
-            if chosen.why_not is None or chosen.why_not(*args) is None:
-                break
-        else:
-            raise RuntimeError(f'no implementation of {operation} can run')
+        if not is_compiler:
+            candidates = [x for x in candidates if not x.is_kernel]
+        chosen = _first_runnable(candidates, args)
     if not is_compiling():  # a call out of the graph would break it
         for callback in _WATCHERS:
             callback(chosen)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .tracing import without_autocast
 
-# Added to every feature, so that no query is left without a weight.
+# Added to every feature: a query has a weight even if all others vanish.
 _LEAST = 1e-4
 
 
@@ -64,7 +64,7 @@ def random_feature_attention(
         )
     wide = torch.promote_types(v.dtype, torch.float32)
     projection = projection.to(wide)
-    # Autocast would narrow the products again, whatever the inputs' dtype.
+    # Autocast would narrow the products again.
     with without_autocast(v):
         phi_q = _positive_features(q.to(wide), projection, dims=(-1,))
         phi_k = _positive_features(k.to(wide), projection, dims=(-2, -1))
@@ -77,10 +77,9 @@ def random_feature_attention(
 def _positive_features(
     u: Tensor, projection: Tensor, dims: tuple[int, ...]
 ) -> Tensor:
-    """``(*, N, m)``, scaled by a factor that is one number along ``dims``.
+    """``(*, N, m)`` up to a factor that is constant along ``dims``.
 
-    Such a factor cancels in the quotient, per query or for all keys of a
-    head. It is chosen so that no exponential overflows.
+    The factor cancels in the quotient and prevents overflow.
     """
     exponents = u @ projection.mT - u.square().sum(-1, keepdim=True) / 2
     peak = exponents.detach().amax(dims, keepdim=True)
@@ -89,10 +88,10 @@ def _positive_features(
 
 
 def orthogonal_projection(num_features: int, dims: int, seed: int) -> Tensor:
-    """Random rows that are Gaussian one by one and orthogonal together.
+    """Random Gaussian rows that are orthogonal to each other.
 
-    Source: https://arxiv.org/abs/2009.14794, section 2.4. Where there are
-    more rows than channels, each run of ``dims`` rows is orthogonal.
+    Source: https://arxiv.org/abs/2009.14794, section 2.4. If there are more
+    rows than channels, each run of ``dims`` rows is orthogonal.
 
     Args:
         num_features: Rows m.

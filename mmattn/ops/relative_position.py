@@ -22,7 +22,7 @@ def relative_position_index(window_size: int, device: torch.device) -> Tensor:
 
     Args:
         window_size: Window side M, in tokens.
-        device: Where the index lies.
+        device: Device of the index.
 
     Returns:
         ``(N, N)`` int64, query by key, in ``[0, (2M - 1)^2)``.
@@ -54,13 +54,8 @@ def relative_position_bias(table: Tensor, window_size: int) -> Tensor:
             'resize_relative_position_bias_table gives one'
         )
     N = window_size**2
-    index = _flat_index(window_size, table.device)
+    index = relative_position_index(window_size, table.device).flatten()
     return table.t().index_select(1, index).view(-1, N, N)
-
-
-@cached_per_size
-def _flat_index(window_size: int, device: torch.device) -> Tensor:
-    return relative_position_index(window_size, device).flatten()
 
 
 def resize_relative_position_bias_table(

@@ -1,4 +1,4 @@
-"""Sines and cosines that tell where on a map a token lies.
+"""Sines and cosines that encode the place of a token on a map.
 
 Axes: H W rows and columns, C channels.
 """
@@ -30,7 +30,7 @@ def sine_position(
     Args:
         size: Height and width, in tokens.
         num_channels: Channels C, a multiple of 4.
-        device: Where the encoding lies.
+        device: Device of the encoding.
 
     Returns:
         ``(H, W, C)`` float32, in ``[-1, 1]``.
@@ -53,10 +53,5 @@ def sine_position(
         angles = place[:, None] * waves  # (side, C / 4)
         sides.append(torch.cat((angles.sin(), angles.cos()), dim=1))
     rows, columns = sides
-    return torch.cat(
-        (
-            rows[:, None].expand(H, W, -1),
-            columns[None].expand(H, W, -1),
-        ),
-        dim=-1,
-    )
+    rows = rows[:, None].expand(H, W, -1)
+    return torch.cat((rows, columns[None].expand(H, W, -1)), dim=-1)

@@ -1,4 +1,4 @@
-"""Tables that depend on sizes alone: built once, kept, bounded."""
+"""Cache tables that depend on sizes alone."""
 
 import functools
 from collections.abc import Callable
@@ -12,13 +12,10 @@ Table = TypeVar('Table')
 
 
 def cached_per_size(build: Callable[..., Table]) -> Callable[..., Table]:
-    """Keep the last 64 results of ``build``, keyed by its arguments.
+    """Cache the last 64 results of ``build``, constant tensors.
 
-    ``build`` takes hashable sizes and a device and returns constant tensors.
-
-    Two kinds of tensors must not outlive the call that made them: inference
-    tensors, which a later training step could not save for its backward
-    pass, and the symbolic tensors of a tracer or a fake mode.
+    Inference tensors, which training cannot save for its backward pass, and
+    symbolic tensors of a tracer or a fake mode are not cached.
     """
 
     @functools.lru_cache(maxsize=64)

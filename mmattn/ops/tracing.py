@@ -11,21 +11,7 @@ try:
 except ImportError:  # torch before 2.3
     from torch._dynamo import is_compiling
 
-__all__ = [
-    'has_dynamic_shape',
-    'in_dispatch_mode',
-    'in_functorch',
-    'in_functorch_or_jit',
-    'is_autocast_enabled',
-    'is_compiling',
-    'is_exporting',
-    'is_exporting_to_onnx',
-    'is_observed',
-    'needs_grad',
-    'without_autocast',
-]
-
-# Older versions cannot tell a dynamic size from a static one.
+# Older versions do not distinguish dynamic from static sizes.
 _KNOWS_DYNAMIC_SHAPES = tuple(map(int, torch.__version__.split('.')[:2])) >= (
     2,
     9,
@@ -59,7 +45,7 @@ def needs_grad(*tensors: Tensor | None) -> bool:
 def is_exporting() -> bool:
     """Whether ``torch.export`` traces, rather than ``torch.compile``."""
     try:
-        # A compiler takes torch.compiler.is_exporting() for true.
+        # Compilers evaluate torch.compiler.is_exporting() to True.
         return torch.compiler._is_exporting_flag
     except AttributeError:  # torch before 2.7
         return is_compiling() and not torch.compiler.is_dynamo_compiling()
@@ -75,22 +61,17 @@ def in_functorch() -> bool:
     return _transforms_are_active() or forward_ad._current_level >= 0
 
 
-def in_functorch_or_jit() -> bool:
-    """Whether a functorch transform or ``torch.jit.trace`` is active."""
-    return in_functorch() or _tracing_state() is not None
-
-
 def in_dispatch_mode() -> bool:
     """Whether a mode sees every operation: FLOP counters, fake tensors."""
     return _count_modes() > 0
 
 
 def is_observed() -> bool:
-    """Whether anything sees operations, rather than their results alone.
+    """Whether a compiler, tracer, transform or mode sees each operation.
 
-    A compiler, a tracer, a transform or a mode; tensors may be symbols then.
+    Tensors may be symbolic then.
     """
-    # The functions above, in one: every operation asks.
+    # The functions above, inlined: every call of an operation asks.
     return (
         is_compiling()
         or _transforms_are_active()

@@ -1,4 +1,4 @@
-"""Rectangular windows of a map: cut, put back, shift.
+"""Rectangular windows of a map: split, merge, shift.
 
 Axes: B batch, H W rows and columns of the map, C channels, n windows of a map
 in raster order, N tokens of a window in raster order. Sizes are
@@ -16,8 +16,8 @@ Size = tuple[int, int]
 
 
 def padded_size(size: Size, window: Size) -> Size:
-    """Smallest multiple of ``window`` that holds ``size``, side by side."""
-    # The form of which a compiler makes the simplest expressions.
+    """Round both sides of ``size`` up to multiples of ``window``."""
+    # Written so that compilers derive the simplest expressions.
     height, width = (
         (side + step - 1) // step * step for side, step in zip(size, window)
     )
@@ -25,26 +25,17 @@ def padded_size(size: Size, window: Size) -> Size:
 
 
 def needed_shift(size: Size, window_size: int, shift: int) -> int:
-    """``shift``, or 0 if a window spans the map on one side or on both.
-
-    Rolling such a map would bring no new tokens together and would keep
-    adjacent ones apart.
-    """
+    """``shift``, or 0 if the map is one window high or wide."""
     return shift if min(size) > window_size else 0
 
 
 def pad_map(x: Tensor, size: Size) -> Tensor:
-    """Pad a map with zeros at the bottom and at the right.
+    """Zero-pad ``(B, H, W, C)`` at the bottom and right to ``(B, *size, C)``.
 
-    Args:
-        x: ``(B, H, W, C)``.
-        size: New height and width, not below the old ones.
-
-    Returns:
-        ``(B, *size, C)``; ``x`` itself where it has that size.
+    Returns ``x`` itself if it has that size.
     """
     B, H, W, C = x.shape
-    # A compiler for all sizes must not ask.
+    # With dynamic shapes, comparing them would add guards.
     if not has_dynamic_shape(x) and (H, W) == tuple(size):
         return x
     return F.pad(x, (0, 0, 0, size[1] - W, 0, size[0] - H))
@@ -103,11 +94,10 @@ def shifted_window_bias(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Bias that keeps apart what rolling a map has brought together.
+    """Attention mask for windows of a rolled map.
 
-    Rolling by ``-shift`` moves the first rows and columns to the end. Where a
-    window of the rolled map holds tokens of both ends, each attends to its
-    own side only.
+    Rolling by ``-shift`` moves the first rows and columns to the end. In a
+    window with tokens of both ends, each attends to its own end only.
 
     Source: https://arxiv.org/abs/2103.14030, section 3.2, figure 4.
 
@@ -115,12 +105,11 @@ def shifted_window_bias(
         size: Height and width of the map, multiples of the window's.
         window: Height and width of a window.
         shift: Rows and columns rolled, from 0 to below the window's.
-        device: Where the bias lies.
+        device: Device of the bias.
         dtype: Of the bias. Defaults to float32.
 
     Returns:
-        ``(n, N, N)``, query by key: 0 where both belong together, minus
-        infinity elsewhere.
+        ``(n, N, N)``, query by key: 0, or minus infinity between the ends.
     """
     sides = []
     for length, step in zip(size, shift):

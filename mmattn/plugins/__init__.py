@@ -3,5 +3,3 @@
 from .attention_plugin import AttentionPlugin
 from .enlca import ENLCA
 from .enltb import ENLTB
-
-__all__ = ['ENLCA', 'ENLTB', 'AttentionPlugin']

@@ -11,10 +11,10 @@ from mmattn.registry import MODELS
 
 @MODELS.register_module()
 class AttentionPlugin(BaseModule):
-    """Add what an attention layer makes of a map to the map.
+    """A residual attention layer: ``x + scale * attention(norm(x))``.
 
-    ``x + scale * attention(norm(x))``, with a learned scale per channel. It
-    takes a plugin's place in mmdet's and mmseg's ResNet::
+    The scale of each channel is learned. It is a plugin for mmdet's and
+    mmseg's ResNet::
 
         plugins=[dict(
             cfg=dict(
@@ -25,10 +25,10 @@ class AttentionPlugin(BaseModule):
 
     Args:
         in_channels (int): Channels of the map; the ResNet gives them.
-        attention (dict): Config of a registered attention, ``embed_dims``
-            left out.
-        init_scale (float): Start of the scale. With 0 a pretrained stage
-            begins by computing what it did. Defaults to 0.
+        attention (dict): Config of a registered attention without
+            ``embed_dims``.
+        init_scale (float): Initial scale. With 0 the output of a pretrained
+            stage is unchanged at first. Defaults to 0.
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
 

@@ -7,7 +7,7 @@ from mmattn.attentions import EfficientNonLocalAttention
 from mmattn.ops import contrastive_loss
 from mmattn.registry import MODELS
 
-# The published choice: products of queries and keys lie in [-6, 6].
+# As published: products of queries and keys are in [-6, 6].
 _AMPLIFICATION = 6**0.5
 
 
@@ -16,9 +16,9 @@ class ENLCA(BaseModule):
     """Add a global attention, linear in the tokens, to the map.
 
     Source: https://arxiv.org/abs/2201.03794, section 3:
-    ``x + res_scale * attention(x)``, queries and keys having fewer channels
-    than values. It takes a plugin's place in mmdet's and mmseg's ResNet;
-    :meth:`contrastive_loss` is for a training that adds it to its own loss.
+    ``x + res_scale * attention(x)``, with fewer channels in queries and keys
+    than in values. It is a plugin for mmdet's and mmseg's ResNet;
+    :meth:`contrastive_loss` can be added to the loss of a training.
 
     Args:
         in_channels (int): Channels of the map; a ResNet gives them.
@@ -29,8 +29,7 @@ class ENLCA(BaseModule):
         num_features (int): Random features of a head. Defaults to 128.
         amplification (float): Length of queries and keys. Defaults to
             ``6 ** 0.5``.
-        res_scale (float): Factor of what is added to the map. Defaults to
-            0.1.
+        res_scale (float): Factor of the attention. Defaults to 0.1.
         seed (int): Seed of the random features. Defaults to 0.
         init_cfg (dict, optional): Initialization config. Defaults to None.
     """
@@ -70,15 +69,13 @@ class ENLCA(BaseModule):
         return x + self.res_scale * out
 
     def contrastive_loss(self, x: Tensor) -> Tensor:
-        """Part the most relevant keys of a map from the next ones.
+        """``mmattn.ops.contrastive_loss``, averaged over the heads.
 
         Args:
-            x (Tensor): What :meth:`forward` takes, ``(B, C, H, W)`` of at
-                least 65 tokens.
+            x (Tensor): Input of :meth:`forward`, of at least 65 tokens.
 
         Returns:
-            Tensor: A number, see ``mmattn.ops.contrastive_loss``; the mean
-            over the heads. 0 in evaluation mode, as published.
+            Tensor: A scalar; 0 in evaluation mode, as published.
         """
         if not self.training:
             return x.new_zeros(())

@@ -12,12 +12,11 @@ class ENLTB(AttentionBlock):
     """A transformer block whose attention is global and linear in the tokens.
 
     Source: https://arxiv.org/abs/2406.14052, section 2.3: norm, attention by
-    random features, residual, norm, MLP, residual. It takes a
-    plugin's place in mmdet's and mmseg's ResNet.
+    random features, residual, norm, MLP, residual. It is a plugin for mmdet's
+    and mmseg's ResNet.
 
-    Upstream differences: the published block is bound to one size of the map
-    and drops activations in training; this one takes any size and drops
-    branches only.
+    Upstream differences: the published block takes maps of one size and drops
+    activations in training; this one takes any size and drops branches only.
 
     Args:
         in_channels (int): Channels of the map; a ResNet gives them.
@@ -28,8 +27,8 @@ class ENLTB(AttentionBlock):
         amplification (float): Length of queries and keys. Defaults to 1.
         mlp_ratio (float): Hidden channels of the MLP, as a multiple of
             ``in_channels``. Defaults to 4.
-        drop_path_rate (float): Probability of leaving out a branch, for each
-            image by itself, in training. Defaults to 0.
+        drop_path_rate (float): Probability of dropping the branch of an image
+            in training. Defaults to 0.
         seed (int): Seed of the random features. Defaults to 0.
     """
 

@@ -1,7 +1,7 @@
 """Replace the backbone of any config of mmdet, mmseg or mmpretrain."""
 
-from .channels import check_channels
 from .families import find_family, list_families
+from .planning import check_channels
 from .swap import swap_backbone
 from .unsupported import ChannelMismatch, SwapError, UnsupportedSwap
 

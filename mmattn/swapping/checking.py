@@ -2,9 +2,14 @@
 
 import logging
 import random
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    nullcontext,
+    suppress,
+)
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +21,9 @@ from torch import Tensor
 
 from mmattn.config import replace_sync_norms
 
-from .cheap_build import shared_weights
 from .edits import Path, get_at, plain
 from .fakes import fake_dependencies
 from .samples import SIZE, SIZES, Size, make_batch
-from .upstream_bugs import UpstreamBug, find_bug
 
 # Upper limits of counts that make a check slow.
 _LIMITS = {
@@ -35,7 +38,6 @@ _LIMITS = {
     'chunked_size': -1,  # of prompts: one image at a time
 }
 _MAX_SAMPLED = 16
-_MAX_CLASSES = 6
 # Small parameters are initialized again if they hold larger values.
 _SMALL = 1 << 14
 _LARGE_VALUE = 1e3
@@ -43,17 +45,6 @@ _LARGE_VALUE = 1e3
 
 class CheckFailed(Exception):
     """A model that cannot be built or run, with the step that failed."""
-
-
-class Checked(NamedTuple):
-    """The result of a successful check."""
-
-    has_loss: bool
-    """False for algorithms without one (NotImplementedError)."""
-    size: Size
-    """Of the images."""
-    bugs: tuple[UpstreamBug, ...] = ()
-    """Upstream bugs that the check had to work around."""
 
 
 def shrink_model(config: dict) -> dict:
@@ -70,8 +61,6 @@ def shrink_model(config: dict) -> dict:
     _shrink(model)
     if get_at(model, ('head', 'loss', 'use_sigmoid')) is None:
         (model.get('train_cfg') or {}).pop('augments', None)  # of labels
-    if not _has_classwise_options(model):
-        _reduce_classes(model)
     preprocessor = model.get('data_preprocessor') or {}
     for cfg in (preprocessor, preprocessor.get('data_preprocessor') or {}):
         if 'batch_augments' in cfg and 'size' not in cfg:
@@ -107,59 +96,30 @@ def _shrink(node: Any) -> None:
         _shrink(value)
 
 
-def _has_classwise_options(node: Any) -> bool:
-    """Whether other options depend on the number of classes."""
-    if isinstance(node, dict):
-        if any(
-            isinstance(node.get(key), (list, tuple))
-            for key in ('class_weight', 'code_weights')
-        ) or any('things' in key or 'stuff' in key for key in node):
-            return True
-        node = list(node.values())
-    return isinstance(node, (list, tuple)) and any(
-        map(_has_classwise_options, node)
-    )
-
-
-def _reduce_classes(node: Any) -> None:
-    if isinstance(node, dict):
-        if isinstance(node.get('num_classes'), int):
-            node['num_classes'] = min(node['num_classes'], _MAX_CLASSES)
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for item in node:
-            _reduce_classes(item)
-
-
-def check_model(config: dict, codebase: str, network: Path) -> Checked:
+def check_model(config: dict, codebase: str, network: Path) -> bool:
     """Build the model of a config, compute a loss and predict.
 
     Detectors that fail are run on larger images too, since some add coarser
-    maps. Known upstream bugs are worked around.
+    maps.
 
     Args:
         config: The whole config.
         codebase: Codebase of the config.
         network: Path of the dict that holds the backbone.
 
+    Returns:
+        Whether there is a loss; some algorithms have none
+        (NotImplementedError).
+
     Raises:
         CheckFailed: If a step fails, if the loss is not finite, or if a
             parameter of the backbone does not contribute to it.
     """
-    bugs: list[UpstreamBug] = []
-    sizes = list(SIZES if codebase == 'mmdet' else SIZES[:1])
-    while True:
-        try:
-            has_loss = run_check(config, codebase, network, sizes[0], bugs)
-            return Checked(has_loss, sizes[0], tuple(bugs))
-        except CheckFailed as error:
-            bug = find_bug(codebase, config['model'], str(error), bugs)
-            if bug is not None:
-                bugs.append(bug)
-            elif len(sizes) > 1:
-                del sizes[0]
-            else:
-                raise
+    *sizes, last = SIZES if codebase == 'mmdet' else SIZES[:1]
+    for size in sizes:
+        with suppress(CheckFailed):
+            return run_check(config, codebase, network, size)
+    return run_check(config, codebase, network, last)
 
 
 def run_check(
@@ -167,9 +127,14 @@ def run_check(
     codebase: str,
     network: Path,
     size: Size,
-    bugs: Sequence[UpstreamBug] = (),
+    prepare: Callable[[dict], AbstractContextManager] = nullcontext,
 ) -> bool:
-    """Check once, with images of one size; return whether there is a loss."""
+    """Check once, with images of one size; return whether there is a loss.
+
+    Args:
+        prepare: Called with the config of the model, which it may change;
+            the model is built and run in the context that it returns.
+    """
     small = shrink_model(config)
     for seed in (torch.manual_seed, np.random.seed, random.seed):
         seed(0)
@@ -179,8 +144,7 @@ def run_check(
     with ExitStack() as stack:
         stack.enter_context(DefaultScope.overwrite_default_scope(codebase))
         stack.enter_context(fake_dependencies(small, codebase))
-        for bug in bugs:
-            stack.enter_context(bug.work_around(small))
+        stack.enter_context(prepare(small))
         model = _try('build', lambda: _build(small))
         whole = dict(config, model=small)
 
@@ -204,14 +168,13 @@ def _try(step: str, call: Callable[[], Any]) -> Any:
 
 
 def _build(cfg: dict) -> nn.Module:
-    with shared_weights():
-        model = MODELS.build(ConfigDict(plain(cfg)))
-        if hasattr(model, 'rpn_head'):  # sets the size of learned proposals
-            logging.disable(logging.INFO)  # four lines for each parameter
-            try:
-                model.rpn_head.init_weights()
-            finally:
-                logging.disable(logging.NOTSET)
+    model = MODELS.build(ConfigDict(plain(cfg)))
+    if hasattr(model, 'rpn_head'):  # sets the size of learned proposals
+        logging.disable(logging.INFO)  # four lines for each parameter
+        try:
+            model.rpn_head.init_weights()
+        finally:
+            logging.disable(logging.NOTSET)
     for parameter in model.parameters():
         # Uninitialized memory that init_weights would have filled.
         small = parameter.numel() < _SMALL

@@ -1,8 +1,8 @@
 """Fakes of what the check of a model cannot download or run on a CPU.
 
 They replace the language model of detectors that read a prompt, the
-assignment solver of trackers and the model that links tracks. The backbone
-does not depend on any of them.
+assignment solver of trackers, the model that links tracks, and operations of
+mmcv that only run on GPUs. The backbone does not depend on any of them.
 """
 
 import re
@@ -15,9 +15,8 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
-
-from .cpu_operations import cpu_operations
 
 # Channels of BERT, which the heads of these detectors expect.
 _CHANNELS = 768
@@ -114,6 +113,67 @@ def _lapjv(
     return float(cost[rows, columns].sum()), column_of, row_of
 
 
+def _masked_conv2d(
+    features: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    padding: Any = 0,
+    stride: Any = 1,
+) -> Tensor:
+    """Convolve and zero the output outside the mask ``(1, H, W)``."""
+    return F.conv2d(features, weight, bias, stride, padding) * (mask > 0)
+
+
+def _carafe(
+    features: Tensor,
+    masks: Tensor,
+    kernel_size: int,
+    group_size: int,
+    scale_factor: int,
+) -> Tensor:
+    """Upsample ``(B, C, H, W)`` by a weighted sum of neighbours.
+
+    Args:
+        masks: ``(B, group_size * kernel_size ** 2, H * scale, W * scale)``.
+    """
+    batch, channels, height, width = features.shape
+    taps = kernel_size**2
+    near = F.unfold(features, kernel_size, padding=kernel_size // 2)
+    near = near.view(batch, channels * taps, height, width)
+    near = F.interpolate(near, scale_factor=scale_factor, mode='nearest')
+    height, width = near.shape[2:]
+    near = near.view(batch, group_size, -1, taps, height, width)
+    weights = masks.view(batch, group_size, 1, taps, height, width)
+    return (near * weights).sum(3).flatten(1, 2)
+
+
+def _deform_roi_pool(
+    features: Tensor,
+    rois: Tensor,
+    offset: Tensor | None,
+    output_size: tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = 0,
+    gamma: float = 0.1,
+) -> Tensor:
+    """Pool without offsets; they only take part in the graph."""
+    from mmcv.ops import roi_align
+
+    pooled = roi_align(
+        features, rois, output_size, spatial_scale, sampling_ratio
+    )
+    return pooled if offset is None else pooled + 0 * offset.sum()
+
+
+# Shapes and gradient paths are those of mmcv.
+_CPU_OPERATIONS = {
+    'masked_conv.masked_conv2d': _masked_conv2d,
+    'carafe.carafe': _carafe,
+    'deform_roi_pool.deform_roi_pool': _deform_roi_pool,
+}
+
+
 @contextmanager
 def fake_dependencies(model: dict, codebase: str) -> Iterator[None]:
     """Let models run that need a download or a GPU operation.
@@ -125,7 +185,8 @@ def fake_dependencies(model: dict, codebase: str) -> Iterator[None]:
     language = model.get('language_model')
     with ExitStack() as stack:
         if codebase == 'mmdet':
-            stack.enter_context(cpu_operations())
+            for name, function in _CPU_OPERATIONS.items():
+                stack.enter_context(patch(f'mmcv.ops.{name}', function))
         if language:
             sentences = bool(language.get('use_sub_sentence_represent'))
             model['language_model'] = dict(

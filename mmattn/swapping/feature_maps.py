@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -34,20 +33,6 @@ class FeatureMap(NamedTuple):
     stride: int
 
 
-class _Key:
-    """A config as the key of a cache."""
-
-    def __init__(self, cfg: Any) -> None:
-        self.cfg = cfg
-        self.text = repr(cfg)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.text == other.text
-
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-
 def probe_backbone(cfg: dict, codebase: str) -> list[FeatureMap]:
     """Run a backbone and return what its outputs are.
 
@@ -60,12 +45,6 @@ def probe_backbone(cfg: dict, codebase: str) -> list[FeatureMap]:
             image, or returns something other than maps or vectors.
     """
     cfg = {k: v for k, v in cfg.items() if k not in ('init_cfg', 'pretrained')}
-    return list(_probe_backbone(_Key(plain(cfg)), codebase))
-
-
-@lru_cache(maxsize=1024)
-def _probe_backbone(key: _Key, codebase: str) -> tuple[FeatureMap, ...]:
-    cfg = key.cfg
     kind = str(cfg.get('type'))
     side = cfg.get('img_size', _SIDE)
     size = (side, side) if isinstance(side, int) else tuple(side)
@@ -87,7 +66,7 @@ def _probe_backbone(key: _Key, codebase: str) -> tuple[FeatureMap, ...]:
             'the backbone does not run on an image',
             f'{kind}: {type(error).__name__}: {error}',
         ) from error
-    return tuple(_describe(outputs, image.shape[2], kind))
+    return _describe(outputs, image.shape[2], kind)
 
 
 def probe_neck(
@@ -103,17 +82,10 @@ def probe_neck(
     Raises:
         UnsupportedSwap: If it does not run on these maps.
     """
-    cfgs = plain(list(cfg) if isinstance(cfg, (list, tuple)) else [cfg])
+    cfgs = cfg if isinstance(cfg, (list, tuple)) else [cfg]
     if all('GlobalAveragePooling' in str(cfg.get('type')) for cfg in cfgs):
         # Its window may fit maps of a single image size only.
         return [FeatureMap(each.channels, 0) for each in maps]
-    return list(_probe_neck(_Key(cfgs), tuple(maps), codebase))
-
-
-@lru_cache(maxsize=1024)
-def _probe_neck(
-    key: _Key, maps: tuple[FeatureMap, ...], codebase: str
-) -> tuple[FeatureMap, ...]:
     large, small = (
         tuple(
             torch.empty(1, each.channels, *2 * (side // each.stride,))
@@ -123,16 +95,16 @@ def _probe_neck(
     )
     try:
         with DefaultScope.overwrite_default_scope(codebase):
-            neck = nn.Sequential(*map(build_without_weights, key.cfg))
+            neck = nn.Sequential(*map(build_without_weights, cfgs))
         outputs, used = _run(neck, large, small)
     except Exception as error:  # codebases raise anything
-        kinds = ' and '.join(str(cfg.get('type')) for cfg in key.cfg)
+        kinds = ' and '.join(str(cfg.get('type')) for cfg in cfgs)
         raise UnsupportedSwap(
             f'the neck {kinds} does not accept these maps',
             f'{type(error).__name__}: {error}',
         ) from error
     side = _NECK_SIDE if used is large else _SMALL_SIDE
-    return tuple(_describe(outputs, side, 'neck'))
+    return _describe(outputs, side, 'neck')
 
 
 def match_maps(maps: Sequence[FeatureMap]) -> list[int]:

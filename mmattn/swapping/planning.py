@@ -1,14 +1,16 @@
-"""From a config and a backbone to the edits of a swap."""
+"""From a config and a backbone to the edits of a swap, or to an error."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from .edits import Edit, Path, apply_edits, get_at
+from .edits import Edit, Path, apply_edits, get_at, plain
 from .families import STRIDES, Family
 from .feature_maps import FeatureMap, match_maps, probe_backbone, probe_neck
 from .heads import Maps, edit_head, find_heads, indices_read
 from .necks import NeckInputs, read_neck
+from .source import shorten_types
 from .training_setup import edit_optimizer, edit_preprocessor, edit_weights
 from .unsupported import (
+    ChannelMismatch,
     UnsupportedSwap,
     check_types,
     check_uses,
@@ -22,7 +24,6 @@ def plan_swap(
     family: Family,
     checkpoint: str | None = None,
     keep_optimizer: bool = False,
-    on_maps: Callable[[list[FeatureMap]], None] | None = None,
 ) -> list[Edit]:
     """Plan all edits of a swap.
 
@@ -32,8 +33,6 @@ def plan_swap(
         family: The new backbone.
         checkpoint: File of pretrained weights for it. Defaults to None.
         keep_optimizer: Keep the optimizer. Defaults to False.
-        on_maps: Called with the maps of the old backbone, also if the swap
-            is then rejected. Defaults to None.
 
     Returns:
         The edits, in the order of a config.
@@ -45,8 +44,6 @@ def plan_swap(
     network = get_at(config, path)
     check_types(config, network)
     old = probe_backbone(network['backbone'], codebase)
-    if on_maps is not None:
-        on_maps(old)
     check_uses(network)
     in_channels = network['backbone'].get('in_channels') or 3
     edits = edit_preprocessor(config, in_channels)
@@ -55,6 +52,37 @@ def plan_swap(
     if not keep_optimizer:
         edits += edit_optimizer(config, family, codebase)
     return edits
+
+
+def check_channels(config: dict, codebase: str) -> None:
+    """Compare ``in_channels`` of neck and heads with the backbone's maps.
+
+    Configs with other backbones, and models that cannot be run on their own,
+    are not checked.
+
+    Args:
+        config: The whole config.
+        codebase: Codebase of the config.
+
+    Raises:
+        ChannelMismatch: If they differ; the message has both.
+    """
+    config = shorten_types(plain(config), codebase)
+    try:
+        path = find_network(config)
+        network = get_at(config, path)
+        if not str(network['backbone']['type']).startswith('mmattn.'):
+            return
+        maps = probe_backbone(network['backbone'], codebase)
+        if read_neck(network, path, maps) is not None:
+            maps = probe_neck(network['neck'], maps, codebase)
+        same = Maps(maps, maps, {i: i for i in range(len(maps))})
+        for where, head in find_heads(network, path):
+            edit_head(head, where, same)
+    except ChannelMismatch:
+        raise
+    except UnsupportedSwap:
+        return
 
 
 def edit_network(
@@ -71,18 +99,20 @@ def edit_network(
     if any(each.stride == 0 for each in old):
         return _edit_vector(network, path, old, family, checkpoint)
     pyramid = _pyramid_of_neck(network, old, codebase)
-    if pyramid:
-        return _drop_neck(network, path, pyramid, family, checkpoint)
+    old = pyramid or old
     matches = match_maps(old)
     if _compares_maps(network, path):
         # Old maps of one stride are all replaced by the last of ours.
         last = {each.stride: match for each, match in zip(old, matches)}
         matches = [last[each.stride] for each in old]
-    neck = read_neck(network, path, old)
+    neck = None if pyramid else read_neck(network, path, old)
     read = neck.indices if neck else _read_by_heads(network, path, old)
     stages = sorted({matches[i] for i in read})
     before = [old[i].stride for i in read]
     edits = [_backbone(network, path, stages, family, checkpoint, before)]
+    if pyramid:
+        why = 'The old neck made a pyramid; the new backbone returns one.'
+        edits.append(Edit((*path, 'neck'), None, why))
     positions = {i: stages.index(matches[i]) for i in read}
     new = [FeatureMap(family.channels[i], STRIDES[i]) for i in stages]
     maps = Maps(old, new, positions)
@@ -178,29 +208,6 @@ def _pyramid_of_neck(
             f'{old[0].stride}',
         )
     return made
-
-
-def _drop_neck(
-    network: dict,
-    path: Path,
-    made: list[FeatureMap],
-    family: Family,
-    checkpoint: str | None,
-) -> list[Edit]:
-    """Let the heads read the backbone where a neck made a pyramid."""
-    matches = match_maps(made)
-    read = _read_by_heads(network, path, made)
-    stages = sorted({matches[i] for i in read})
-    new = [FeatureMap(family.channels[i], STRIDES[i]) for i in stages]
-    maps = Maps(made, new, {i: stages.index(matches[i]) for i in read})
-    why = 'The old neck made a pyramid; the new backbone returns one.'
-    edits = [
-        _backbone(network, path, stages, family, checkpoint),
-        Edit((*path, 'neck'), None, why),
-    ]
-    for where, head in find_heads(network, path):
-        edits += edit_head(head, where, maps)
-    return edits
 
 
 def _read_by_heads(

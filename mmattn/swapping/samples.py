@@ -19,7 +19,7 @@ SIZE = SIZES[0]
 _BATCH = 2
 # Boxes (left, top, right, bottom) in every image.
 _BOXES = ((4, 4, 40, 36), (30, 20, 90, 60))
-_TRACKERS = ('TrackDataPreprocessor',)
+_CLASSIFIERS = ('ImageClassifier', 'BaseReID', 'ImageToImageRetriever')
 
 
 def make_batch(
@@ -36,15 +36,12 @@ def make_batch(
     Returns:
         ``dict(inputs=..., data_samples=...)``.
     """
-    model = config['model']
     if codebase == 'mmseg':
         return _segmentation(config, size)
-    if codebase == 'mmdet' and model['type'] not in _CLASSIFIERS:
+    if config['model']['type'] in _CLASSIFIERS:
+        return _classification(config)
+    if codebase == 'mmdet':
         return _detection_batch(config, training, size)
-    if model['type'] in _CLASSIFIERS or codebase == 'mmdet':
-        return _classification(config)
-    if model['type'] == 'ImageToImageRetriever':
-        return _classification(config)
     return _views(config)
 
 
@@ -63,9 +60,6 @@ def loads_masks(config: dict) -> bool:
         elif isinstance(node, (list, tuple)):
             nodes += list(node)
     return False
-
-
-_CLASSIFIERS = ('ImageClassifier', 'BaseReID')
 
 
 def _images(config: dict, count: int, size: Size = SIZE) -> list[Tensor]:
@@ -160,7 +154,7 @@ def _detection_batch(config: dict, training: bool, size: Size) -> dict:
             key: {name: batch[key] for name, batch in batches.items()}
             for key in ('inputs', 'data_samples')
         }
-    tracks = preprocessor.get('type') in _TRACKERS
+    tracks = preprocessor.get('type') == 'TrackDataPreprocessor'
     if tracks and not (training and preprocessor.get('use_det_processor')):
         return _video(config, training, size)
     return _detection(config, training, size)
@@ -234,17 +228,14 @@ def _video(config: dict, training: bool, size: Size) -> dict:
     """A clip of two frames, the second with a reference to the first."""
     from mmdet.structures import TrackDataSample
 
-    samples, inputs = [], []
-    for _ in range(1):
-        clip = TrackDataSample(
-            metainfo=dict(key_frames_inds=[0], ref_frames_inds=[1])
-        )
-        frames = [_detection_sample(config, index, size) for index in range(2)]
-        for frame in frames:  # boxes of videos are not unwrapped later
-            for found in (frame.gt_instances, frame.ignored_instances):
-                found.bboxes = found.bboxes.tensor
-        clip.video_data_samples = frames if training else frames[:1]
-        samples.append(clip)
-        count = len(clip.video_data_samples)
-        inputs.append(torch.stack(_images(config, count, size)))
-    return dict(inputs=inputs, data_samples=samples)
+    clip = TrackDataSample(
+        metainfo=dict(key_frames_inds=[0], ref_frames_inds=[1])
+    )
+    frames = [_detection_sample(config, index, size) for index in range(2)]
+    for frame in frames:  # boxes of videos are not unwrapped later
+        for found in (frame.gt_instances, frame.ignored_instances):
+            found.bboxes = found.bboxes.tensor
+    clip.video_data_samples = frames if training else frames[:1]
+    count = len(clip.video_data_samples)
+    inputs = [torch.stack(_images(config, count, size))]
+    return dict(inputs=inputs, data_samples=[clip])

@@ -151,17 +151,6 @@ def config_root(codebase: str) -> Path:
     return root
 
 
-def list_shipped(codebase: str) -> list[str]:
-    """Names of all configs that a codebase ships, except ``_base_``."""
-    root = config_root(codebase)
-    files = sorted(path.relative_to(root) for path in root.rglob('*.py'))
-    return [
-        f'{codebase}::{path.as_posix()}'
-        for path in files
-        if path.parts[0] != '_base_'
-    ]
-
-
 def _package_root(codebase: str) -> Path | None:
     spec = importlib.util.find_spec(codebase)
     if spec is None or spec.origin is None:

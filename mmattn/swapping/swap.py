@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from mmattn.checkpoints import ConversionError, convert, load_file
 
-from .checking import Checked, CheckFailed, check_model
+from .checking import CheckFailed, check_model
 from .edits import Edit, apply_edits, get_at
-from .families import Family, find_family
+from .families import Family, find_family, list_families
 from .planning import plan_swap
 from .source import Source, read_source
 from .unsupported import SwapError, find_network
@@ -33,7 +33,9 @@ class Swapped(NamedTuple):
     codebase: str
     warnings: list[str]
     """What may keep the new config from training well."""
-    checked: Checked | None = None
+    has_loss: bool | None = None
+    """Whether the check computed a loss, besides a prediction; None without
+    a check."""
 
 
 def swap_backbone(
@@ -75,30 +77,40 @@ def swap_backbone(
         read.config, read.codebase, family, checkpoint, keep_optimizer
     )
     config = apply_edits(read.config, edits)
-    checked = None
-    if check:
-        try:
-            checked = check_model(config, read.codebase, find_network(config))
-        except CheckFailed as error:
-            raise SwapError(
-                f'the check of {source} with {backbone} failed, nothing was '
-                f'written: {error}'
-            ) from error
+    has_loss = _check(read, config, family) if check else None
     out = out or Path(f'{new_name(read, family)}.py')
     header = make_header(read, family, checkpoint, keep_optimizer)
     write_config(read, edits, out, header, force)
     warnings = list_warnings(config, checkpoint, keep_optimizer)
-    for bug in checked.bugs if checked else ():
-        warnings.append(
-            f'this config needs a fix in {read.codebase} before it runs with '
-            f'any backbone: {bug.description}'
+    return Swapped(out, edits, read.codebase, warnings, has_loss)
+
+
+def _check(source: Source, config: dict, family: Family) -> bool:
+    """Check the new config; see :func:`.check_model`."""
+    network = find_network(config)
+    try:
+        return check_model(config, source.codebase, network)
+    except CheckFailed as error:
+        problem = (
+            f'the check of {source.name} with {family.name} failed, nothing '
+            f'was written: {error}'
         )
-    return Swapped(out, edits, read.codebase, warnings, checked)
+        try:
+            check_model(source.config, source.codebase, network)
+        except CheckFailed as same:
+            problem += (
+                f'; with its own backbone the config fails as well: {same}; '
+                'to write the new config anyway, leave out --check'
+            )
+        raise SwapError(problem) from error
 
 
 def new_name(source: Source, family: Family) -> str:
     """Name of a config with its backbone replaced, or added."""
-    first, *parts = source.path.stem.split('_')
+    stem = source.path.stem
+    for own in list_families():  # as in names of new-style configs
+        stem = stem.replace(own.replace('-', '_'), own)
+    first, *parts = stem.split('_')
     found = next((i for i, x in enumerate(parts) if _BACKBONE.match(x)), None)
     if found is not None:
         rest = parts[found + 1 :]
@@ -165,9 +177,10 @@ def _check_checkpoint(checkpoint: str, family: Family) -> None:
     try:
         found = convert(load_file(checkpoint))
     except ConversionError as error:
+        options = [f' --prefix {x}' for x in getattr(error, 'prefixes', ())]
         raise SwapError(
             f'--checkpoint {checkpoint}: {error.problem}; convert it first '
-            'with tools/convert_checkpoint.py'
+            f'with tools/convert_checkpoint.py{"".join(options[:1])}'
         ) from error
     except (OSError, ValueError, ImportError) as error:
         raise SwapError(f'--checkpoint: {error}') from error

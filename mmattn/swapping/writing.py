@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from yapf.yapflib.yapf_api import FormatCode
 
 from .edits import Edit, apply_edits, get_at, plain
 from .source import Source, shorten_types
@@ -18,7 +19,6 @@ _IMPORT = """from mmengine.config import read_base
 with read_base():
     from {} import *
 """
-_STEP = 4
 
 
 def write_config(
@@ -100,13 +100,14 @@ def render_config(
     for path, items in lists.items():
         blocks.append(_render_list(path, items, is_new_style))
     for key, node in tree.items():
-        text = _render_entry(key, node, source.config, (key,), 0)
+        value = render_value(node, source.config, (key,))
+        comment = _comment(node.why, 0) if isinstance(node, Edit) else ''
+        text = f'{key} = {value}\n'
         if is_new_style and isinstance(node, dict) and key in source.config:
             # Assignments replace, since there is no merging with a base.
-            value = text.removeprefix(f'{key} = ').rstrip()
             text = f'{key}.merge({value})\n'
-        blocks.append(text)
-    return '\n'.join(blocks)
+        blocks.append(comment + text)
+    return FormatCode('\n'.join(blocks), style_config='facebook')[0]
 
 
 class _Name(str):
@@ -138,122 +139,47 @@ def _render_list(
             text += _comment(why, 0)
         place = ''.join(
             f'[{key!r}]' if isinstance(key, int) else f'.{key}'
-            for key in edit.path[len(path) : -1]
+            for key in edit.path[len(path) :]
         )
-        text += _assign(f'{name}{place}', edit)
+        text += f'{name}{place} = {render_value(edit.value)}\n'
     return text
 
 
-def _assign(target: str, edit: Edit) -> str:
-    key = edit.path[-1]
-    target += f'[{key}]' if isinstance(key, int) else f'.{key}'
-    return f'{target} = {render_value(edit.value, 0, len(target) + 3)}\n'
+def render_value(node: Any, config: Any = None, path: tuple = ()) -> str:
+    """Render plain values, and dicts that hold edits, as Python code.
 
-
-def _render_entry(
-    key: str, node: Any, config: Any, path: tuple, indent: int
-) -> str:
-    """Render a keyword of a dict or a variable of the config."""
-    equals, comma = (' = ', '') if indent == 0 else ('=', ',')
-    start = ' ' * indent + f'{key}{equals}'
+    Args:
+        node: Dicts, lists, tuples, edits and values with a ``repr``.
+        config: The source config; edits replace its dicts. Defaults to None.
+        path: Place of the node in it. Defaults to ().
+    """
     if isinstance(node, Edit):
-        value = node.value
-        if isinstance(value, dict) and key in get_at(config, path[:-1], ()):
-            value = {'_delete_': True, **value}
-        text = render_value(value, indent, len(start) + len(comma))
-        return f'{_comment(node.why, indent)}{start}{text}{comma}\n'
-    if not all(isinstance(k, str) and k.isidentifier() for k in node):
-        return _render_braces(start, comma, node, config, path, indent)
-    text = f'{start}dict(\n'
-    why = ''
-    for name, child in node.items():
-        if isinstance(child, Edit):
-            shown, why = (child.why if child.why != why else ''), child.why
-            child = child._replace(why=shown)
-        text += _render_entry(
-            name, child, config, (*path, name), indent + _STEP
-        )
-    return f'{text}{" " * indent}){comma}\n'
-
-
-def _render_braces(
-    start: str, comma: str, node: dict, config: Any, path: tuple, indent: int
-) -> str:
-    """Render a dict whose keys are not all identifiers."""
-    text = f'{start}{{\n'
-    inner = ' ' * (indent + _STEP)
-    why = ''
+        node = node.value
+        if isinstance(node, dict) and path[-1] in (
+            get_at(config, path[:-1]) or ()
+        ):
+            node = {'_delete_': True, **node}
+    if isinstance(node, (list, tuple)):
+        text = ', '.join(map(render_value, node))
+        if isinstance(node, list):
+            return f'[{text}]'
+        return f'({text},)' if len(node) == 1 else f'({text})'
+    if not isinstance(node, dict):
+        return repr(node)
+    is_named = all(isinstance(k, str) and k.isidentifier() for k in node)
+    text, why = '', ''
     for key, child in node.items():
-        if child.why != why:
+        if isinstance(child, Edit):
+            if child.why != why:
+                text += '\n' + _comment(child.why, 4 * len(path))
             why = child.why
-            text += _comment(why, indent + _STEP)
-        value = render_value(
-            child.value, indent + _STEP, len(inner) + len(repr(key)) + 3
-        )
-        text += f'{inner}{key!r}: {value},\n'
-    return f'{text}{" " * indent}}}{comma}\n'
+        value = render_value(child, config, (*path, key))
+        text += f'{key}={value},' if is_named else f'{key!r}: {value},'
+    text = text.removesuffix(',')
+    return f'dict({text})' if is_named else f'{{{text}}}'
 
 
 def _comment(text: str, indent: int) -> str:
-    if not text:
-        return ''
-    start = ' ' * indent + '# '
-    return (
-        '\n'.join(
-            textwrap.wrap(
-                text, _WIDTH, initial_indent=start, subsequent_indent=start
-            )
-        )
-        + '\n'
-    )
-
-
-def render_value(value: Any, indent: int, used: int) -> str:
-    """Render plain values as Python code, in lines of 79 columns.
-
-    Args:
-        value: Dicts, lists, tuples, strings, numbers and None.
-        indent: Indentation of the current line.
-        used: Columns of the current line that are taken.
-    """
-    line = _one_line(value)
-    if used + len(line) <= _WIDTH or not isinstance(
-        value, (dict, list, tuple)
-    ):
-        return line
-    inner = ' ' * (indent + _STEP)
-    if isinstance(value, dict):
-        named = _is_named(value)
-        ends = ('dict(', ')') if named else ('{', '}')
-        items = []
-        for key, item in value.items():
-            start = f'{key}=' if named else f'{key!r}: '
-            width = len(inner) + len(start) + 1
-            items.append(start + render_value(item, indent + _STEP, width))
-    else:
-        ends = ('[', ']') if isinstance(value, list) else ('(', ')')
-        items = [
-            render_value(item, indent + _STEP, len(inner) + 1)
-            for item in value
-        ]
-    body = ''.join(f'{inner}{item},\n' for item in items)
-    return f'{ends[0]}\n{body}{" " * indent}{ends[1]}'
-
-
-def _one_line(value: Any) -> str:
-    if isinstance(value, dict):
-        if _is_named(value):
-            items = (f'{k}={_one_line(v)}' for k, v in value.items())
-            return f'dict({", ".join(items)})'
-        items = (f'{k!r}: {_one_line(v)}' for k, v in value.items())
-        return f'{{{", ".join(items)}}}'
-    if isinstance(value, list):
-        return f'[{", ".join(map(_one_line, value))}]'
-    if isinstance(value, tuple):
-        end = ',' if len(value) == 1 else ''
-        return f'({", ".join(map(_one_line, value))}{end})'
-    return repr(value)
-
-
-def _is_named(value: dict) -> bool:
-    return all(isinstance(key, str) and key.isidentifier() for key in value)
+    """A comment in lines of 79 columns at an indentation."""
+    lines = textwrap.wrap(text, _WIDTH - indent - 2)
+    return ''.join(f'# {line}\n' for line in lines)

@@ -1,30 +1,9 @@
 """Plot predictions and training curves."""
 
-from mmattn.visualization.curves import plot_curves, read_scalars
-from mmattn.visualization.data_samples import (
-    predict_samples,
-    read_classification,
-    read_detection,
-    read_segmentation,
-)
-from mmattn.visualization.predictions import (
-    Detection,
-    Instances,
+from .curves import plot_curves
+from .predictions import (
     plot_classifications,
     plot_detections,
     plot_segmentations,
+    predict_samples,
 )
-
-__all__ = [
-    'Detection',
-    'Instances',
-    'plot_classifications',
-    'plot_curves',
-    'plot_detections',
-    'plot_segmentations',
-    'predict_samples',
-    'read_classification',
-    'read_detection',
-    'read_scalars',
-    'read_segmentation',
-]

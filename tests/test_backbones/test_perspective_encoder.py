@@ -76,7 +76,7 @@ def test_equals_published_encoder(golden_case):
 @given(
     height=st.integers(16, 90),
     width=st.integers(16, 90),
-    batch=st.integers(1, 3),
+    batch=st.integers(0, 3),
 )
 def test_any_size(height, width, batch, still):
     with torch.no_grad():
@@ -84,6 +84,16 @@ def test_any_size(height, width, batch, still):
     for i, out in enumerate(outs):
         assert out.shape == (batch, 8 * 2**i, height // 2**i, width // 2**i)
         assert out.isfinite().all()
+
+
+@pytest.mark.parametrize('integration', ['spatial', 'no_leak'])
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_an_empty_batch_trains(integration, with_cp):
+    model = build(integration=integration, with_cp=with_cp)
+    images = torch.rand(0, 3, 37, 61).double()
+    sum(out.sum() for out in model(images)).backward()
+    for parameter in model.parameters():
+        assert not parameter.grad.any()
 
 
 @pytest.mark.parametrize('integration', ['spatial', 'no_leak'])

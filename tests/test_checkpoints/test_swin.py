@@ -132,6 +132,26 @@ def test_openmmlab(codebase, prefix):
             assert (got - want).abs().max() < 1e-10 * want.abs().max()
 
 
+def test_mmpretrain_classifier():
+    models = pytest.importorskip('mmpretrain.models')
+    arch = dict(embed_dims=24, depths=DEPTHS, num_heads=HEADS)
+    model = randomized(
+        models.ImageClassifier(
+            backbone=dict(
+                type='mmpretrain.SwinTransformer', arch=arch, img_size=224
+            ),
+            neck=dict(type='mmpretrain.GlobalAveragePooling'),
+            head=dict(
+                type='mmpretrain.LinearClsHead', num_classes=5, in_channels=192
+            ),
+        )
+    )
+    x = torch.randn(2, 3, 224, 224, dtype=torch.float64)
+    with torch.no_grad():
+        want = model(x)  # logits
+    check_logits(model.state_dict(), 'openmmlab_swin', x, want)
+
+
 def test_swin_v2_is_of_no_known_format():
     swin = pytest.importorskip('timm.models.swin_transformer_v2')
     model = swin.SwinTransformerV2(

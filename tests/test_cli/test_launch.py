@@ -1,5 +1,9 @@
 """Configs prepared for processes without a GPU."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -126,3 +130,14 @@ def test_group_ends_with_the_run(tmp_path):
     launch.end_processes()
     assert not torch.distributed.is_initialized()
     launch.end_processes()  # nothing to end in a single process
+
+
+def test_processes_end_whose_launcher_ended_before_they_started():
+    """Their parent is another process already."""
+    code = (
+        'import os, time; os.environ["MMATTN_LAUNCHER"] = "1"\n'
+        'from mmattn.cli.launch import end_with_launcher\n'
+        'end_with_launcher(); time.sleep(60)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], timeout=50)
+    assert done.returncode == -signal.SIGKILL

@@ -140,7 +140,7 @@ def test_the_same_data_set_is_kept(root):
 
 def test_other_parameters_are_not_overwritten(root):
     before = contents(root)
-    with pytest.raises(FileExistsError, match='seed=3 instead of 5.*--force'):
+    with pytest.raises(FileExistsError, match='seed=3.*--force'):
         make_digit_folder(root, DigitSceneSpec(5, 5, 3, 64))
     assert contents(root) == before
 
@@ -166,46 +166,20 @@ def small(tmp_path, few_digits) -> Path:
     return path
 
 
-@pytest.mark.parametrize('damage', ['change', 'remove', 'add'])
-def test_a_damaged_data_set_is_detected(small, damage):
-    whole = contents(small)
-    victim = small / 'images' / 'training' / '000000.png'
-    if damage == 'change':
-        victim.write_bytes(victim.read_bytes()[:-1] + b'x')
-    elif damage == 'remove':
-        victim.unlink()
-    else:
-        victim.with_name('mine.png').write_bytes(b'')
-    spec = DigitSceneSpec(0, 1, 1, 64)
-    with pytest.raises(FileExistsError, match='changed, missing or extra'):
-        make_digit_folder(small, spec)
-    assert make_digit_folder(small, spec, force=True).is_new
-    assert contents(small) == whole
-
-
 @pytest.mark.parametrize(
-    'change, difference, is_own',
-    [
-        ({'generator': None}, 'other than digit scenes', False),
-        ({'generator': 5}, r'of another version \(5\)', False),
-        ({'parameters': None}, 'other than digit scenes', True),
-        ({'parameters': [1]}, 'other than digit scenes', True),
-        ({'parameters': {'sides': 3}}, 'sides=3 instead of None', True),
-        ({'sha256': None}, 'changed, missing or extra', True),
-    ],
+    'change',
+    [{'generator': 5}, {'parameters': [1]}, {'parameters': {'sides': 3}}],
 )
-def test_a_damaged_manifest(small, change, difference, is_own):
+def test_a_damaged_manifest(small, change):
     file = small / 'manifest.json'
     whole = json.loads(file.read_text())
-    damaged = {k: v for k, v in (whole | change).items() if v is not None}
-    file.write_text(json.dumps(damaged))
+    file.write_text(json.dumps(whole | change))
+    assert read_parameters(small) is None
     spec = DigitSceneSpec(0, 1, 1, 64)
-    assert read_parameters(small) == (spec if 'sha256' in change else None)
-    with pytest.raises(FileExistsError, match=difference):
+    with pytest.raises(FileExistsError, match='something else'):
         make_digit_folder(small, spec)
     folder = make_digit_folder(small, spec, force=True)
-    # Anything that may not be digit scenes is moved aside, not deleted.
-    aside = None if is_own else small.with_name('digit_scenes.old-1')
+    aside = small.with_name('digit_scenes.old-1')
     assert (folder.is_new, folder.moved) == (True, aside)
     assert json.loads(file.read_text()) == whole
 
@@ -215,9 +189,9 @@ def test_other_files_are_kept_even_with_force(tmp_path):
     out.mkdir()
     (out / 'beach.jpg').write_bytes(b'sea')
     args = ('--out', str(out), '--train', '1', '--val', '1', '--size', '64')
-    refused = run_tool(*args)
-    assert refused.returncode == 2
-    assert 'other than digit scenes' in refused.stderr
+    rejected = run_tool(*args)
+    assert rejected.returncode == 2
+    assert 'something else' in rejected.stderr
     assert os.listdir(out) == ['beach.jpg']
     forced = run_tool(*args, '--force')
     assert forced.returncode == 0, forced.stderr
@@ -244,29 +218,10 @@ def test_an_interrupted_run_is_repeated(tmp_path, monkeypatch, few_digits):
     monkeypatch.setattr(digit_folder, '_write_png', interrupt)
     with pytest.raises(KeyboardInterrupt):
         make_digit_folder(out, spec)
-    assert not out.exists()
+    assert not os.listdir(tmp_path)
     monkeypatch.setattr(digit_folder, '_write_png', write)
-    lines = []
-    assert make_digit_folder(out, spec, report=lines.append).is_new
-    assert any('interrupted' in line for line in lines)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        '.digit_scenes.lock',
-        'digit_scenes',
-    ]
-    assert make_digit_folder(out, spec).is_new is False
-
-
-def test_two_processes_make_one_data_set(tmp_path):
-    out = tmp_path / 'digit_scenes'
-    command = [sys.executable, str(TOOL), '--out', str(out)]
-    command += ['--train', '2', '--val', '1', '--size', '64']
-    both = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    texts = sorted(process.communicate()[0] for process in both)
-    assert [process.returncode for process in both] == [0, 0]
-    assert sum('already' in text for text in texts) == 1
+    assert make_digit_folder(out, spec).is_new
+    assert os.listdir(tmp_path) == ['digit_scenes']
 
 
 def test_the_path_is_a_file(tmp_path):

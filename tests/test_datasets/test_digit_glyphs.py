@@ -48,11 +48,6 @@ def test_every_digit_has_a_foreground_at_the_smallest_size():
             assert upscale_digit(image, 12, 0.8).mask.sum() >= 10
 
 
-def test_a_blank_digit():
-    with pytest.raises(ValueError, match='foreground'):
-        upscale_digit(np.zeros((8, 8)), 20, 1.0)
-
-
 def test_missing_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, 'sklearn', None)
     with pytest.raises(ImportError, match='pip install scikit-learn'):

@@ -4,10 +4,12 @@ import json
 
 import pytest
 import swap_coverage
-from coverage_case import run_case
+from coverage_case import reduce_classes, run_case
 from coverage_page import SOURCE_FAILS, render_page, returns_maps
 from mmengine.config import utils as config_utils
-from swap_coverage import Coverage, read_journal
+from swap_coverage import Coverage, list_shipped, read_journal
+
+from mmattn.swapping.source import config_root
 
 SAMPLE = 6
 
@@ -41,6 +43,13 @@ def test_nearly_all_that_return_maps_pass(codebase, backbone, tmp_path):
     rows = [row for row in rows if returns_maps(row)]
     passed = sum(row['status'] == 'passed' for row in rows)
     assert passed >= 0.95 * len(rows)
+
+
+def test_bases_are_not_listed():
+    names = list_shipped('mmdet')
+    assert len(names) > 700
+    assert not any('_base_' in name for name in names)
+    assert (config_root('mmdet') / names[0].partition('::')[2]).is_file()
 
 
 def test_interrupted_run_resumes(tmp_path, monkeypatch):
@@ -93,6 +102,25 @@ def test_result_of_the_same_model_is_shared():
     assert row['shared'] and row['reason'] == 'as before'
 
 
+def test_classes_are_reduced_unless_other_options_count_them():
+    head = dict(num_classes=1000)
+    preprocessor = dict(num_classes=1000)
+    config = dict(model=dict(head=head), data_preprocessor=preprocessor)
+    assert reduce_classes(config)['model'] == dict(
+        head=dict(num_classes=6), data_preprocessor=dict(num_classes=6)
+    )
+    assert head == preprocessor == dict(num_classes=1000)
+    head['class_weight'] = [1.0] * 1000
+    assert reduce_classes(config)['model']['head'] == head
+
+
+def test_a_source_that_cannot_be_built():
+    name = 'mmdet::cascade_rpn/cascade-rpn_r50-caffe_fpn_1x_coco.py'
+    row = run_case(name, 'boat-swin-nano', {})
+    assert (row['status'], row['reason']) == ('failed', SOURCE_FAILS)
+    assert 'CascadeRPNHead' in row['detail']
+
+
 @pytest.mark.parametrize(
     'codebase, strides, expected',
     [
@@ -118,6 +146,16 @@ def test_page_counts_exactly():
         for i in range(3)
     ]
     rows[0]['bugs'] = ['SSD: loss_cls']
+    right = dict(optimizer='right', layer_decay=False, exempt_biases=False)
+    for row, result in zip(
+        rows,
+        (
+            right,
+            dict(right, layer_decay=True, exempt_biases=True),
+            dict(right, optimizer='wrong', layer_decay=True),
+        ),
+    ):
+        row.update(result)
     rows.append(dict(base, config='3', status='failed', detail='why < |'))
     rows.append(
         dict(base, config='4', status='unsupported', reason='no', strides=None)
@@ -129,6 +167,7 @@ def test_page_counts_exactly():
     assert f'| mmdet | smt-tiny {counts}' in page
     counts = '| 4 | 3 (75.0%) | 1 | 2 (50.0%) | 0 | 0 | 1 | 0 |'
     assert f'| mmdet | smt-tiny {counts}' in page
+    assert '| mmdet | smt-tiny | 3 | 2 | 1 | 1 | 1 |' in page
     assert '| mmdet | SSD: loss_cls | smt-tiny: 1 | `BaseDenseHead' in page
     assert '| mmdet | GLIP: loss_bbox | none | ' in page
     assert '| mmdet | smt-tiny | unsupported | no | 1 |' in page

@@ -2,7 +2,10 @@
 
 import errno
 import itertools
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,7 +60,7 @@ class Mine(CheckpointHook):
         super()._save_checkpoint_with_step(runner, step, meta)
 
 
-def build(work_dir, hook=CheckpointHook, epochs=5, **options):
+def build(work_dir, hook=CheckpointHook, epochs=5, launcher='none', **options):
     Score.scores = itertools.cycle([1.0, 2.0, 3.0, 0.0, 4.0])
     model = Model()
     loader = DataLoader([dict(x=x) for x in torch.randn(2, 4)])
@@ -72,7 +75,13 @@ def build(work_dir, hook=CheckpointHook, epochs=5, **options):
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=OptimWrapper(torch.optim.SGD(model.parameters(), 0.1)),
         default_hooks=dict(checkpoint=dict(type=hook, **options), logger=None),
+        cfg=dict(
+            model_wrapper_cfg=dict(
+                type='MMDistributedDataParallel', device_ids=None
+            )
+        ),
         log_level='ERROR',
+        launcher=launcher,
         experiment_name=str(work_dir).replace('/', '-'),
     )
     make_checkpoints_atomic(runner)
@@ -185,3 +194,66 @@ def test_a_failed_write_leaves_the_file(tmp_path, monkeypatch):
         write_atomically(path, b'new')
     assert path.read_bytes() == b'old'
     assert [x.name for x in path.parent.iterdir()] == ['b.txt']
+
+
+def train_and_watch(folder):
+    """Train in one of two processes, and write what changes the files."""
+    torch.distributed.init_process_group('gloo')
+    rank = torch.distributed.get_rank()
+    folder = Path(folder)
+
+    def watch(name):
+        function = getattr(os, name)
+
+        def watched(path, *args, **kwargs):
+            result = function(path, *args, **kwargs)
+            last = folder / 'last_checkpoint'
+            event = dict(
+                rank=rank,
+                name=name,
+                path=os.path.basename(args[0] if args else path),
+                files=names(folder),
+                last=last.exists() and os.path.basename(last.read_text()),
+            )
+            with open(folder.with_suffix('.jsonl'), 'a') as file:
+                file.write(json.dumps(event) + '\n')
+            return result
+
+        setattr(os, name, watched)
+
+    for name in ('replace', 'remove'):
+        watch(name)
+    build(folder, Mine, launcher='pytorch', save_best='acc').train()
+
+
+def test_two_processes_remove_after_writing(tmp_path):
+    folder = tmp_path / 'run'
+    subprocess.run(
+        [
+            *(sys.executable, '-m', 'torch.distributed.run'),
+            *('--nproc_per_node=2', '--standalone', __file__, folder),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=200,
+    )
+    assert names(folder) == ['best_acc_epoch_5.pth', 'epoch_5.pth']
+    log = folder.with_suffix('.jsonl').read_text()
+    events = [json.loads(line) for line in log.splitlines()]
+    assert {event['rank'] for event in events} == {0}
+    written = [x['path'] for x in events if x['name'] == 'replace']
+    removed = [x['path'] for x in events if x['name'] == 'remove']
+    assert {f'epoch_{n}.pth' for n in range(1, 6)} <= {*written}
+    # Four of the epochs, and three of the best.
+    assert len(removed) == len({*removed}) == 7
+    for event in events:
+        if event['name'] == 'remove':
+            kind = 'best' if 'best' in event['path'] else 'epoch'
+            assert any(x.startswith(kind) for x in event['files'])
+        if event['last']:
+            assert event['last'] in event['files']
+    assert events[-1]['last'] == 'epoch_5.pth'
+
+
+if __name__ == '__main__':
+    train_and_watch(sys.argv[1])

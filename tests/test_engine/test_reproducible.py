@@ -20,7 +20,7 @@ from mmattn.engine.reproducible import (
     list_exceptions,
     seed_samples,
 )
-from mmattn.engine.training import prepare_training
+from mmattn.engine.training import build_runner
 
 
 def draw():
@@ -107,8 +107,7 @@ def config(work_dir, by_epoch=True, workers=0, persistent=False, steps=None):
 
 
 def train(cfg, **more):
-    runner = Runner.from_cfg(dict(cfg, **more))
-    prepare_training(runner)
+    runner = build_runner(dict(cfg, **more))
     runner.train()
     return runner.model.state_dict()
 
@@ -186,37 +185,52 @@ def test_exceptions_are_listed():
     assert derive_seed(1, 2) != derive_seed(12)
 
 
-def main(folder, resume):
+def main(folder, resume, *options):
     """Train in one of two processes."""
     torch.distributed.init_process_group('gloo')
-    cfg = config(Path(folder) / resume, workers=2)
+    by_epoch, workers, persistent = map(int, options)
+    cfg = config(Path(folder) / resume, by_epoch, workers, bool(persistent))
     cfg['launcher'] = 'pytorch'
     cfg['model_wrapper_cfg'] = dict(
         type='MMDistributedDataParallel', device_ids=None
     )
     if resume == 'resumed':
-        cfg |= dict(
-            resume=True, load_from=str(Path(folder, 'whole', 'epoch_1.pth'))
-        )
+        name = 'epoch_1.pth' if by_epoch else 'iter_4.pth'
+        cfg |= dict(resume=True, load_from=str(Path(folder, 'whole', name)))
     train(cfg)
 
 
-@pytest.mark.parametrize('processes', [2])
-def test_several_processes(tmp_path, processes):
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    'by_epoch, workers, persistent',
+    [
+        (True, 2, True),
+        pytest.param(True, 0, False, marks=slow),
+        pytest.param(True, 2, False, marks=slow),
+        pytest.param(False, 0, False, marks=slow),
+        pytest.param(False, 2, False, marks=slow),
+        pytest.param(False, 2, True, marks=slow),
+    ],
+)
+def test_two_processes(tmp_path, by_epoch, workers, persistent):
+    options = [str(int(x)) for x in (by_epoch, workers, persistent)]
     for name in ('whole', 'resumed'):
         subprocess.run(
             [
                 *(sys.executable, '-m', 'torch.distributed.run'),
-                *(f'--nproc_per_node={processes}', '--standalone'),
-                *(__file__, tmp_path, name),
+                *('--nproc_per_node=2', '--standalone'),
+                *(__file__, tmp_path, name, *options),
             ],
             check=True,
             capture_output=True,
             timeout=200,
         )
+    last = 'epoch_3.pth' if by_epoch else 'iter_8.pth'
     check_equal(
         *(
-            torch.load(tmp_path / name / 'epoch_3.pth', weights_only=False)[
+            torch.load(tmp_path / name / last, weights_only=False)[
                 'state_dict'
             ]
             for name in ('whole', 'resumed')

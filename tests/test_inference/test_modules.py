@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from mmattn.attentions import MultiHeadSelfAttention, ScaleAwareModulation
-from mmattn.inference.kernels import LIBRARY
 from mmattn.inference.modules import (
     FusedConvMLP,
     FusedDepthwiseConv,
@@ -18,9 +17,10 @@ from mmattn.inference.modules import (
     FusedSelfAttention,
 )
 from mmattn.layers import MLP, ConvMLP
+from mmattn.ops import _native, forced_implementations
 
 needs_kernels = pytest.mark.skipif(
-    LIBRARY.why_not() is not None, reason=str(LIBRARY.why_not())
+    not _native.is_available(), reason='no C++ compiler'
 )
 CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5}
 # A fused class, the module, the shape of an input, the kernel that runs.
@@ -280,6 +280,27 @@ def test_survives_copies_and_state_dicts(case):
 
 
 # Overflow. PyTorch's own results say where: it must not be hidden.
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    'value', [1e20, 1e30, torch.inf, -torch.inf, torch.nan]
+)
+def test_overflow_is_not_hidden(case, value):
+    kind, module, x = case
+    module, x = module.float(), channels_last(kind, x.float())
+    tensors = (x, *module.parameters(), *module.buffers())
+    for tensor in filter(torch.is_floating_point, tensors):
+        for step in (1, 35):
+            saved = tensor.clone()
+            tensor.as_strided((tensor.numel(),), (1,))[::step] = value
+            with forced_implementations({'attention': 'reference'}):
+                want = module(x)
+            got = fuse(kind, module)(x)
+            assert not (got.isfinite() & ~want.isfinite()).any()
+            tensor.copy_(saved)
+
+
 LARGE = (1e15, 1e18, 1.5e19, 2e19, 1e20, 1e30, 1.8e38, 3e38)
 
 

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from mmcv.cnn import ConvModule
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
@@ -16,17 +17,17 @@ import mmattn.backbones  # noqa: F401
 from mmattn import optimize_for_inference
 from mmattn.attentions import feature_space_attention
 from mmattn.inference import optimize
-from mmattn.inference.kernels import LIBRARY
 from mmattn.inference.modules import (
     Fused,
     FusedLinear,
     FusedMLP,
 )
 from mmattn.layers import MLP, AttentionBlock
+from mmattn.ops import _native
 from mmattn.registry import MODELS
 
 needs_kernels = pytest.mark.skipif(
-    LIBRARY.why_not() is not None, reason=str(LIBRARY.why_not())
+    not _native.is_available(), reason='no C++ compiler'
 )
 BACKBONES = sorted(
     name
@@ -134,6 +135,85 @@ def test_layer_scale_is_kept():
     with torch.no_grad():
         for a, b in zip(optimize_for_inference(model)(x), model(x)):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
+
+
+def transposed(x):
+    """The same values with other strides."""
+    return x.transpose(0, -1).contiguous().transpose(0, -1)
+
+
+@needs_kernels
+@pytest.mark.parametrize('name, arch', ARCHS)
+def test_parameters_in_any_memory_layout(name, arch):
+    model = build(name, arch).double()
+    x = torch.randn(1, 3, 64, 96).double()
+    with torch.no_grad():
+        want = model(x)
+        fast = optimize_for_inference(model)
+        state = {key: transposed(v) for key, v in model.state_dict().items()}
+        model.load_state_dict(state, assign=True)
+        later = {key: transposed(v) for key, v in fast.state_dict().items()}
+        fast.load_state_dict(later, assign=True)
+        for copy_ in (fast, optimize_for_inference(model)):
+            for a, b in zip(copy_(x), want, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-11)
+
+
+class Foreign(nn.Module):
+    """A user's attention, which calls the parts of its children."""
+
+    def __init__(self):
+        super().__init__()
+        self.seq = nn.Sequential(nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16))
+        self.linear = nn.Linear(16, 16)
+        nn.init.uniform_(self.seq[1].running_mean, 1, 2)
+
+    def forward(self, x):
+        assert type(self.linear) is nn.Linear
+        x = self.seq[0](x.permute(0, 3, 1, 2)).relu()
+        return self.linear(self.seq[1](x).permute(0, 2, 3, 1))
+
+
+@needs_kernels
+def test_modules_of_users_inside_ours_do_not_change():
+    model = AttentionBlock(Foreign(), 16).double().eval()
+    shared = nn.ModuleDict({'theirs': nn.Linear(64, 16), 'ours': model})
+    model.mlp.fc2 = shared['theirs'].double()
+    x = torch.randn(1, 24, 24, 16).double()
+    fast = optimize_for_inference(shared)
+    assert type(fast['theirs']) is nn.Linear
+    assert fast.optimized == {'layer_norm': 2, 'mlp': 1}
+    with torch.no_grad():
+        torch.testing.assert_close(fast['ours'](x), model(x))
+
+
+@needs_kernels
+def test_efficient_conv_bn_eval_is_not_folded():
+    model = build('PerspectiveEncoder', 'nano').double()
+    for module in model.modules():
+        if isinstance(module, ConvModule):
+            module.turn_on_efficient_conv_bn_eval()
+    x = torch.randn(1, 3, 64, 64).double()
+    fast = optimize_for_inference(model).eval()
+    with torch.no_grad():
+        for a, b in zip(fast(x), model(x), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@needs_kernels
+def test_every_module_of_the_copy_is_in_evaluation_mode():
+    fast = optimize_for_inference(build('SMT', 'nano').train())
+    assert not any(module.training for module in fast.modules())
+
+
+@needs_kernels
+def test_takes_another_default_device():
+    model = build('SMT', 'nano')
+    fast = optimize_for_inference(model)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad(), torch.device('meta'):
+        for a, b in zip(fast(x), model(x), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 @needs_kernels
@@ -332,7 +412,7 @@ def test_a_module_alone_is_a_model_too():
 def test_warns_if_there_is_nothing_to_replace(messages):
     assert optimize_for_inference(nn.Linear(8, 8)).optimized == {}
     ((level, text),) = messages
-    assert level == logging.WARNING and 'nothing to replace' in text
+    assert level == logging.WARNING and 'nothing' in text
 
 
 DETECTORS = {

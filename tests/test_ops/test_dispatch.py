@@ -182,15 +182,6 @@ def test_operation_that_does_not_exist(table):
     assert 'atention' not in table
 
 
-@pytest.mark.parametrize('priority', ['high', None, float('nan')])
-def test_priority_that_is_no_number(priority):
-    with pytest.raises(TypeError, match=str(priority)):
-        register_implementation('attention', 'mine', priority=priority)(
-            lambda *args: args
-        )
-    assert names('attention') == ['sdpa', 'reference']
-
-
 def test_own_operation():
     register_implementation('folding', 'reference')(lambda x: x)
     register_implementation('folding', 'paper', priority=0.5)(lambda x: -x)

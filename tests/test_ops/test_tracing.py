@@ -47,7 +47,7 @@ def test_exporting_is_not_compiling(strict):
 
 def test_transforms_tracers_and_modes():
     x = torch.zeros(3)
-    layer = Layer(tracing.in_functorch_or_jit)
+    layer = Layer(tracing.is_observed)
     assert torch.equal(layer(x), x)
     assert torch.equal(torch.vmap(layer)(x), x + 1)
     assert torch.equal(torch.func.jvp(layer, (x,), (x,))[0], x + 1)

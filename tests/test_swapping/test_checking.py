@@ -1,12 +1,8 @@
 """Errors that the check of a model finds."""
 
 import pytest
-import torch
-import torch.nn as nn
 
-from mmattn.swapping.cheap_build import shared_numbers, shared_weights
 from mmattn.swapping.checking import CheckFailed, check_model, shrink_model
-from mmattn.swapping.fakes import _lapjv
 
 NETWORK = ('model',)
 
@@ -31,8 +27,7 @@ def classifier(**head):
 
 
 def test_a_working_model_passes():
-    checked = check_model(classifier(), 'mmpretrain', NETWORK)
-    assert checked == (True, (64, 96), ())
+    assert check_model(classifier(), 'mmpretrain', NETWORK) is True
 
 
 def test_wrong_channels_fail():
@@ -73,34 +68,12 @@ def test_an_algorithm_without_a_loss_passes():
         in_channels=192,
         loss=dict(type='CrossEntropyLoss'),
     )
-    assert not check_model(config, 'mmpretrain', NETWORK).has_loss
+    assert check_model(config, 'mmpretrain', NETWORK) is False
 
 
 def test_options_independent_of_the_backbone_are_reduced():
     config = classifier(init_cfg=dict(type='TruncNormal'))
-    small = shrink_model(config)
-    assert small['head']['num_classes'] == 6
-    assert 'init_cfg' not in small['head']
-    assert config['model']['head']['num_classes'] == 1000
-    weighed = shrink_model(classifier(class_weight=[1.0] * 1000))
-    assert weighed['head']['num_classes'] == 1000
-
-
-def test_large_weights_share_memory():
-    with shared_weights():
-        large, small = nn.Linear(256, 256), nn.Linear(3, 3)
-    storage = shared_numbers().untyped_storage().data_ptr()
-    assert large.weight.untyped_storage().data_ptr() == storage
-    assert small.weight.untyped_storage().data_ptr() != storage
-    own = nn.Linear(256, 256).weight
-    assert own.untyped_storage().data_ptr() != storage
-    assert 0.01 < large.weight.std() < 0.03
-    assert torch.equal(shared_numbers()[:256], large.weight.flatten()[:256])
-
-
-def test_solver_leaves_expensive_pairs_unmatched():
-    cost = torch.tensor([[0.1, 0.9, 0.5], [0.2, 0.9, 0.9]]).numpy()
-    total, columns, rows = _lapjv(cost, extend_cost=True, cost_limit=0.6)
-    assert columns.tolist() == [2, 0]
-    assert rows.tolist() == [1, -1, 0]
-    assert total == pytest.approx(0.7)
+    config['model']['head']['max_per_img'] = 100
+    small = shrink_model(config)['head']
+    assert 'init_cfg' not in small and small['max_per_img'] == 20
+    assert config['model']['head']['max_per_img'] == 100

@@ -49,7 +49,7 @@ def test_new_style_config_is_swapped(source, monkeypatch):
     monkeypatch.chdir(source.parent)
     swapped = swap_backbone(str(source), 'smt-nano', check=True)
     assert swapped.path.name == 'smt_nano_in1k.py'
-    assert swapped.checked.has_loss
+    assert swapped.has_loss
     old, new = Config.fromfile(source), Config.fromfile(swapped.path)
     assert new.model.type is old.model.type
     assert new.model.backbone == dict(

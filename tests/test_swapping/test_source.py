@@ -11,8 +11,6 @@ from mmattn.errors import UsageError
 from mmattn.swapping.families import find_family
 from mmattn.swapping.source import (
     Source,
-    config_root,
-    list_shipped,
     read_source,
     shorten_types,
 )
@@ -81,18 +79,11 @@ def test_other_codebases_and_broken_configs(tmp_path):
     with pytest.raises(SwapError, match='mmagic'):
         read_source(str(path))
     path.write_text("_base_ = 'mine.py'\n")
-    with pytest.raises(UsageError, match='includes itself'):
+    with pytest.raises(UsageError, match='RecursionError'):
         read_source(str(path))
     path.write_text('a = b\n')
     with pytest.raises(UsageError, match='NameError'):
         read_source(str(path))
-
-
-def test_bases_are_not_listed():
-    names = list_shipped('mmdet')
-    assert len(names) > 700
-    assert not any('_base_' in name for name in names)
-    assert (config_root('mmdet') / names[0].partition('::')[2]).is_file()
 
 
 @pytest.mark.parametrize(
@@ -106,6 +97,8 @@ def test_bases_are_not_listed():
         ('faster_smt', 'faster_smt-nano'),
         ('boat-swin-tiny_8xb128_in1k', 'smt-nano_8xb128_in1k'),
         ('fcos_boat-cswin-tiny_fpn_1x_coco', 'fcos_smt-nano_fpn_1x_coco'),
+        ('dino_4scale_boat_swin_tiny_12e', 'dino_4scale_smt-nano_12e'),
+        ('fcos_sliding_window_nano_coco', 'fcos_smt-nano_coco'),
     ],
 )
 def test_name_of_the_new_config(old, new):

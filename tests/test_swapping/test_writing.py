@@ -38,6 +38,7 @@ EDITS = [
     Edit(('model', 'init_cfg'), None),
     Edit(('wrapper', 'keys', 'a.b'), dict(decay=0.0), 'No name.'),
     Edit(('wrapper', 'betas'), (0.9,)),
+    Edit(('wrapper', 'numbers'), list(range(100, 140))),
 ]
 
 
@@ -73,11 +74,10 @@ def test_text_that_reads_back_differently_is_an_error(
     assert not (tmp_path / 'new.py').exists()
 
 
-def test_long_values_are_wrapped_and_equal():
+def test_values_are_rendered_as_code():
     value = {
-        'named': dict(numbers=list(range(30)), single=(1,)),
+        'named': dict(numbers=list(range(30)), single=(1,), empty=[]),
         'a.b': [dict(c='d' * 50), None],
     }
-    text = render_value(value, 4, 10)
-    assert eval(text) == value
-    assert max(map(len, text.splitlines())) <= 79
+    assert eval(render_value(value)) == value
+    assert render_value(dict(a=(1, 2))) == 'dict(a=(1, 2))'

@@ -40,13 +40,14 @@ def test_swap_in_the_current_folder(call, capsys, tmp_path):
     assert "type='mmattn.SMT'" in text
 
 
-def test_an_upstream_bug_is_reported(call, capsys):
+def test_a_config_that_fails_with_any_backbone(call, capsys, tmp_path):
     source = 'mmpretrain::levit/deploy/levit-128s_8xb256_in1k.py'
-    call(source, '--backbone', 'smt-nano', '--check')
-    out = capsys.readouterr().out
-    assert 'checked   a prediction' in out  # LeViT has no loss here
-    assert 'warning   this config needs a fix' in out
-    assert '`LeViTClsHead.__init__`' in out
+    with pytest.raises(SystemExit) as end:
+        call(source, '--backbone', 'smt-nano', '--check')
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert 'with its own backbone the config fails as well' in error
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unsupported_swap_is_one_line_and_status_2(call, capsys, tmp_path):

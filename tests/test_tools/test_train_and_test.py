@@ -1,5 +1,6 @@
 """The commands as a user types them, on a data set made for it."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -7,10 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 
 from mmattn.datasets import DigitSceneSpec, make_digit_folder
 
@@ -271,26 +275,11 @@ def test_launcher_needs_numbers(tmp_path):
         assert name in error_of(done)
 
 
-def interrupt(process, seen):
-    """Press Ctrl-C once a process has printed a line; return its errors."""
-    for line in process.stdout:
-        if seen in line:
-            break
-    else:
-        raise AssertionError(process.stderr.read())
-    os.killpg(process.pid, signal.SIGINT)
-    return process.communicate(timeout=60)[1]
-
-
-@pytest.mark.parametrize('processes', [1, 2])
-def test_ctrl_c_ends_with_one_line(processes, here):
-    """As in a terminal, where all processes of the group get the signal."""
-    words = [sys.executable, TOOLS / 'train.py', CLASSIFIER]
-    if processes > 1:
-        words = ['bash', TOOLS / 'dist_train.sh', CLASSIFIER, processes]
-    process = subprocess.Popen(
-        [*map(str, words), '--work-dir', f'interrupted-{processes}'],
-        cwd=here,
+def start(*words, cwd):
+    """Start a command as a shell does, in a group of its own."""
+    return subprocess.Popen(
+        [str(word) for word in words],
+        cwd=cwd,
         env={**os.environ, 'PYTHON': sys.executable},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -300,10 +289,81 @@ def test_ctrl_c_ends_with_one_line(processes, here):
             signal.SIGINT, signal.default_int_handler
         ),
     )
-    errors = interrupt(process, 'Epoch(train)')
+
+
+def wait_for_line(process, part):
+    for line in process.stdout:
+        if part in line:
+            return
+    raise AssertionError(process.stderr.read())
+
+
+@pytest.fixture(scope='module')
+def long_test(here):
+    """A config with many test images, and a checkpoint of random weights."""
+    config = here / 'long.py'
+    config.write_text(
+        f'_base_ = {str(CLASSIFIER)!r}\n'
+        'test_dataloader = dict(batch_size=1, '
+        'dataset=dict(indices=[0] * 9999))'
+    )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(Config.fromfile(config).model)
+    torch.save(model.state_dict(), here / 'long.pth')
+    return config, here / 'long.pth'
+
+
+@pytest.mark.parametrize(
+    'tool', ['train.py', 'test.py', 'dist_train.sh', 'dist_test.sh']
+)
+def test_ctrl_c_ends_with_one_line(tool, here, long_test):
+    """As in a terminal, where all processes of the group get the signal."""
+    if 'train' in tool:
+        words, line = [CLASSIFIER], 'Epoch(train)'
+    else:
+        words, line = [*long_test], 'Epoch(test)'
+    interpreter = sys.executable
+    if tool.endswith('.sh'):
+        interpreter = 'bash'
+        words.append(2)
+    process = start(
+        *(interpreter, TOOLS / tool, *words, '--work-dir', f'ctrl-c-{tool}'),
+        cwd=here,
+    )
+    wait_for_line(process, line)
+    os.killpg(process.pid, signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130, errors
     assert 'Traceback' not in errors
     assert errors.count('interrupted\n') == 1
+
+
+def processes_of(word):
+    """Command lines with a word."""
+    found = []
+    for path in Path('/proc').glob('[0-9]*/cmdline'):
+        with contextlib.suppress(OSError):
+            if word in path.read_text().split('\0'):
+                found.append(path)
+    return found
+
+
+@pytest.mark.skipif(not Path('/proc/self').exists(), reason='needs /proc')
+def test_processes_end_with_a_killed_launcher(here):
+    """Also their data loaders."""
+    process = start(
+        *('bash', TOOLS / 'dist_train.sh', CLASSIFIER, 2),
+        *('--work-dir', 'killed', '--cfg-options'),
+        *('train_dataloader.num_workers=1', 'train_cfg.max_epochs=999'),
+        cwd=here,
+    )
+    wait_for_line(process, 'Epoch(train)')
+    assert len(processes_of('killed')) >= 5
+    process.kill()
+    end = time.monotonic() + 10
+    while processes_of('killed') and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not processes_of('killed')
 
 
 @pytest.mark.parametrize(

@@ -159,9 +159,7 @@ def test_files_that_are_not_images(run, tmp_path, capsys):
     assert 'cannot read image text.jpg' in error_of(
         run, capsys, 'text.jpg', *args
     )
-    assert 'none.jpg does not exist' in error_of(
-        run, capsys, 'none.jpg', *args
-    )
+    assert 'none.jpg' in error_of(run, capsys, 'none.jpg', *args)
 
 
 def test_a_config_without_attention(run, image, tmp_path, capsys):

@@ -4,11 +4,15 @@ import hashlib
 import json
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cheap_build import shared_weights
 from coverage_page import FAILED, PASSED, SOURCE_FAILS, UNCHECKED, UNSUPPORTED
 from optimizer_check import describe_optimizer
+from upstream_bugs import UpstreamBug, find_bug, work_around
 
 from mmattn.errors import UsageError
 from mmattn.swapping import (
@@ -16,16 +20,17 @@ from mmattn.swapping import (
     UnsupportedSwap,
     check_channels,
     find_family,
+    planning,
 )
-from mmattn.swapping.checking import CheckFailed, check_model, shrink_model
-from mmattn.swapping.edits import apply_edits
-from mmattn.swapping.planning import plan_swap
-from mmattn.swapping.samples import loads_masks
+from mmattn.swapping.checking import CheckFailed, run_check, shrink_model
+from mmattn.swapping.edits import apply_edits, get_at, plain
+from mmattn.swapping.samples import SIZES, loads_masks
 from mmattn.swapping.source import Source, read_source
 from mmattn.swapping.swap import make_header
-from mmattn.swapping.unsupported import find_network
+from mmattn.swapping.unsupported import check_types, find_network
 from mmattn.swapping.writing import write_config
 
+_MAX_CLASSES = 6
 # Errors of codebases about a missing package or operation.
 _MISSING = re.compile(
     r'is not installed|No module named|please install|urlopen error|'
@@ -76,13 +81,11 @@ def _run(name: str, backbone: str, known: dict[str, dict], row: dict) -> None:
     source = read_source(name)
     row['algorithm'] = str((source.config.get('model') or {}).get('type'))
     family = find_family(backbone)
-
-    def note_strides(maps: list) -> None:
-        row['strides'] = [each.stride for each in maps]
-
-    edits = plan_swap(
-        source.config, source.codebase, family, on_maps=note_strides
-    )
+    network = get_at(source.config, find_network(source.config))
+    check_types(source.config, network)
+    maps = planning.probe_backbone(network['backbone'], source.codebase)
+    row['strides'] = [each.stride for each in maps]
+    edits = planning.plan_swap(source.config, source.codebase, family)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / 'swapped.py'
         write_config(source, edits, out, make_header(source, family), False)
@@ -92,25 +95,97 @@ def _run(name: str, backbone: str, known: dict[str, dict], row: dict) -> None:
     except ChannelMismatch as error:  # it must accept working models
         raise CheckFailed(f'channels: {error}') from error
     _check_optimizer(source, config, known, row)
+    config = reduce_classes(config)
     key = _key(source.codebase, shrink_model(config), loads_masks(config))
     row['key'] = key
     if key in known:
         row.update(known[key], shared=True)
     else:
-        checked = check_model(config, source.codebase, find_network(config))
-        row.update(
-            status=PASSED,
-            reason='' if checked.has_loss else 'no loss',
-            bugs=[bug.name for bug in checked.bugs],
-            size=checked.size,
-        )
+        row.update(status=PASSED, **check_model(config, source.codebase))
+
+
+def check_model(config: dict, codebase: str) -> dict:
+    """Check a model as the tool does, but work around upstream bugs.
+
+    Returns:
+        ``reason``: ``'no loss'`` if there is none; names of ``bugs`` that were
+        worked around; the ``size`` of the images.
+
+    Raises:
+        CheckFailed: If a step fails.
+    """
+    bugs: list[UpstreamBug] = []
+    sizes = list(SIZES if codebase == 'mmdet' else SIZES[:1])
+    network = find_network(config)
+
+    @contextmanager
+    def prepare(model: dict) -> Iterator[None]:
+        with shared_weights(), work_around(bugs, model):
+            yield
+
+    while True:
+        try:
+            has_loss = run_check(config, codebase, network, sizes[0], prepare)
+            break
+        except CheckFailed as error:
+            bug = find_bug(codebase, config['model'], str(error), bugs)
+            if bug is not None:
+                bugs.append(bug)
+            elif len(sizes) > 1:
+                del sizes[0]
+            else:
+                raise
+    return dict(
+        reason='' if has_loss else 'no loss',
+        bugs=[bug.name for bug in bugs],
+        size=sizes[0],
+    )
+
+
+def reduce_classes(config: dict) -> dict:
+    """Reduce classes, where nothing else depends on their number.
+
+    More configs then have the same model, which is checked once.
+    """
+    model = plain(config['model'])
+    if config.get('data_preprocessor'):
+        preprocessor = plain(config['data_preprocessor'])
+        model.setdefault('data_preprocessor', preprocessor)
+    if not _has_classwise_options(model):
+        _reduce_classes(model)
+    return dict(config, model=model)
+
+
+def _has_classwise_options(node: Any) -> bool:
+    if isinstance(node, dict):
+        if any(
+            isinstance(node.get(key), (list, tuple))
+            for key in ('class_weight', 'code_weights')
+        ) or any('things' in key or 'stuff' in key for key in node):
+            return True
+        node = list(node.values())
+    return isinstance(node, (list, tuple)) and any(
+        map(_has_classwise_options, node)
+    )
+
+
+def _reduce_classes(node: Any) -> None:
+    if isinstance(node, dict):
+        if isinstance(node.get('num_classes'), int):
+            node['num_classes'] = min(node['num_classes'], _MAX_CLASSES)
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for item in node:
+            _reduce_classes(item)
 
 
 def _check_optimizer(
     source: Source, config: dict, known: dict[str, dict], row: dict
 ) -> None:
     wrappers = [each.get('optim_wrapper') for each in (source.config, config)]
-    models = [shrink_model(each) for each in (source.config, config)]
+    models = [
+        shrink_model(reduce_classes(each)) for each in (source.config, config)
+    ]
     row['optimizer_key'] = key = _key(source.codebase, models, wrappers)
     if key not in known:
         known = {
@@ -122,9 +197,8 @@ def _check_optimizer(
 def _source_fails(name: str) -> bool:
     """Whether a config fails the check with its own backbone too."""
     source = read_source(name)
-    network = find_network(source.config)
     try:
-        check_model(source.config, source.codebase, network)
+        check_model(reduce_classes(source.config), source.codebase)
     except CheckFailed:
         return True
     return False

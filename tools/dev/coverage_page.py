@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import packages_distributions, version
 
-from mmattn.swapping.upstream_bugs import BUGS
+from upstream_bugs import BUGS
 
 PASSED, UNSUPPORTED, FAILED = 'passed', 'unsupported', 'failed'
 UNCHECKED = 'unchecked'
@@ -32,8 +32,8 @@ with {versions}. Results by version of the code (a hash of its source):
   Language models and GPU operations of mmcv are replaced by fakes. Configs
   whose models are then equal are run once: {distinct}.
 - **with a workaround**: passed, but the config as shipped does not run with
-  any backbone because of a known upstream bug, which the check worked around.
-  The bugs are listed below.
+  any backbone because of a known upstream bug, which this run worked around
+  (`--check` of the tool does not). The bugs are listed below.
 - **unsupported**: the backbone cannot be swapped, for the given reason;
   nothing was written.
 - **unchecked**: written, but the model needs a package that is not installed
@@ -70,7 +70,7 @@ source exempts them in the whole model.
 _BUGS = """
 ## Upstream bugs
 
-The check worked around them in its own process. Line numbers refer to the
+This run worked around them in its own process. Line numbers refer to the
 versions above.
 
 """

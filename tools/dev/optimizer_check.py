@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 import torch.nn as nn
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
+from upstream_bugs import UpstreamBug, find_bug, work_around
 
 from mmattn.engine.backbone_constructor import (
     find_backbones,
     undecayed_parameters,
 )
-from mmattn.swapping.checking import shrink_model
+from mmattn.swapping.checking import CheckFailed, shrink_model
 from mmattn.swapping.edits import plain
 from mmattn.swapping.fakes import fake_dependencies
 from mmattn.swapping.feature_maps import build_without_weights
-from mmattn.swapping.upstream_bugs import UpstreamBug, find_bug
 
 _ADAMW = dict(type='AdamW', lr=1.0, weight_decay=1.0)
 _TABLE = 'relative_position_bias_table'
@@ -66,6 +66,9 @@ def describe_optimizer(source: dict, config: dict, codebase: str) -> dict:
         ``optimizer``: 'right', 'wrong' or 'none' (the config has none);
         ``optimizer_detail``: what is wrong; ``layer_decay``: whether rates
         differ by layer; ``exempt_biases``: whether the source exempts biases.
+
+    Raises:
+        CheckFailed: If one of the models cannot be built.
     """
     wrapper = source.get('optim_wrapper') or {}
     if not isinstance(wrapper.get('optimizer'), dict):
@@ -127,14 +130,14 @@ def _building(config: dict, codebase: str) -> Iterator[nn.Module]:
         with ExitStack() as stack:
             stack.enter_context(DefaultScope.overwrite_default_scope(codebase))
             stack.enter_context(fake_dependencies(cfg, codebase))
-            for bug in bugs:
-                stack.enter_context(bug.work_around(cfg))
+            stack.enter_context(work_around(bugs, cfg))
             try:
                 model = build_without_weights(cfg)
             except Exception as error:  # codebases raise anything
                 bug = find_bug(codebase, cfg, str(error), bugs)
                 if bug is None:
-                    raise
+                    text = f'build: {type(error).__name__}: {error}'
+                    raise CheckFailed(text) from error
                 bugs.append(bug)
                 continue
             yield model

@@ -20,11 +20,13 @@ import random
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
+from cheap_build import shared_numbers
 from coverage_case import run_case
 from coverage_page import (
     FAILED,
@@ -37,12 +39,10 @@ from forking import Call, run_forked
 from mmengine.config import utils as config_utils
 
 from mmattn import swapping
-from mmattn.swapping.cheap_build import shared_numbers
-from mmattn.swapping.planning import plan_swap
+from mmattn.swapping import feature_maps, planning
 from mmattn.swapping.source import (
     CODEBASES,
     config_root,
-    list_shipped,
     read_source,
 )
 
@@ -123,7 +123,7 @@ class Coverage:
         for name in names:
             with contextlib.suppress(Exception):
                 source = read_source(name)
-                plan_swap(source.config, source.codebase, family)
+                planning.plan_swap(source.config, source.codebase, family)
         gc.collect()
         gc.freeze()
 
@@ -159,6 +159,17 @@ class Coverage:
         with open(self.journal, 'a') as file:
             file.write(json.dumps(row) + '\n')
         return row
+
+
+def list_shipped(codebase: str) -> list[str]:
+    """Names of all configs that a codebase ships, except ``_base_``."""
+    root = config_root(codebase)
+    files = sorted(path.relative_to(root) for path in root.rglob('*.py'))
+    return [
+        f'{codebase}::{path.as_posix()}'
+        for path in files
+        if path.parts[0] != '_base_'
+    ]
 
 
 def write_page(journal: Path, path: Path) -> None:
@@ -209,7 +220,8 @@ def source_version() -> str:
     digest = hashlib.sha256()
     files = sorted(Path(swapping.__file__).parent.glob('*.py'))
     files += map(
-        Path(__file__).with_name, ('coverage_case.py', 'optimizer_check.py')
+        Path(__file__).with_name,
+        ('coverage_case.py', 'optimizer_check.py', 'upstream_bugs.py'),
     )
     for path in files:
         digest.update(path.read_bytes())
@@ -224,6 +236,24 @@ def _run_in_folder(
     return run_case(name, backbone, known)
 
 
+def cache_probes() -> None:
+    """Run each backbone and neck only once."""
+    for name in ('probe_backbone', 'probe_neck'):
+        setattr(planning, name, _cached(getattr(feature_maps, name)))
+
+
+def _cached(probe: Callable) -> Callable:
+    results: dict[str, list] = {}
+
+    def probe_once(*args: Any) -> list:
+        key = repr(args)
+        if key not in results:
+            results[key] = probe(*args)
+        return results[key]
+
+    return probe_once
+
+
 def preload(codebase: str) -> None:
     """Import and read what all configs need."""
     warnings.filterwarnings('ignore')
@@ -235,6 +265,7 @@ def preload(codebase: str) -> None:
     # mmengine reads every metafile of a codebase for each `codebase::`.
     config_utils.load = functools.cache(config_utils.load)
     shared_numbers()
+    cache_probes()
 
 
 def _report(done: int, total: int, counts: Counter, seconds: float) -> None:

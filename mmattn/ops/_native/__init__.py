@@ -1,37 +1,27 @@
-"""Kernels in C++ for CPUs, compiled when they are first needed."""
+"""C++ kernels for CPUs, compiled when they are first needed."""
 
-from collections.abc import Callable
+import functools
 from pathlib import Path
 
 from torch import Tensor
 
-from ..custom_op import Kernel
-from ..dispatch import register_implementation
+from .. import custom_op
 from .library import (
     Library,
     contiguous,
     is_available,
+    pixels,
     warn_of_missing_kernels,
     why_not_tensors,
 )
-
-__all__ = [
-    'KERNELS',
-    'Library',
-    'contiguous',
-    'is_available',
-    'register_kernel',
-    'why_not',
-    'why_not_tensors',
-]
 
 KERNELS = Library('ops', Path(__file__).parent)
 
 
 def why_not(*tensors: Tensor | None) -> str | None:
-    """Why the kernels of this folder cannot take these tensors, or None.
+    """Why the kernels of this folder do not support these tensors, or None.
 
-    Warns, once, if they could, were there a working compiler.
+    Warns once if the only reason is the compiler.
     """
     reason = why_not_tensors(*tensors)
     if reason is None:
@@ -41,18 +31,12 @@ def why_not(*tensors: Tensor | None) -> str | None:
     return reason
 
 
-def register_kernel(
-    operation: str, kernel: Kernel, why_not: Callable[..., str | None]
-) -> None:
-    """Add a kernel to the table, as ``'cpp'``: the fastest on a CPU."""
-    register_implementation(
-        operation,
-        'cpp',
-        requires='a CPU; float32 or float64; a C++ compiler',
-        priority=30,
-        devices=('cpu',),
-        is_available=is_available,
-        why_not=why_not,
-        is_kernel=True,
-        operator=kernel.operator,
-    )(kernel.function)
+# The fastest implementations on a CPU.
+register_kernel = functools.partial(
+    custom_op.register_kernel,
+    name='cpp',
+    requires='a CPU; float32 or float64; a C++ compiler',
+    priority=30,
+    devices=('cpu',),
+    is_available=is_available,
+)

@@ -1,7 +1,7 @@
-"""Load compiled C++ functions and call them.
+"""Load and call compiled C++ functions.
 
-They are plain functions of pointers and numbers: one library serves every
-version of torch. Where none can be compiled, operations run without.
+They are plain functions of pointers and numbers, independent of the version
+of torch.
 """
 
 import ctypes
@@ -26,14 +26,9 @@ except ImportError:
 
 _LOGGER = logging.getLogger(__name__)
 _SWITCH = 'MMATTN_CPU_KERNELS'
-_ON = ('', '1', 'yes', 'on', 'true')
 _OFF = ('0', 'no', 'off', 'false')
 _SUFFIXES = {torch.float32: 'f32', torch.float64: 'f64'}
-_KINDS = {
-    't': ctypes.c_void_p,
-    'i': ctypes.c_int64,
-    'd': ctypes.c_double,
-}
+_KINDS = {'t': ctypes.c_void_p, 'i': ctypes.c_int64, 'd': ctypes.c_double}
 _PLAIN_TYPES = (Tensor, Parameter)
 
 
@@ -41,9 +36,9 @@ class Library:
     """Functions compiled from the C++ sources of one folder.
 
     Args:
-        name: Of the library, for its file.
-        folder: Holds the ``*.cpp`` and their headers.
-        include: Further folders of headers.
+        name: First part of the file's name.
+        folder: Contains the ``*.cpp`` and their headers.
+        include: Other folders of headers.
     """
 
     def __init__(
@@ -57,41 +52,34 @@ class Library:
 
     @assume_constant_result
     def why_not(self) -> str | None:
-        """Why its functions cannot be called, and what to do; or None.
+        """Why its functions cannot be called, or None.
 
-        Compiles them at the first call, which takes some seconds.
+        Compiles them at the first call.
         """
         if self._loaded is None and self._failure is None:
-            self._load()
+            try:
+                if is_switched_off():
+                    raise BuildError(f'{_SWITCH} turns C++ kernels off')
+                path = build_library(self.name, self.folder, self.include)
+                # It uses the OpenMP runtime that torch has loaded, and its
+                # threads.
+                self._loaded = ctypes.CDLL(str(path))
+            except (BuildError, OSError) as error:
+                self._failure = str(error)
         return self._failure
 
-    def _load(self) -> None:
-        if is_switched_off():
-            self._failure = f'{_SWITCH} switches C++ kernels off'
-            return
-        try:
-            path = build_library(self.name, self.folder, self.include)
-            # OpenMP's functions are found in the runtime that torch has
-            # loaded, so that both share one set of threads.
-            self._loaded = ctypes.CDLL(str(path))
-        except (BuildError, OSError) as error:
-            self._failure = str(error)
-
     def function(self, name: str, signature: str) -> Callable[..., None]:
-        """A function of the library; nothing is compiled before its call.
+        """A function of the library, compiled when it is called.
+
+        It raises MemoryError if it cannot allocate its workspace.
 
         Args:
             name: The symbol is ``mmattn_<name>_<f32 or f64>``, by the dtype
-                of the first tensor. It returns how many bytes of memory it
-                could not get, as int64.
-            signature: One letter for each argument: ``t`` for a tensor or
-                None, handed over as a pointer; ``i`` for an int64; ``d`` for
-                a float64. Tensors must be contiguous and of the dtype that
-                the function expects.
-
-        Returns:
-            Takes the arguments. Raises a ``MemoryError`` if the function
-            lacks memory to work in.
+                of the first tensor. It returns the bytes that it could not
+                allocate.
+            signature: One letter for each argument: ``t`` for a pointer to a
+                contiguous tensor, or None; ``i`` for an int64; ``d`` for a
+                float64.
         """
         types = [_KINDS[kind] for kind in signature]
         found: dict[torch.dtype, Callable] = {}
@@ -108,24 +96,22 @@ class Library:
             return function
 
         def call(*args: Tensor | int | float | None) -> None:
-            if len(args) != len(types):
-                raise TypeError(
-                    f'kernel {name!r} takes {len(types)} arguments, got '
-                    f'{len(args)}'
-                )
+            tensors = [x for x in args if isinstance(x, Tensor)]
+            if not all(x.is_cpu for x in tensors):
+                raise ValueError('C++ kernels take tensors on a CPU')
             pointers = [
-                _pointer(x) if isinstance(x, Tensor) else x for x in args
+                x.data_ptr() if isinstance(x, Tensor) else x for x in args
             ]
-            dtype = next(x for x in args if isinstance(x, Tensor)).dtype
+            dtype = tensors[0].dtype
             function = found.get(dtype) or look_up(dtype)
-            # A profiler sees only operators by itself.
+            # By themselves, profilers see operators only.
             profiled = torch.autograd._profiler_enabled()
             label = f'mmattn::{name}'
             with record_function(label) if profiled else nullcontext():
-                lacking = function(*pointers)
-            if lacking:
+                missing = function(*pointers)
+            if missing:
                 raise MemoryError(
-                    f'could not allocate {lacking} bytes of workspace for '
+                    f'could not allocate {missing} bytes of workspace for '
                     f'kernel {name!r}; use fewer or smaller images, or fewer '
                     'threads (torch.set_num_threads)'
                 )
@@ -133,29 +119,27 @@ class Library:
         return call
 
 
-def _pointer(x: Tensor) -> int:
-    if not x.is_cpu:
-        raise ValueError(f'C++ kernels take tensors on a CPU, got {x.device}')
-    return x.data_ptr()
-
-
 def contiguous(x: Tensor) -> Tensor:
-    """``x`` as it lies in memory, value after value."""
+    """``x`` in contiguous memory, without a lazy negation."""
     return x.resolve_neg().contiguous()
 
 
-@functools.cache
+def pixels(x: Tensor) -> tuple[Tensor, int]:
+    """A map ``(B, H, W, C)`` for a kernel, and the step between its pixels.
+
+    Some channels of a wider map are not copied.
+    """
+    x = x.resolve_neg()
+    _, H, W, C = x.shape
+    step = x.stride(2)
+    if x.stride() != (H * W * step, W * step, step, 1):
+        return x.contiguous(), C
+    return x, step
+
+
 def is_switched_off() -> bool:
-    """Whether the environment says to use no C++ kernels."""
-    value = os.environ.get(_SWITCH, '').strip()
-    if value.lower() not in _ON + _OFF:
-        _LOGGER.warning(
-            'ignored %s=%r: it must be one of %s',
-            _SWITCH,
-            value,
-            ', '.join(_ON[1:] + _OFF),
-        )
-    return value.lower() in _OFF
+    """Whether ``MMATTN_CPU_KERNELS`` turns C++ kernels off."""
+    return os.environ.get(_SWITCH, '').strip().lower() in _OFF
 
 
 def is_available() -> bool:
@@ -187,17 +171,13 @@ def why_not_tensors(*tensors: Tensor | None) -> str | None:
 
 
 @assume_constant_result
-def warn_of_missing_kernels(reason: str) -> None:
-    """Warn, once in a process, unless the user has switched kernels off."""
-    if not is_switched_off():
-        _warn_once(reason)
-
-
 @functools.cache
-def _warn_once(reason: str) -> None:
-    _LOGGER.warning(
-        'No C++ kernels on this CPU: %s. Slower operations of PyTorch run '
-        'instead. Set %s=0 to run without this warning',
-        reason,
-        _SWITCH,
-    )
+def warn_of_missing_kernels(reason: str) -> None:
+    """Warn, once in a process, unless the user turned kernels off."""
+    if not is_switched_off():
+        _LOGGER.warning(
+            'No C++ kernels on this CPU: %s. Slower operations of PyTorch run '
+            'instead. Set %s=0 to run without this warning',
+            reason,
+            _SWITCH,
+        )

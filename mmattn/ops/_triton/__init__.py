@@ -1,40 +1,27 @@
-"""What the Triton kernels of all operations share.
+"""Shared by the Triton kernels of all operations.
 
-This module needs only torch: kernels, and Triton with them, are imported when
-they are launched. On a machine without a GPU they run through Triton's
-interpreter if ``TRITON_INTERPRET=1`` is set before the first import: slowly,
-for tests.
+This module needs only torch: kernels, and Triton, are imported when they are
+launched. For tests, without a GPU, Triton's interpreter runs them slowly if
+``TRITON_INTERPRET=1`` is set before the first import.
 """
 
 import contextlib
+import functools
 import importlib.util
 import os
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from ..custom_op import Kernel
-from ..dispatch import register_implementation
+from .. import custom_op
 
-# Below the reference, so that 'auto' does not take them: no kernel has been
-# timed on a GPU yet. The fastest of its operation shall rank above PyTorch's
-# fused attention (10).
-_PRIORITY = -1
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MOST_CHANNELS = 128
 _PLAIN_TYPES = (Tensor, Parameter)
 
 
-def _is_installed(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ImportError:
-        return False
-
-
-HAS_TRITON = _is_installed('triton')
+HAS_TRITON = importlib.util.find_spec('triton') is not None
 IS_INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 
 
@@ -44,9 +31,9 @@ def is_available() -> bool:
 
 
 def why_not(x: Tensor) -> str | None:
-    """Why no kernel takes a tensor, or None."""
+    """Why the kernels do not support a tensor, or None."""
     if not HAS_TRITON:
-        return "it needs the package 'triton', which is not installed"
+        return "it requires the package 'triton'"
     if x.dtype not in _DTYPES:
         return 'it takes float32, bfloat16 or float16'
     if type(x) not in _PLAIN_TYPES:
@@ -55,36 +42,29 @@ def why_not(x: Tensor) -> str | None:
 
 
 def why_not_channels(channels: int) -> str | None:
-    """Why no attention takes so many channels of a head, or None."""
+    """Why no attention supports so many channels of a head, or None."""
     if channels > _MOST_CHANNELS:
         return f'it takes at most {_MOST_CHANNELS} channels of a head'
     return None
 
 
-def register_kernel(
-    operation: str,
-    kernel: Kernel,
-    why_not: Callable[..., str | None],
-    limits: str = '',
-) -> None:
-    """Add a kernel to the table, as ``'triton'``."""
-    register_implementation(
-        operation,
-        'triton',
-        requires='Triton; a CUDA device; float32, bfloat16 or float16'
-        + limits,
-        priority=_PRIORITY,
-        devices=('cuda', 'cpu') if IS_INTERPRETED else ('cuda',),
-        is_available=is_available,
-        why_not=why_not,
-        is_kernel=True,
-        operator=kernel.operator,
-    )(kernel.function)
+REQUIRES = 'Triton; a CUDA device; float32, bfloat16 or float16'
+register_kernel = functools.partial(
+    custom_op.register_kernel,
+    name='triton',
+    requires=REQUIRES,
+    # Below the reference, so that 'auto' does not take them: no kernel has
+    # been timed on a GPU yet. The fastest implementation of an operation is
+    # to rank above PyTorch's fused attention (10).
+    priority=-1,
+    devices=('cuda', 'cpu') if IS_INTERPRETED else ('cuda',),
+    is_available=is_available,
+)
 
 
-# Triton's own serve kernels too, and take microseconds outside of them.
+# Triton's functions of these names take microseconds outside of kernels.
 def ceil_div(length: int, part: int) -> int:
-    """How many parts cover a length."""
+    """Number of parts that cover a length."""
     return -(-length // part)
 
 
@@ -94,17 +74,17 @@ def power_of_2(length: int) -> int:
 
 
 def tile_side(length: int, most: int) -> int:
-    """Side of a tile that holds ``length``, or ``most`` of it: 16 at least."""
+    """Side of a tile for ``length``, from 16 to ``most``."""
     return min(max(power_of_2(length), 16), most)
 
 
 def with_unit_stride(x: Tensor) -> Tensor:
-    """``x`` itself where its last axis lies side by side, else a copy."""
+    """``x``, copied unless the stride of its last axis is 1."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def on_device_of(x: Tensor) -> contextlib.AbstractContextManager:
-    """Launch where ``x`` lies, whichever device is the current one."""
+    """Make the device of ``x`` the current one."""
     if x.is_cuda:
         return torch.cuda.device(x.device)
     return contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""What kernels of several operations call on the GPU."""
+"""Device functions shared by the kernels of several operations."""
 
 import triton
 import triton.language as tl
@@ -42,7 +42,7 @@ def group_bounds(group, num_tokens, levels):
     """First place and size of a group, ``levels`` halvings deep.
 
     The first half takes the odd token. The bits of ``group``, from the
-    ``levels``-th down, say which half the group lies in.
+    ``levels``-th down, are the halves that contain the group.
     """
     start = group * 0
     size = start + num_tokens

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..dispatch import choose_implementation
 from ..tracing import without_autocast
 
-# What the implementations take.
+# Schema of the implementations.
 ARGUMENTS = (
     'Tensor features, int cluster_size, int iterations, float temperature'
 )
@@ -22,7 +22,7 @@ def balanced_clusters(
     temperature: float = 100.0,
     impl: str = 'auto',
 ) -> Tensor:
-    """Order the tokens such that similar ones lie together.
+    """Order the tokens so that similar ones are next to each other.
 
     Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.2, balanced
     hierarchical clustering. A group is halved by two centroids. They start as
@@ -34,10 +34,10 @@ def balanced_clusters(
     ascending, by ``(1 + s_0) / (1 + s_1)`` and cut in the middle.
 
     Args:
-        features: ``(G, N, d)``, or ``(B, h, N, d)`` for ``B * h`` problems;
-            of any scale. A view of any strides is read where it lies.
-        cluster_size: Tokens that a cluster holds at least, see
-            :func:`cluster_sizes`. Defaults to 49.
+        features: ``(G, N, d)``, or ``(B, h, N, d)`` for ``B * h`` problems,
+            of any scale and strides.
+        cluster_size: Minimum tokens of a cluster, see :func:`cluster_sizes`.
+            Defaults to 49.
         iterations: Refinements of the centroids. Defaults to 2.
         temperature: Sharpness of the soft assignment. Defaults to 100.
         impl: ``'reference'`` (also called ``'sdpa'``), ``'cpp'``,
@@ -66,5 +66,5 @@ def balanced_clusters(
 
 
 def empty_order(features: Tensor, *args) -> Tensor:
-    """What the implementations return, without its values."""
+    """Uninitialized result of the implementations."""
     return features.new_empty(features.shape[:-1], dtype=torch.int64)

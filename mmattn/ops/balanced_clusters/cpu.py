@@ -5,7 +5,6 @@ from torch import Tensor
 
 from .. import _native
 from ..cluster_layout import cluster_levels
-from ..custom_op import Kernel, define_operator
 from .api import ARGUMENTS, empty_order
 
 # Features and order; sizes and strides of four axes; levels, iterations;
@@ -39,11 +38,9 @@ def balanced_clusters(
 
 _native.register_kernel(
     'balanced_clusters',
-    Kernel(
-        balanced_clusters,
-        define_operator(
-            'balanced_clusters_cpp', ARGUMENTS, balanced_clusters, empty_order
-        ),
-    ),
+    ARGUMENTS,
+    balanced_clusters,
+    None,
     why_not,
+    empty=empty_order,
 )

@@ -1,20 +1,17 @@
-"""One level of balanced clustering: every group is sorted and so halved.
+"""One level of balanced clustering: sorting every group halves it.
 
-A program owns a group. It goes through the group's tokens once for the means
-that it starts with, once for every refinement and once for the ratios, and
-sorts the ratios with the places below them in one number, so that equal ratios
-keep their order. Nothing is gathered: a level reads the features through the
-order of the level before.
+A program has a group. It reads the group's tokens once for the initial means,
+once for every refinement and once for the ratios. It sorts keys of ratio and
+place in one number: equal ratios keep their order. Nothing is gathered: a
+level reads the features through the order of the previous level.
 
-A group that is too large for one program is shared by several, with one
-launch for each pass over it: each program sums up its tokens, and the next
-launch adds up the sums. Programs then sort runs of the group, and one more
-launch merges up to 32 runs: no two numbers are equal, so the place of a number
-is the count of smaller numbers in all runs.
+Several programs share a group that is too large for one, with one launch for
+each pass: each program sums its tokens, and the next launch adds up the sums.
+Programs then sort runs of the group, and one more launch merges up to 32 runs:
+no two keys are equal, so the place of a key is the number of smaller keys.
 
-Why all of a group is sorted, where its median would halve it: the order that
-a level leaves says where the halves begin whose means the next one starts
-with, and which of two equal ratios comes first at all later levels.
+The median alone would not do: the next level starts from the means of the
+halves of a sorted group, and equal ratios keep their order on all levels.
 
 Axes: B images, h heads, N tokens, d channels. A grid has the groups of all
 images, then the parts of a group, then the heads.
@@ -25,7 +22,7 @@ import triton.language as tl
 
 from .._triton.device import group_bounds
 
-# Another map must not compile a kernel again.
+# Maps of another size must not recompile a kernel.
 _SIZES = ('num_tokens', 'level', 'iterations')
 _SIZES_SHARED = ('num_tokens', 'level', 'step')
 _SIZES_RUNS = ('num_tokens', 'level', 'length', 'merged_length')
@@ -39,7 +36,7 @@ _LAST_KEY = tl.constexpr(2**63 - 1)
 
 @triton.jit
 def _find_problem(level):
-    """A program's image, its head, and both in one number."""
+    """Image, head and problem of a program."""
     image = (tl.program_id(0) >> level).to(tl.int64)
     head = tl.program_id(2).to(tl.int64)
     return image, head, image * tl.num_programs(2) + head
@@ -47,7 +44,7 @@ def _find_problem(level):
 
 @triton.jit
 def _find_group(problem, num_tokens, level):
-    """First place, of those of all problems, and size of a program's group."""
+    """First place (over all problems) and size of a program's group."""
     group = tl.program_id(0) & ((1 << level) - 1)
     start, size = group_bounds(group, num_tokens, level)
     return problem * num_tokens + start, size
@@ -55,24 +52,17 @@ def _find_group(problem, num_tokens, level):
 
 @triton.jit
 def _find_tokens(order, slot, held, level):
-    """The tokens in some places; at first they lie in the raster's order."""
+    """Tokens in some places; at first in raster order."""
     token = tl.load(order + slot, mask=held & (level > 0), other=0)
     return tl.where(level > 0, token, slot)
 
 
 @triton.jit
 def _read_tokens(
-    features,
-    order,
-    slot,
-    end,
-    row,
-    scale,
-    level,
-    CHANNELS: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
-    """Some tokens of a group at the problem's scale, and their lengths."""
+    features, order, slot, end, row, scale, level,
+    CHANNELS: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Scaled features of some tokens of a group, and their lengths."""
     held = slot < end
     token = _find_tokens(order, slot, held, level)
     d = tl.arange(0, BLOCK_D)
@@ -83,8 +73,8 @@ def _read_tokens(
 
 
 @triton.jit
-def _normalise(vectors):
-    """Bring the sum of some vectors to length 1."""
+def _normalize(vectors):
+    """Normalize the sum of some vectors."""
     vector = tl.sum(vectors, 0)
     length = tl.sqrt(tl.sum(vector * vector, 0))
     return vector / tl.maximum(length, _EPSILON)
@@ -100,7 +90,7 @@ def _similarities(tokens, lengths, first, second):
 
 @triton.jit
 def _assign(tokens, lengths, apart):
-    """How much of each token goes to which centroid: a softmax over two."""
+    """Soft assignment of each token to both centroids."""
     x = tl.sum(tokens * apart[None], 1) / tl.maximum(lengths, _EPSILON)
     smaller = tl.exp(-tl.abs(x))
     total = 1 + smaller
@@ -110,21 +100,14 @@ def _assign(tokens, lengths, apart):
 
 @triton.jit
 def _sum_tokens(
-    features,
-    order,
-    begin,
-    end,
+    features, order, begin, end,
     half,  # tokens of the group's first half
-    row,
-    scale,
-    level,
+    row, scale, level,
     apart,  # difference of the centroids times temperature, at the start 0
-    IS_START: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    CHUNK: tl.constexpr,
+    IS_START: tl.constexpr, CHANNELS: tl.constexpr, CHUNK: tl.constexpr,
     BLOCK_D: tl.constexpr,
-):
-    """What some tokens give to both centroids, or at the start to both halves.
+):  # fmt: skip
+    """Sums of some tokens for both centroids, or at the start for both halves.
 
     Summed over the chunks only: to sum over the tokens of a chunk takes all
     warps to agree.
@@ -147,27 +130,16 @@ def _sum_tokens(
 
 @triton.jit
 def _above_zero(x):
-    """At least the rounding of 1; what is not a number stays so."""
+    """Clamp to at least the rounding of 1; NaN stays NaN."""
     return tl.where(x < _FLOAT_EPSILON, _FLOAT_EPSILON, x)
 
 
 @triton.jit
 def _write_keys(
-    features,
-    order,
-    keys,
-    begin,
-    end,
-    row,
-    scale,
-    level,
-    first,
-    second,
-    CHANNELS: tl.constexpr,
-    CHUNK: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
-    """A number for each token, in the order of the ratios, then the places."""
+    features, order, keys, begin, end, row, scale, level, first, second,
+    CHANNELS: tl.constexpr, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """A key for each token that sorts by ratio, then by place."""
     for place in range(begin, end, CHUNK):
         slot = place + tl.arange(0, CHUNK)
         tokens, lengths = _read_tokens(
@@ -183,7 +155,7 @@ def _write_keys(
 
 @triton.jit
 def _sort_keys(keys, slot, end):
-    """Sort what the program has written; its warps then may write anew."""
+    """Sort the program's keys and synchronize its warps."""
     tl.debug_barrier()
     found = tl.load(keys + slot, mask=slot < end, other=_LAST_KEY)
     tl.debug_barrier()
@@ -192,7 +164,7 @@ def _sort_keys(keys, slot, end):
 
 @triton.jit
 def _scale_of(peak):
-    """What brings a problem to the range of float32."""
+    """Factor that scales a problem to the range of float32."""
     return 1 / tl.where(peak < _FLOAT_TINY, _FLOAT_TINY, peak)
 
 
@@ -202,18 +174,11 @@ def sort_groups(
     peaks,  # (B, h), largest absolute value of each problem
     order,  # (B, h, N), unread at the first level
     sorted_order,  # (B, h, N)
-    features_b,
-    features_h,
-    features_n,
-    num_tokens,
-    level,
-    iterations,
-    temperature,
-    CHANNELS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    CHUNK: tl.constexpr,
+    features_b, features_h, features_n,
+    num_tokens, level, iterations, temperature,
+    CHANNELS: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
     BLOCK_D: tl.constexpr,
-):
+):  # fmt: skip
     """Sort one group of one problem by the ratio of its similarities."""
     image, head, problem = _find_problem(level)
     start, size = _find_group(problem, num_tokens, level)
@@ -226,14 +191,14 @@ def sort_groups(
         features, order, 0, size, half, features_n, scale, level, 0,
         True, CHANNELS, CHUNK, BLOCK_D,
     )  # fmt: skip
-    first, second = _normalise(next_first), _normalise(next_second)
+    first, second = _normalize(next_first), _normalize(next_second)
     for _ in range(iterations):
         apart = temperature * (first - second)
         next_first, next_second = _sum_tokens(
             features, order, 0, size, half, features_n, scale, level, apart,
             False, CHANNELS, CHUNK, BLOCK_D,
         )  # fmt: skip
-        first, second = _normalise(next_first), _normalise(next_second)
+        first, second = _normalize(next_first), _normalize(next_second)
     _write_keys(
         features, order, sorted_order, 0, size, features_n, scale,
         level, first, second, CHANNELS, CHUNK, BLOCK_D,
@@ -247,7 +212,7 @@ def sort_groups(
 
 @triton.jit
 def _find_sums(sums, step, CHANNELS: tl.constexpr, SHARES: tl.constexpr):
-    """What the shares of the program's group have summed up at a step."""
+    """Sums of the shares of the program's group at a step."""
     row = (step * tl.num_programs(2) + tl.program_id(2)).to(tl.int64)
     row = row * tl.num_programs(0) + tl.program_id(0)
     return sums + row * SHARES * 2 * CHANNELS
@@ -256,33 +221,24 @@ def _find_sums(sums, step, CHANNELS: tl.constexpr, SHARES: tl.constexpr):
 @triton.jit
 def _add_sums(sums, CHANNELS: tl.constexpr, SHARES: tl.constexpr,
               BLOCK_D: tl.constexpr):  # fmt: skip
-    """The centroids that the sums ``(SHARES, 2, d)`` of a group give."""
+    """Centroids of a group from the sums ``(SHARES, 2, d)``."""
     d = tl.arange(0, BLOCK_D)[None]
     sums += tl.arange(0, SHARES)[:, None] * 2 * CHANNELS + d
     first = tl.load(sums, mask=d < CHANNELS, other=0.0)
     second = tl.load(sums + CHANNELS, mask=d < CHANNELS, other=0.0)
-    return _normalise(first), _normalise(second)
+    return _normalize(first), _normalize(second)
 
 
 @triton.jit(do_not_specialize=_SIZES_SHARED)
 def add_shares(
-    features,
-    peaks,
-    order,
+    features, peaks, order,
     sums,  # (steps, h, B * groups, SHARES, 2, d)
-    features_b,
-    features_h,
-    features_n,
-    num_tokens,
-    level,
-    step,
-    temperature,
-    CHANNELS: tl.constexpr,
-    SHARES: tl.constexpr,
-    CHUNK: tl.constexpr,
+    features_b, features_h, features_n,
+    num_tokens, level, step, temperature,
+    CHANNELS: tl.constexpr, SHARES: tl.constexpr, CHUNK: tl.constexpr,
     BLOCK_D: tl.constexpr,
-):
-    """Sum up what a share of a group gives to both centroids."""
+):  # fmt: skip
+    """Sum the tokens of a share of a group for both centroids."""
     image, head, problem = _find_problem(level)
     start, size = _find_group(problem, num_tokens, level)
     features += image * features_b + head * features_h
@@ -314,24 +270,15 @@ def add_shares(
 
 @triton.jit(do_not_specialize=_SIZES_SHARED)
 def sort_runs(
-    features,
-    peaks,
-    order,
-    sums,
+    features, peaks, order, sums,
     keys,  # (B, h, N)
-    features_b,
-    features_h,
-    features_n,
-    num_tokens,
-    level,
+    features_b, features_h, features_n,
+    num_tokens, level,
     step,  # behind the last
-    CHANNELS: tl.constexpr,
-    SHARES: tl.constexpr,
-    BLOCK: tl.constexpr,
-    CHUNK: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
-    """Sort one of the runs, each a block of tokens, that make up a group."""
+    CHANNELS: tl.constexpr, SHARES: tl.constexpr, BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Sort one run of a group, a block of tokens."""
     image, head, problem = _find_problem(level)
     start, size = _find_group(problem, num_tokens, level)
     features += image * features_b + head * features_h
@@ -351,7 +298,7 @@ def sort_runs(
 
 @triton.jit
 def _count_below(key, keys, begin, end, length):
-    """How many keys of a sorted run lie below each of some others."""
+    """Number of keys of a sorted run below each of some others."""
     below = begin + tl.zeros_like(key).to(tl.int32)
     step = length
     while step > 0:
@@ -365,16 +312,14 @@ def _count_below(key, keys, begin, end, length):
 
 @triton.jit(do_not_specialize=_SIZES_RUNS)
 def merge_runs(
-    order,
-    keys,
+    order, keys,
     merged,  # (B, h, N), keys, or tokens where all of a group is merged
-    num_tokens,
-    level,
+    num_tokens, level,
     length,  # of a run, a multiple of CHUNK
     merged_length,  # a multiple of it
     CHUNK: tl.constexpr,
-):
-    """Put some keys in their places among those of the runs beside theirs."""
+):  # fmt: skip
+    """Merge some keys of a run with those of the other runs."""
     _, _, problem = _find_problem(level)
     start, size = _find_group(problem, num_tokens, level)
     order += start

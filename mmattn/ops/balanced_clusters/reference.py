@@ -1,4 +1,4 @@
-"""Balanced clusters in plain PyTorch, which defines the operation.
+"""Reference implementation of balanced clusters.
 
 Axes: G independent problems (images times heads), N tokens, d channels,
 g groups of a level, m slots of a group (the size of the largest). A place is
@@ -28,7 +28,7 @@ def reference(
         return order.reshape(shape)
     wide = torch.promote_types(features.dtype, torch.float32)
     features = features.to(wide)
-    # Directions alone count; at this scale no square over- or underflows.
+    # Only directions matter; at this scale no square over- or underflows.
     peak = features.abs().amax(dim=(1, 2), keepdim=True)
     features = features / peak.clamp(min=torch.finfo(wide).tiny)
     lengths = torch.linalg.vector_norm(features, dim=-1)  # (G, N)
@@ -46,8 +46,7 @@ def reference(
     return order.reshape(shape)
 
 
-# There is no attention to fuse here. A layer whose ``impl`` is 'sdpa' hands
-# that name to all its operations.
+# A layer passes its ``impl`` to all its operations, 'sdpa' included.
 register_implementation('balanced_clusters', 'sdpa')(reference)
 
 
@@ -58,9 +57,10 @@ def _bisect(
     iterations: int,
     temperature: float,
 ) -> Tensor:
-    """Order ``(G, N)`` that sorts every group of one level, for the cut.
+    """Order ``(G, N)`` that sorts every group of one level.
 
-    Takes the direction, ``(G, N, d)``, and the length, ``(G, N)``, of each.
+    The features are given as unit vectors ``(G, N, d)`` and lengths
+    ``(G, N)``.
     """
     N = units.shape[1]
     places, held, slots, halves = _level_tables(N, level, units.device)
@@ -77,14 +77,14 @@ def _bisect(
         similarity = centroids @ units.mT  # (G, g, 2, m)
         weights = (temperature * similarity).softmax(dim=2)
     centroids = F.normalize(weights * lengths @ units, dim=-1)
-    # Rounding can take a similarity below -1; a token opposite to a centroid
-    # must not make the ratio infinite, negative or undefined.
+    # Rounding can make a similarity less than -1 and the ratio infinite,
+    # negative or undefined.
     limits = torch.finfo(units.dtype)
     toward = 1 + centroids @ units.mT  # (G, g, 2, m)
     toward = toward.clamp(min=limits.eps)
     ratio = toward[:, :, 0] / toward[:, :, 1]  # (G, g, m)
-    # Features that have overflowed elsewhere give NaN, which would be sorted
-    # behind the empty slots; the order must stay a permutation.
+    # NaN, from features that overflowed elsewhere, would be sorted behind the
+    # empty slots; the order must remain a permutation.
     ratio = ratio.nan_to_num(nan=limits.max)
     ratio = ratio.masked_fill(~held, torch.inf)
     # Empty slots are last in each group, before and after the sort.
@@ -93,7 +93,7 @@ def _bisect(
 
 def _argsort(x: Tensor) -> Tensor:
     """Sort the last axis; equal values keep their order."""
-    if is_exporting_to_onnx():  # whose only sort keeps it always
+    if is_exporting_to_onnx():  # the sort of ONNX is always stable
         return x.sort(dim=-1).indices
     return x.argsort(dim=-1, stable=True)
 
@@ -102,11 +102,9 @@ def _argsort(x: Tensor) -> Tensor:
 def _level_tables(
     num_tokens: int, level: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Where the groups of a level lie in the current order.
+    """Tables of :func:`group_slots`, and the slots of each half of a group.
 
-    Returns:
-        The tables of :func:`group_slots`; then which slots make up each half
-        of a group, ``(g, 2, m)`` of 0 and 1.
+    The last is ``(g, 2, m)`` of 0 and 1.
     """
     places, held, slots = group_slots(num_tokens, level, device)
     sizes = held.sum(dim=1, keepdim=True)  # (g, 1)

@@ -15,13 +15,11 @@ from .._triton import (
     with_unit_stride,
 )
 from ..cluster_layout import cluster_levels
-from ..custom_op import Kernel, define_operator
 from .api import ARGUMENTS, empty_order
 
 _MOST_CHANNELS = 256
 _MOST_CLUSTERED = 2**24  # tokens, for as many programs as a grid holds
-# Tokens of a group that one program sorts. A larger group is shared by several
-# until it is small enough.
+# Most tokens that one program sorts; several programs share larger groups.
 _MOST_TOKENS = 4096
 _SHARES = 32  # programs that sum up a larger group
 _RUNS = 32  # of so many tokens that one launch merges
@@ -42,11 +40,10 @@ def balanced_clusters(
 ) -> Tensor:
     """Order the tokens level by level.
 
-    One launch for each level whose groups have at most 4096 tokens. Before, a
-    level takes ``iterations + 2``, and one for each time that the largest
-    group, in runs of 4096 tokens, has to be divided by 32. The order is that
-    of the reference, but for tokens whose ratios differ by no more than
-    float32 rounds.
+    A level whose groups have at most 4096 tokens takes one launch; a level of
+    larger groups takes ``iterations + 2`` and merges sorted runs, 32 at a
+    time. The order equals that of the reference except for tokens whose
+    ratios differ by float32 rounding.
     """
     shape = features.shape[:-1]
     N = shape[-1]
@@ -62,10 +59,9 @@ def balanced_clusters(
     for level in range(levels):
         most = ceil_div(N, 1 << level)
         halve = _halve if most <= _MOST_TOKENS else _halve_in_shares
+        options = level, iterations, temperature
         with on_device_of(features):
-            order = halve(
-                features, peaks, order, level, iterations, temperature
-            )
+            order = halve(features, peaks, order, *options)
     return order.view(shape)
 
 
@@ -150,14 +146,9 @@ def _tiles(features: Tensor, num_warps: int) -> dict[str, int]:
 
 _triton.register_kernel(
     'balanced_clusters',
-    Kernel(
-        balanced_clusters,
-        define_operator(
-            'balanced_clusters_triton',
-            ARGUMENTS,
-            balanced_clusters,
-            empty_order,
-        ),
-    ),
+    ARGUMENTS,
+    balanced_clusters,
+    None,
     why_not,
+    empty=empty_order,
 )

@@ -1,9 +1,5 @@
-"""Attention inside clusters of tokens and across their last cut."""
+"""Attention inside clusters of tokens and to part of the sibling cluster."""
 
-from . import reference  # noqa: F401
-
-# isort: split
-from . import cpu, sdpa, triton  # noqa: F401
+# The reference is registered first.
+from . import reference, cpu, sdpa, triton  # isort: skip
 from .api import cluster_attention
-
-__all__ = ['cluster_attention']

@@ -1,13 +1,14 @@
-"""Attention inside clusters of tokens and across their last cut.
+"""Attention inside clusters of tokens and to part of the sibling cluster.
 
 Axes: B batch, N tokens, C = h * d channels, h heads, d channels of a head.
 """
 
 from torch import Tensor
 
+from ..attention import default_scale
 from ..dispatch import choose_implementation
 
-# What the implementations take.
+# Schema of the implementations.
 ARGUMENTS = (
     'Tensor qkv, Tensor order, int cluster_size, int overlap, float scale'
 )
@@ -21,20 +22,19 @@ def cluster_attention(
     scale: float | None = None,
     impl: str = 'auto',
 ) -> Tensor:
-    """Let every token attend to its cluster and to the nearest of its sibling.
+    """Attend inside each cluster and to the nearest tokens of its sibling.
 
-    Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.2. A cluster of
-    ``m`` tokens attends to its own and to ``round(overlap * m /
-    cluster_size)`` of the cluster from which the last bisection parted it.
-    Following the published code, the first of two siblings takes the second's
-    first tokens and the second takes the first's last: those next to the cut.
+    Source: BOAT, https://arxiv.org/abs/2201.13027, section 3.2. The sibling
+    is the other half of the last bisection. A cluster of ``m`` tokens attends
+    to itself and to the ``round(overlap * m / cluster_size)`` tokens of its
+    sibling that are next to the cut, as in the published code.
 
     Args:
         qkv: Queries, keys and values side by side, ``(B, N, 3 * C)`` in
-            raster order, each of ``h`` heads of ``d`` channels.
-        order: ``(B, h, N)``, of :func:`balanced_clusters` with the same
-            ``cluster_size``, for each head of each image.
-        cluster_size: Tokens that a cluster holds at least. Defaults to 49.
+            raster order.
+        order: Result of :func:`balanced_clusters` with the same
+            ``cluster_size``, ``(B, h, N)``.
+        cluster_size: Minimum tokens of a cluster. Defaults to 49.
         overlap: Tokens of the sibling for a cluster of ``cluster_size``, from
             0 to ``cluster_size``. Defaults to 20.
         scale: Factor of the products. Defaults to None, ``d ** -0.5``.
@@ -61,7 +61,6 @@ def cluster_attention(
             f'cluster_size >= 1, got {overlap=}, {cluster_size=}'
         )
     if scale is None:
-        # torch.jit.trace has tensors for sizes.
-        scale = (int(qkv.shape[-1]) // (3 * int(order.shape[1]))) ** -0.5
+        scale = default_scale(qkv, order.shape[1])
     args = qkv, order, cluster_size, overlap, scale
     return choose_implementation('cluster_attention', impl, *args)(*args)

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 
 from .. import _native
-from .._native.grouped_attention import Groups, attend, attend_backward
+from .._native.grouped_attention import (
+    Groups,
+    Plan,
+    attend,
+    attend_backward,
+)
 from ..cluster_layout import cluster_sizes, overlap_sizes
-from ..custom_op import define_kernel, empty_like_values
-from ..dispatch import find_implementation
 from ..size_cache import cached_per_size
 from .api import ARGUMENTS
 
@@ -22,35 +25,30 @@ def why_not(qkv: Tensor, order: Tensor, *args) -> str | None:
 
 def plan(
     qkv: Tensor, order: Tensor, cluster_size: int, overlap: int, scale: float
-) -> tuple:
+) -> Plan:
     """Arguments of the grouped attention."""
     ranges = _cluster_ranges(qkv.shape[1], cluster_size, overlap)
     groups = Groups(order.int().contiguous(), *ranges)
-    return qkv, order.shape[1], [groups], scale
+    return Plan(qkv, order.shape[1], [groups], scale)
 
 
 def forward(qkv: Tensor, order: Tensor, *args) -> list[Tensor]:
     N = qkv.shape[1]
-    # What is no token would be read and written outside of the map; a token
-    # that is not there would keep what the memory held before.
+    # An index outside of the map would access other memory (scatter raises a
+    # RuntimeError); a missing token would have an uninitialized result.
     seen = torch.zeros(order.shape, dtype=torch.bool, device='cpu')
-    try:
-        is_order = seen.scatter_(-1, order.long(), True).all()
-    except (IndexError, RuntimeError):  # an index outside of the map
-        is_order = False
-    if not is_order:
+    if not seen.scatter_(-1, order.long(), True).all():
         raise IndexError(
             f'cluster_attention expects an order of the tokens 0 to {N - 1}, '
             'each once for each head of each image; some are missing'
         )
-    return [attend(*plan(qkv, order, *args))]
+    return [attend(plan(qkv, order, *args))]
 
 
 def backward(
     grad: Tensor, kept: Sequence[Tensor], wanted: Sequence[bool], *args
 ) -> list[Tensor | None]:
-    wanted = [wanted[0], False, False, False]
-    return [attend_backward(grad, wanted, *plan(*args))[0], None]
+    return [attend_backward(grad, (), plan(*args))['qkv'], None]
 
 
 @cached_per_size
@@ -63,7 +61,7 @@ def _cluster_ranges(
     ranges, start = [], 0
     for i, (own, more) in enumerate(zip(sizes, near)):
         end = start + own
-        # Next to the cut: past the end of a first child, before a second.
+        # Next to the cut: after the first sibling, before the second.
         keys = (start, end + more) if i % 2 == 0 else (start - more, end)
         ranges.append((start, end, *keys))
         start = end
@@ -74,14 +72,5 @@ def _cluster_ranges(
 
 
 _native.register_kernel(
-    'cluster_attention',
-    define_kernel(
-        'cluster_attention_cpp',
-        ARGUMENTS,
-        forward,
-        backward,
-        empty_like_values,
-        find_implementation('cluster_attention', 'reference').function,
-    ),
-    why_not,
+    'cluster_attention', ARGUMENTS, forward, backward, why_not
 )

@@ -1,14 +1,13 @@
 """Attention inside clusters, gathered and scattered by index.
 
-The tokens of a cluster and those of its sibling next to the cut lie side by
-side in the order of the clusters. So a cluster's keys are one range of that
-order: ``near`` more than its own, before them for a second child, behind them
-for a first one. The kernels compute every range from the sizes; no table, no
-gathered copy and no score lies in memory.
+In cluster order, a cluster and its sibling are adjacent. So the keys of a
+cluster are one range: its own places and ``near`` of the sibling, after them
+for the first sibling and before them for the second. The kernels compute every
+range from the sizes; no table, gathered copy or score is in memory.
 
-The backward pass needs no atomic addition, so its sums always run in one
-order: the program that owns a block of keys adds up the contributions of its
-own cluster and, where that sees the keys, of the sibling.
+The backward pass has no atomic additions and is deterministic: the program of
+a block of keys adds up the contributions of its cluster and, where that
+attends to the keys, of the sibling.
 
 Axes: B images, h heads, N tokens, C = h * d channels, d channels of a head.
 """
@@ -16,21 +15,15 @@ Axes: B images, h heads, N tokens, C = h * d channels, d channels of a head.
 import triton
 import triton.language as tl
 
-from .._triton.device import (
-    LOG2_E,
-    dot,
-    group_bounds,
-    load_rows,
-    store_rows,
-)
+from .._triton.device import LOG2_E, dot, group_bounds, load_rows, store_rows
 
-# Another map must not compile a kernel again.
+# Maps of another size must not recompile a kernel.
 _SIZES = ('heads', 'num_tokens', 'levels', 'blocks', 'least', 'near', 'nears')
 
 
 @triton.jit
 def _seen_range(cluster, num_tokens, levels, least, near, nears):
-    """Own places of a cluster and the range of places that it attends to."""
+    """Places of a cluster and the range of places that it attends to."""
     start, size = group_bounds(cluster, num_tokens, levels)
     _, sibling = group_bounds(cluster ^ 1, num_tokens, levels)
     overlap = tl.minimum(tl.where(size > least, nears, near), sibling)
@@ -40,7 +33,7 @@ def _seen_range(cluster, num_tokens, levels, least, near, nears):
 
 @triton.jit
 def _rows(order, place, valid, stride):
-    """Where the tokens of some places lie in memory, in elements."""
+    """Memory offsets of the tokens of some places, in elements."""
     return tl.load(order + place, mask=valid, other=0) * stride
 
 
@@ -50,21 +43,9 @@ def attend(
     order,  # (B, h, N)
     out,  # (B, N, C)
     lse,  # (B, h, N), logarithm to base 2 of sums, in the order of clusters
-    qkv_b,
-    qkv_n,
-    out_b,
-    out_n,
-    heads,
-    num_tokens,
-    levels,
-    blocks,
-    least,
-    near,
-    nears,
-    scale,
-    CHANNELS: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    qkv_b, qkv_n, out_b, out_n,
+    heads, num_tokens, levels, blocks, least, near, nears, scale,
+    CHANNELS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
@@ -112,36 +93,20 @@ def attend(
 
 @triton.jit(do_not_specialize=_SIZES)
 def attend_backward_queries(
-    qkv,
-    order,
-    lse,
+    qkv, order, lse,
     grad,  # (B, N, C), of the result
     delta,  # (B, h, N), in the order of clusters
     dqkv,  # (B, N, 3 * C)
-    qkv_b,
-    qkv_n,
-    grad_b,
-    grad_n,
-    d_b,
-    d_n,
-    heads,
-    num_tokens,
-    levels,
-    blocks,
-    least,
-    near,
-    nears,
-    scale,
-    CHANNELS: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    qkv_b, qkv_n, grad_b, grad_n, d_b, d_n,
+    heads, num_tokens, levels, blocks, least, near, nears, scale,
+    CHANNELS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a block of queries of a cluster.
 
-    Also stores ``delta``, the mean slope of a query's weights, for the keys.
-    It is taken from the weights, twice computed, and not from the result:
-    that is rounded to its dtype, and need not be kept.
+    Also stores ``delta``, the mean gradient of a query's weights, for the
+    keys. It is computed from the weights, not from the result, which is
+    rounded to its dtype.
     """
     pid = tl.program_id(0)
     block = pid % blocks
@@ -195,15 +160,12 @@ def attend_backward_queries(
 
 @triton.jit
 def _add_queries(
-    dk, dv, keys, values, sees,
-    q, grad, order, lse, delta,
+    dk, dv, keys, values, sees, q, grad, order, lse, delta,
     qkv_n, grad_n,
     start, size, scale,
-    CHANNELS: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    CHANNELS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Add what ``size`` queries give to a block of keys and their values."""
+    """Add the gradients of ``size`` queries to a block of keys and values."""
     for i in range(0, size, BLOCK_N):
         slot = i + tl.arange(0, BLOCK_N)
         held = slot < size
@@ -223,29 +185,10 @@ def _add_queries(
 
 @triton.jit(do_not_specialize=_SIZES)
 def attend_backward_keys(
-    qkv,
-    order,
-    lse,
-    grad,
-    delta,
-    dqkv,
-    qkv_b,
-    qkv_n,
-    grad_b,
-    grad_n,
-    d_b,
-    d_n,
-    heads,
-    num_tokens,
-    levels,
-    blocks,
-    least,
-    near,
-    nears,
-    scale,
-    CHANNELS: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    qkv, order, lse, grad, delta, dqkv,
+    qkv_b, qkv_n, grad_b, grad_n, d_b, d_n,
+    heads, num_tokens, levels, blocks, least, near, nears, scale,
+    CHANNELS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Gradients of a block of keys of a cluster and of their values."""
@@ -285,7 +228,7 @@ def attend_backward_keys(
         )
         place = start + slot
         sees = held & (place >= first) & (place < first + count)
-        # No query of the sibling need be read where it sees no key of ours.
+        # Skip the sibling if it attends to none of the keys.
         others = tl.where(tl.max(sees.to(tl.int32), 0) > 0, others, 0)
         key_total, value_total = _add_queries(
             key_total, value_total, keys, values, sees,

@@ -1,4 +1,4 @@
-"""Cluster attention in plain PyTorch, which defines the operation."""
+"""Reference implementation of cluster attention."""
 
 from torch import Tensor
 

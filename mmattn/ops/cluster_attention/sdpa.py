@@ -1,10 +1,9 @@
 """Cluster attention by PyTorch's fused attention, of gathered clusters."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..attention import fused_attention
 from ..dispatch import register_implementation
-from ..tracing import without_autocast
 from .slots import gather_clusters, scatter_clusters, slot_tables
 
 
@@ -14,10 +13,7 @@ def sdpa(
 ) -> Tensor:
     slots = slot_tables(order.shape[2], cluster_size, overlap, qkv.device)
     q, k, v = gather_clusters(qkv, order, slots)
-    bias = slots.bias
-    if bias is not None:
-        bias = bias[None].to(qkv.dtype)  # four axes, too
-    # The clusters take the place of the heads.
-    with without_autocast(qkv):
-        out = F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
+    # The clusters take the place of the heads; the bias needs four axes, too.
+    bias = None if slots.bias is None else slots.bias[None]
+    out = fused_attention(q, k, v, bias, scale)
     return scatter_clusters(out, order, slots)

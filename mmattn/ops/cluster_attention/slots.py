@@ -1,7 +1,7 @@
-"""Where the queries and keys of each cluster lie: an index for gathering.
+"""Index maps that gather the queries and keys of each cluster.
 
-Axes: N tokens, c clusters, m query slots and l key slots of a cluster (the
-largest's). A place is a position in the order of the clusters.
+Axes: N tokens, c clusters, m query slots and l key slots of a cluster (those
+of the largest). A place is a position in the order of the clusters.
 """
 
 from typing import NamedTuple
@@ -19,13 +19,13 @@ from ..size_cache import cached_per_size
 
 
 class Slots(NamedTuple):
-    """Which places the slots of a cluster stand for.
+    """Places of the slots of each cluster.
 
     Attributes:
-        queries: Place of each query slot, ``(c, m)``, that of a token of the
-            cluster for an empty slot.
+        queries: Place of each query slot, ``(c, m)``; for an empty slot, any
+            place of the cluster.
         keys: Place of each key slot, ``(c, l)``, likewise.
-        bias: Hides the empty key slots, ``(c, 1, l)``; None where none is.
+        bias: Masks empty key slots, ``(c, 1, l)``; None if there are none.
         query_slots: Query slot of each place, ``(N, )``.
     """
 
@@ -39,7 +39,7 @@ class Slots(NamedTuple):
 def slot_tables(
     num_tokens: int, cluster_size: int, overlap: int, device: torch.device
 ) -> Slots:
-    """The slots of all clusters, built once for a size."""
+    """The slots of all clusters."""
     sizes = cluster_sizes(num_tokens, cluster_size)
     near = overlap_sizes(sizes, cluster_size, overlap)
     levels = cluster_levels(num_tokens, cluster_size)
@@ -47,7 +47,7 @@ def slot_tables(
     starts = own[:, :1]  # (c, 1)
     num_own = torch.tensor(sizes, device=device)[:, None]
     num_near = torch.tensor(near, device=device)[:, None]
-    # Next to the cut: past the end of a first child, before a second one.
+    # Next to the cut: after the first sibling, before the second.
     is_first = torch.arange(len(sizes), device=device)[:, None] % 2 == 0
     near_starts = starts + torch.where(is_first, num_own, -num_near)
     slot = torch.arange(max(map(sum, zip(sizes, near))), device=device)
@@ -72,7 +72,7 @@ def gather_clusters(
     """
     B, h, N = order.shape
     G, d = B * h, qkv.shape[-1] // (3 * h)
-    # One flat index for all problems: rows of a matrix are copied fastest.
+    # One flat index for all problems: copying rows of a matrix is fastest.
     problem = torch.arange(G, device=qkv.device)[:, None]
     flat = order.reshape(G, N) + N * problem
     qkv = qkv.reshape(B, N, 3, h, d).permute(2, 0, 3, 1, 4)
@@ -90,7 +90,7 @@ def scatter_clusters(out: Tensor, order: Tensor, slots: Slots) -> Tensor:
     """Put results ``(G, c, m, d)`` in raster order, ``(B, N, C)``."""
     B, h, N = order.shape
     G, d = B * h, out.shape[-1]
-    # Where the result of each token lies among all slots.
+    # Slot of each token's result.
     raster = slots.query_slots.expand(G, N)
     raster = torch.zeros_like(raster).scatter(
         1, order.reshape(G, N).long(), raster

@@ -11,13 +11,12 @@ from torch import Tensor
 from .. import _triton
 from .._triton import ceil_div, on_device_of, tile_side, with_unit_stride
 from ..cluster_layout import cluster_sizes, overlap_size
-from ..custom_op import define_kernel, empty_like_values
-from ..dispatch import find_implementation
+from ..custom_op import empty_like_values
 from .api import ARGUMENTS
 
-# Of a tile. Wide float32 rows leave no registers for more.
+# Most tokens of a tile; wide float32 rows need more registers.
 _MOST_QUERIES, _MOST_KEYS, _MOST_WIDE = 64, 32, 32
-_WIDE = 128  # bytes of a row, from which on it counts as wide
+_WIDE = 128  # bytes of a row, above which it counts as wide
 
 
 def why_not(qkv: Tensor, order: Tensor, *args) -> str | None:
@@ -28,10 +27,9 @@ def why_not(qkv: Tensor, order: Tensor, *args) -> str | None:
 def forward(
     qkv: Tensor, order: Tensor, cluster_size: int, overlap: int, scale: float
 ) -> list[Tensor]:
-    """The result, and what the backward pass needs.
+    """The result and, for the backward pass, each query's log-sum-exp.
 
-    That is the logarithm, to base 2, of the sum of each query's exponentials,
-    ``(B, h, N)`` float32, the queries in the order of the clusters.
+    The latter is ``(B, h, N)`` float32, to base 2, in cluster order.
     """
     from .kernels import attend
 
@@ -76,7 +74,7 @@ def backward(
 
 
 def empty(qkv: Tensor, order: Tensor, *args) -> list[Tensor]:
-    """Tensors like those that :func:`forward` returns."""
+    """Uninitialized results of :func:`forward`."""
     lse = qkv.new_empty(order.shape, dtype=torch.float32)
     return [*empty_like_values(qkv), lse]
 
@@ -108,13 +106,9 @@ def _plan(
 
 _triton.register_kernel(
     'cluster_attention',
-    define_kernel(
-        'cluster_attention_triton',
-        ARGUMENTS,
-        forward,
-        backward,
-        empty,
-        find_implementation('cluster_attention', 'reference').function,
-    ),
+    ARGUMENTS,
+    forward,
+    backward,
     why_not,
+    empty=empty,
 )

@@ -1,35 +1,19 @@
 """Cross-shaped attention in C++: a stripe at a time, with its LePE."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import _native
 from .._native.grouped_attention import (
     Groups,
-    attend,
-    attend_backward,
+    Plan,
     equal_groups,
+    register_grouped,
 )
-from ..custom_op import define_kernel, empty_like_values
-from ..dispatch import find_implementation
 from ..size_cache import cached_per_size
 from ..windows import Size, split_windows
 from .api import ARGUMENTS
 from .stripes import even_padding, stripe_sizes
-
-
-def why_not(
-    qkv: Tensor,
-    num_heads: int,
-    stripe_width: int | None,
-    lepe_weight: Tensor,
-    lepe_bias: Tensor | None,
-    scale: float,
-) -> str | None:
-    return _native.why_not(qkv, lepe_weight, lepe_bias)
 
 
 def plan(
@@ -39,7 +23,7 @@ def plan(
     lepe_weight: Tensor,
     lepe_bias: Tensor | None,
     scale: float,
-) -> tuple:
+) -> Plan:
     """Arguments of the grouped attention."""
     sizes = stripe_sizes(qkv.shape[1:3], stripe_width)
     share = num_heads // len(sizes)
@@ -49,19 +33,7 @@ def plan(
         )
         for i, stripe in enumerate(sizes)
     ]
-    return qkv, num_heads, groups, scale, None, lepe_weight, lepe_bias
-
-
-def forward(*args) -> list[Tensor]:
-    return [attend(*plan(*args))]
-
-
-def backward(
-    grad: Tensor, kept: Sequence[Tensor], wanted: Sequence[bool], *args
-) -> list[Tensor | None]:
-    wanted = [wanted[0], False, *wanted[1:]]  # there is no bias of scores
-    dqkv, _, *others = attend_backward(grad, wanted, *plan(*args))
-    return [dqkv, *others]
+    return Plan(qkv, num_heads, groups, scale, None, lepe_weight, lepe_bias)
 
 
 @cached_per_size
@@ -74,15 +46,9 @@ def _stripes(size: Size, stripe: Size, device: torch.device) -> Groups:
     return Groups(index, ranges, N, N, size=stripe)
 
 
-_native.register_kernel(
+register_grouped(
     'cross_shaped_attention',
-    define_kernel(
-        'cross_shaped_attention_cpp',
-        ARGUMENTS,
-        forward,
-        backward,
-        empty_like_values,
-        find_implementation('cross_shaped_attention', 'reference').function,
-    ),
-    why_not,
+    ARGUMENTS,
+    plan,
+    ('qkv', 'weight', 'weight_bias'),
 )

@@ -1,16 +1,16 @@
 """Attention inside the stripes of a map, with the convolution of the values.
 
-A program holds some tokens of one head in one stripe. The stripes of both
-orientations share a launch: the first half of the heads takes the vertical
-ones. Where a token of a stripe lies follows from its number; what lies beside
-the map is a key and a value of zeros, as the padding that it stands for. The
-convolution reads the neighbours of the tokens while they are in the caches.
+A program has some tokens of one head in one stripe. The stripes of both
+orientations share a launch: the first half of the heads has the vertical ones.
+Positions are computed from token numbers; tokens outside of the map are keys
+and values of zeros, the padding. The convolution reads the neighbors of the
+tokens while they are in the caches.
 
-The backward pass computes the weights again, from the logarithms of their
-sums. A stripe that one program holds takes one launch. A longer one takes two:
-the first, for blocks of queries, leaves the mean slope of each query to the
-second, for blocks of keys. Each program of the latter also gives its share of
-the gradient of the convolution's kernel; no addition is atomic.
+The backward pass recomputes the weights from their log-sum-exp. If a stripe
+fits a program, it takes one launch, else two: the first, for blocks of
+queries, stores the mean gradient of each query for the second, for blocks of
+keys. The latter also computes partial gradients of the convolution's kernel;
+no addition is atomic.
 
 Axes: B images, H W rows and columns of the map, C = h * d channels, h heads,
 d channels of a head, N tokens of a stripe, P programs.
@@ -21,7 +21,7 @@ import triton.language as tl
 
 from .._triton.device import LOG2_E, dot, load_rows, store_rows
 
-# Another map must not compile a kernel again.
+# Maps of another size must not recompile a kernel.
 _SIZES = (
     *('height', 'width', 'heads', 'pieces', 'first_pieces'),
     *('first_height', 'first_width', 'second_height', 'second_width'),
@@ -39,11 +39,11 @@ def _piece(
     PARTS: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """What a program works on.
+    """The part of a program.
 
     Returns:
-        The image, the head, its first token within the stripe, rows and
-        columns of the stripe, and where on the map the stripe begins.
+        The image, the head, the first token within the stripe, rows and
+        columns of the stripe, and its first row and column on the map.
     """
     image = (tl.program_id(0) // pieces).to(tl.int64)
     piece = tl.program_id(0) % pieces
@@ -57,7 +57,7 @@ def _piece(
     start = piece // share % blocks * BLOCK_M
     stripe = piece // share // blocks
     down, across = tl.cdiv(height, high), tl.cdiv(width, wide)
-    # Of the padding, half lies before the map, rounded down.
+    # Half of the padding, rounded down, is before the map.
     top = stripe // across * high - (down * high - height) // 2
     left = stripe % across * wide - (across * wide - width) // 2
     return image, head, start, high, wide, top, left
@@ -73,11 +73,11 @@ def _is_in(row, column, top, left, high, wide):
 def _places(
     start, high, wide, top, left, height, width, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Where some tokens of a stripe lie.
+    """Positions of some tokens of a stripe.
 
     Returns:
-        Row and column on the map, whether the stripe has such a token, and
-        whether it lies on the map; else it is padding.
+        Row and column on the map, and masks: whether the token is in the
+        stripe, and whether it is also on the map, not padding.
     """
     slot = start + tl.arange(0, BLOCK)
     row, column = top + slot // wide, left + slot % wide
@@ -87,18 +87,18 @@ def _places(
 
 @triton.jit
 def _rows(row, column, x_h, x_w):
-    """Offsets of tokens in a map of these strides."""
+    """Memory offsets of tokens."""
     return row.to(tl.int64) * x_h + column.to(tl.int64) * x_w
 
 
 @triton.jit
-def _neighbours(
+def _neighbors(
     x, row, column, down, across, inside,
     high, wide, top, left, height, width, x_h, x_w,
     CHANNELS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Read what lies some rows ``down`` and columns ``across`` in a stripe."""
+    """Load tokens some rows ``down`` and columns ``across`` in a stripe."""
     row += down
     column += across
     inside &= _is_in(row, column, top, left, high, wide)
@@ -114,27 +114,18 @@ def attend_stripes(
     bias,  # (C, )
     out,  # (B, H, W, C)
     lse,  # (B, h, H, W), logarithm to base 2 of sums
-    qkv_b,
-    qkv_h,
-    qkv_w,
-    height,
-    width,
-    heads,
+    qkv_b, qkv_h, qkv_w,
+    height, width, heads,
     pieces,  # programs of an image
     first_pieces,  # of the first half of the heads
     first_height,  # rows of a stripe
-    first_width,
-    second_height,
-    second_width,
-    scale,
+    first_width, second_height, second_width, scale,
     CHANNELS: tl.constexpr,
     PARTS: tl.constexpr,  # of the heads: as many as orientations
     HAS_BIAS: tl.constexpr,
-    IS_WHOLE: tl.constexpr,  # a program holds a stripe
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
+    IS_WHOLE: tl.constexpr,  # a program has a whole stripe
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """Some queries of one head in one stripe."""
     image, head, start, high, wide, top, left = _piece(
         height, width, heads, pieces, first_pieces, first_height, first_width,
@@ -169,14 +160,14 @@ def attend_stripes(
         mixed *= shrink[:, None]
         mixed += dot(weights.to(values.dtype), values)
         peak = higher
-    # Summed apart: a sum with the above would move each tile to where the
-    # matrix product has left it.
+    # Summed separately: adding to the above would convert each tile to the
+    # layout of the matrix product.
     local = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     d = tl.arange(0, BLOCK_D)
     is_channel = d < CHANNELS
     taps += head * CHANNELS + d
     for tap in tl.static_range(_TAPS):
-        near = _neighbours(
+        near = _neighbors(
             v, row, column, tap // 3 - 1, tap % 3 - 1, held,
             high, wide, top, left, height, width, qkv_h, qkv_w,
             CHANNELS, BLOCK_D,
@@ -200,33 +191,17 @@ def attend_stripes_backward_queries(
     lse,
     means,  # (B, h, H, W), of the slopes of a query's weights
     dqkv,  # (B, H, W, 3 * C)
-    qkv_b,
-    qkv_h,
-    qkv_w,
-    grad_b,
-    grad_h,
-    grad_w,
-    height,
-    width,
-    heads,
-    pieces,
-    first_pieces,
-    first_height,
-    first_width,
-    second_height,
-    second_width,
-    scale,
-    CHANNELS: tl.constexpr,
-    PARTS: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
+    qkv_b, qkv_h, qkv_w, grad_b, grad_h, grad_w,
+    height, width, heads, pieces, first_pieces, first_height, first_width,
+    second_height, second_width, scale,
+    CHANNELS: tl.constexpr, PARTS: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """Gradient of some queries of one head in one stripe.
 
-    The mean slope of a query is known at the end only, and is taken off then.
-    It is that of the weights, not of the result, which is rounded to its dtype
-    and holds the convolution.
+    The mean gradient of a query is known, and subtracted, at the end. It is
+    computed from the weights, not from the result, which is rounded to its
+    dtype and includes the convolution.
     """
     image, head, start, high, wide, top, left = _piece(
         height, width, heads, pieces, first_pieces, first_height, first_width,
@@ -245,8 +220,8 @@ def attend_stripes_backward_queries(
     own = load_rows(v, rows, held, CHANNELS, BLOCK_D)
     rows = _rows(row, column, grad_h, grad_w)
     grads = load_rows(grad, rows, held, CHANNELS, BLOCK_D)
-    # What all values have in common is taken off at once: slopes that are
-    # large beside their differences would lose these in half precision.
+    # Subtract the mean at once: in half precision, gradients that are large
+    # beside their differences would lose these.
     common = tl.sum(dot(grads, tl.trans(own)), 1)
     common /= tl.maximum(tl.sum(held.to(tl.int32), 0), 1)
     spots = (image * heads + head) * height * width + row * width + column
@@ -276,36 +251,15 @@ def attend_stripes_backward_queries(
 
 @triton.jit(do_not_specialize=_SIZES)
 def attend_stripes_backward_keys(
-    qkv,
-    taps,
-    grad,
-    lse,
-    means,
-    dqkv,
+    qkv, taps, grad, lse, means, dqkv,
     sums,  # (P, SUMS, d), of the taps and of the bias
-    qkv_b,
-    qkv_h,
-    qkv_w,
-    grad_b,
-    grad_h,
-    grad_w,
-    height,
-    width,
-    heads,
-    pieces,
-    first_pieces,
-    first_height,
-    first_width,
-    second_height,
-    second_width,
-    scale,
-    CHANNELS: tl.constexpr,
-    PARTS: tl.constexpr,
+    qkv_b, qkv_h, qkv_w, grad_b, grad_h, grad_w,
+    height, width, heads, pieces, first_pieces, first_height, first_width,
+    second_height, second_width, scale,
+    CHANNELS: tl.constexpr, PARTS: tl.constexpr,
     IS_WHOLE: tl.constexpr,  # there are no means
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """Gradients of some keys of one head in one stripe and of their values.
 
     Also of the queries, if these are the only keys of the stripe.
@@ -332,7 +286,7 @@ def attend_stripes_backward_keys(
     dv = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     stop = BLOCK_M if IS_WHOLE else high * wide  # one block needs no loop
     for begin in range(0, stop, BLOCK_N):
-        # Beside the map queries and slopes are zeros, and so is what follows.
+        # Outside of the map queries and gradients are zero.
         y, z, seen, inside = _places(
             begin, high, wide, top, left, height, width, BLOCK_N
         )
@@ -358,7 +312,7 @@ def attend_stripes_backward_keys(
             store_rows(dqkv, places, inside, dq, CHANNELS, BLOCK_D)
     places = _rows(row, column, width * 3 * step, 3 * step)
     store_rows(dqkv + step, places, held, dk * scale, CHANNELS, BLOCK_D)
-    # Read again, for the registers: the products had them elsewhere.
+    # Load again: the layout in registers differs from that of the products.
     rows = _rows(row, column, qkv_h, qkv_w)
     here = load_rows(v, rows, held, CHANNELS, BLOCK_D).to(tl.float32)
     local = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
@@ -368,7 +322,7 @@ def attend_stripes_backward_keys(
     is_channel = d < CHANNELS
     taps += head * CHANNELS + d
     for tap in tl.static_range(_TAPS):
-        near = _neighbours(
+        near = _neighbors(
             grad, row, column, 1 - tap // 3, 1 - tap % 3, held,
             high, wide, top, left, height, width, grad_h, grad_w,
             CHANNELS, BLOCK_D,

@@ -1,4 +1,4 @@
-"""The stripes of a map: cut, attend, convolve, put back.
+"""The stripes of a map: split, attend, convolve, merge.
 
 Axes: B batch, H W rows and columns of the map, C = h * d channels, h heads,
 d channels of a head, n stripes, N tokens of a stripe.
@@ -15,7 +15,7 @@ from ..windows import Size, padded_size
 
 
 def stripe_sizes(size: Size, stripe_width: int | None) -> list[Size]:
-    """Rows and columns of a stripe, of each orientation, or of the map."""
+    """Height and width of the stripes of each orientation, or of the map."""
     H, W = size
     if stripe_width is None:
         return [(H, W)]
@@ -23,7 +23,7 @@ def stripe_sizes(size: Size, stripe_width: int | None) -> list[Size]:
 
 
 def even_padding(size: Size, stripe: Size) -> tuple[int, int, int, int]:
-    """Columns left and right, rows above and below that fill up stripes."""
+    """Padding to whole stripes: left, right, top, bottom."""
     rows, columns = (
         full - side for full, side in zip(padded_size(size, stripe), size)
     )
@@ -32,19 +32,20 @@ def even_padding(size: Size, stripe: Size) -> tuple[int, int, int, int]:
 
 
 def attend_in_stripes(
+    attend: Callable[..., Tensor],
     qkv: Tensor,
     num_heads: int,
     stripe_width: int | None,
     weight: Tensor,
     bias: Tensor | None,
-    attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+    scale: float,
 ) -> Tensor:
     """Attention of both orientations, with LePE.
 
     Args:
-        qkv, num_heads, stripe_width, weight, bias: As the operation's.
-        attend: Takes queries, keys and values, ``(B * n, h, N, d)``, and
-            returns as many.
+        attend: ``plain_attention`` or ``fused_attention``.
+        qkv, num_heads, stripe_width, weight, bias, scale: Those of the
+            operation.
     """
     B, H, W, channels = qkv.shape
     sizes = stripe_sizes((H, W), stripe_width)
@@ -53,7 +54,7 @@ def attend_in_stripes(
     biases = [None, None]
     if bias is not None:
         biases = bias.to(qkv.dtype).split(h * d)
-    # Each orientation takes its part of the heads.
+    # Each orientation has its part of the heads.
     parts = qkv.reshape(B, H, W, 3, len(sizes), h * d).unbind(4)
     outs = []
     for part, (high, wide), weight, bias in zip(parts, sizes, weights, biases):
@@ -64,10 +65,8 @@ def attend_in_stripes(
         part = part.reshape(B, rows, high, columns, wide, 3, h, d)
         part = part.permute(5, 0, 1, 3, 6, 2, 4, 7)
         q, k, v = part.reshape(3, B * n, h, high * wide, d)
-        out, v = (
-            x.mT.reshape(B * n, h * d, high, wide)
-            for x in (attend(q, k, v), v)
-        )
+        out = attend(q, k, v, None, scale)
+        out, v = (x.mT.reshape(B * n, h * d, high, wide) for x in (out, v))
         with without_autocast(qkv):
             out = out + F.conv2d(v, weight, bias, padding=1, groups=h * d)
         out = out.view(B, rows, columns, h * d, high, wide)

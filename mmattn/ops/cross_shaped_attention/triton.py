@@ -12,12 +12,11 @@ from torch import Tensor
 
 from .. import _triton
 from .._triton import ceil_div, on_device_of, tile_side, with_unit_stride
-from ..custom_op import define_kernel, empty_like_values
-from ..dispatch import find_implementation
+from ..custom_op import empty_like_values
 from .api import ARGUMENTS
 from .stripes import stripe_sizes
 
-# Tokens of a tile. Wide float32 rows leave no registers for more.
+# Most tokens of a tile; wide float32 rows need more registers.
 _MOST_TOKENS, _MOST_WIDE = 64, 32
 _WIDE = 128  # bytes of a row, above which it counts as wide
 
@@ -35,10 +34,9 @@ def forward(
     lepe_bias: Tensor | None,
     scale: float,
 ) -> list[Tensor]:
-    """The result, and what the backward pass needs.
+    """The result and, for the backward pass, each query's log-sum-exp.
 
-    That is the logarithm, to base 2, of the sum of each query's exponentials,
-    ``(B, h, H, W)`` float32.
+    The latter is ``(B, h, H, W)`` float32, to base 2.
     """
     from .kernels import attend_stripes
 
@@ -100,7 +98,7 @@ def backward(
             IS_WHOLE=plan.is_whole,
             **plan.tiles,
         )
-    # Programs of a head lie as many apart as there are heads of its part.
+    # Programs of a head are as many apart as its part has heads.
     parts = sums.split(plan.pieces, 1)
     share = num_heads // len(parts)
     totals = [x.unflatten(1, (-1, share)).sum((0, 1)) for x in parts]
@@ -112,14 +110,14 @@ def backward(
 
 
 def empty(qkv: Tensor, num_heads: int, *args) -> list[Tensor]:
-    """Tensors like those that :func:`forward` returns."""
+    """Uninitialized results of :func:`forward`."""
     B, H, W, _ = qkv.shape
     lse = qkv.new_empty(B, num_heads, H, W, dtype=torch.float32)
     return [*empty_like_values(qkv), lse]
 
 
 def _taps(lepe_weight: Tensor) -> Tensor:
-    """One number of each channel side by side, ``(9, C)``."""
+    """The kernels with channels last, ``(9, C)``."""
     return lepe_weight.flatten(1).mT.contiguous()
 
 
@@ -130,7 +128,7 @@ class _Plan(NamedTuple):
         grid: All programs.
         pieces: Programs of an image, of each part of the heads.
         sizes: Of the map, of the launch and of the stripes.
-        is_whole: Whether a program holds a stripe.
+        is_whole: Whether a program has a whole stripe.
         tiles: How the kernel is compiled.
     """
 
@@ -152,7 +150,7 @@ def _plan(
     stripes = stripe_sizes((H, W), stripe_width)
     most = max(high * wide for high, wide in stripes)
     width = d * qkv.element_size()
-    # The backward pass keeps more at once: its tiles have a narrow side then.
+    # The backward pass needs more registers: its tiles have a narrow side.
     is_narrow = is_backward and (d * 4 > _WIDE or qkv.element_size() == 4)
     BLOCK_M = tile_side(most, _MOST_WIDE if width > _WIDE else _MOST_TOKENS)
     share = num_heads // len(stripes)
@@ -183,13 +181,9 @@ def _plan(
 
 _triton.register_kernel(
     'cross_shaped_attention',
-    define_kernel(
-        'cross_shaped_attention_triton',
-        ARGUMENTS,
-        forward,
-        backward,
-        empty,
-        find_implementation('cross_shaped_attention', 'reference').function,
-    ),
+    ARGUMENTS,
+    forward,
+    backward,
     why_not,
+    empty=empty,
 )

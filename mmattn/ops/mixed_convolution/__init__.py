@@ -1,9 +1,5 @@
 """Depthwise convolution with another kernel size for each head."""
 
-from . import reference  # noqa: F401
-
-# isort: split
-from . import cpu, triton  # noqa: F401
+# The reference is registered first.
+from . import reference, cpu, triton  # isort: skip
 from .api import mixed_convolution
-
-__all__ = ['mixed_convolution']

@@ -17,14 +17,13 @@ def mixed_convolution(
     biases: Sequence[Tensor],
     impl: str = 'auto',
 ) -> Tensor:
-    """Convolve each head at its own scale, then bring the scales together.
+    """Convolve each head at its own scale and interleave the heads.
 
     Source: SMT, https://arxiv.org/abs/2307.08579, section 3.1, multi-head
-    mixed convolution and the regrouping of the scale-aware aggregation. The
-    channels are cut into ``h`` heads. Head i passes a depthwise convolution
-    of its own kernels, with zeros around the map. The result is regrouped:
-    channel j of head i becomes channel ``j * h + i``, so that the j-th group
-    of ``h`` channels holds every scale once.
+    mixed convolution and the regrouping of the scale-aware aggregation. Head
+    i is a depthwise convolution with its own kernels and zero padding.
+    Channel j of head i becomes channel ``j * h + i``: each group of ``h``
+    channels contains every scale once.
 
     Args:
         x: ``(B, H, W, C)``.
@@ -35,7 +34,7 @@ def mixed_convolution(
             ``'auto'``.
 
     Returns:
-        ``(B, H, W, C)``, regrouped.
+        ``(B, H, W, C)``, interleaved.
 
     Raises:
         ValueError: If the kernels do not fit the channels or have even sides.

@@ -1,4 +1,4 @@
-"""Mixed convolution in C++: all heads in one pass, which also regroups.
+"""Mixed convolution in C++: all heads in one pass that interleaves them.
 
 Axes: B batch, H W rows and columns of the map, C = h * c channels, h heads,
 c channels of a head, s_i side of the kernels of head i.
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from .. import _native
-from ..custom_op import Kernel, define_kernel
 from ..dispatch import find_implementation
 from ..tracing import is_autocast_enabled
 
@@ -26,12 +25,11 @@ def why_not(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
 ) -> str | None:
     if is_autocast_enabled('cpu'):
-        return 'autocast narrows convolutions of PyTorch only'
+        return 'autocast supports convolutions of PyTorch only'
     return _native.why_not(x, *weights, *biases)
 
 
-# What the kernel takes: the weights of all heads, each (c, s_i, s_i), one
-# after the other, and all biases, (h * c, ).
+# The weights of all heads, each (c, s_i, s_i), are flat, the biases (h * c,).
 _ARGUMENTS = 'Tensor x, Tensor weights, Tensor biases, int[] sides'
 
 
@@ -58,7 +56,7 @@ def forward(
 ) -> list[Tensor]:
     (out,) = empty(x)
     if out.numel():
-        x, step = _pixels(x)
+        x, step = _native.pixels(x)
         _CONVOLVE(x, step, weights, biases, *_shape(x, sides), out, _threads())
     return [out]
 
@@ -77,28 +75,15 @@ def backward(
         for t, want in zip((x, weights, biases), wanted)
     ]
     if grad.numel():
-        x, step = _pixels(x)
+        x, step = _native.pixels(x)
         shape = _shape(x, sides)
         _CONVOLVE_BACKWARD(x, step, grad, weights, *shape, *grads, _threads())
     return grads
 
 
 def empty(x: Tensor, *args) -> list[Tensor]:
-    """Tensors like those that :func:`forward` returns."""
+    """Uninitialized results of :func:`forward`."""
     return [x.new_empty(x.shape)]
-
-
-def _pixels(x: Tensor) -> tuple[Tensor, int]:
-    """A map whose pixels follow each other, and the step between two.
-
-    Some channels of a wider map are taken as they are.
-    """
-    x = x.resolve_neg()
-    _, H, W, C = x.shape
-    step = x.stride(2)
-    if x.stride() != (H * W * step, W * step, step, 1):
-        return x.contiguous(), C
-    return x, step
 
 
 def _shape(x: Tensor, sides: Sequence[int]) -> tuple[Tensor | int, ...]:
@@ -108,19 +93,13 @@ def _shape(x: Tensor, sides: Sequence[int]) -> tuple[Tensor | int, ...]:
 
 
 _threads = torch.get_num_threads
-_KERNEL = define_kernel(
-    'mixed_convolution_cpp', _ARGUMENTS, forward, backward, empty, reference
-)
-
-
-def function(*args) -> Tensor:
-    return _KERNEL.function(*flatten(*args))
-
-
-def operator(*args) -> Tensor:
-    return _KERNEL.operator(*flatten(*args))
-
-
 _native.register_kernel(
-    'mixed_convolution', Kernel(function, operator), why_not
+    'mixed_convolution',
+    _ARGUMENTS,
+    forward,
+    backward,
+    why_not,
+    empty=empty,
+    reference=reference,
+    prepare=flatten,
 )

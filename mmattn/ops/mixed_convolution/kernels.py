@@ -1,8 +1,7 @@
 """Depthwise convolutions with another kernel size for each head.
 
-One launch serves all heads, each with the loop that its side asks for. The
-regrouping of the channels is part of it: a program convolves the same channels
-of all heads and writes them beside each other.
+One launch convolves all heads, each with a loop over its own kernel, and
+interleaves them: a program convolves the same channels of all heads.
 
 Axes: B images, H W rows and columns of the map, h heads, c channels of a head,
 s_i side of head i, T taps of all heads, P positions of a program.
@@ -11,14 +10,14 @@ s_i side of head i, T taps of all heads, P positions of a program.
 import triton
 import triton.language as tl
 
-# Another map must not compile a kernel again.
+# Maps of another size must not recompile a kernel.
 _SIZES = ('height', 'width')
 _SIZES_WEIGHTS = (*_SIZES, 'rows', 'share')
 
 
 @triton.jit
 def positions(height, width, BLOCK_P: tl.constexpr):
-    """Image, row and column of a program's positions, and which there are."""
+    """Image, row and column of a program's positions, and their mask."""
     across = tl.cdiv(height * width, BLOCK_P)
     image = (tl.program_id(0) // across).to(tl.int64)
     place = tl.program_id(0) % across * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -32,17 +31,11 @@ def add_taps(
     taps,  # (T, c)
     side,
     first,  # tap of the head
-    row,
-    column,
-    channel,
-    is_channel,
-    x_h,
-    x_w,
-    height,
-    width,
-    channels,
+    row, column, channel, is_channel,
+    x_h, x_w,
+    height, width, channels,
     IS_FLIPPED: tl.constexpr,
-):
+):  # fmt: skip
     """Add the convolution of one head."""
     places = row.to(tl.int64) * x_h + column.to(tl.int64) * x_w
     x += places[:, None] + channel[None]
@@ -72,17 +65,11 @@ def convolve(
     bias,  # (h, c)
     sides,  # (2, h), side and first tap of each head
     out,  # (B, H, W, c * h), regrouped
-    x_b,
-    x_h,
-    x_w,
-    height,
-    width,
-    channels,
-    HEADS: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_C: tl.constexpr,
+    x_b, x_h, x_w,
+    height, width, channels,
+    HEADS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
     BLOCK_H: tl.constexpr,
-):
+):  # fmt: skip
     """Some positions of one image, some channels of all heads."""
     image, row, column, is_place = positions(height, width, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -113,7 +100,7 @@ def put(
     out, total, image, row, column, is_place, channel, is_channel,
     height, width, channels,
 ):  # fmt: skip
-    """Write ``(P, c, h)`` where it belongs."""
+    """Store ``(P, c, h)``."""
     place = ((image * height + row) * width + column) * channels
     place = place[:, None, None] + channel[None]
     mask = is_place[:, None, None] & is_channel[None]
@@ -123,16 +110,11 @@ def put(
 @triton.jit(do_not_specialize=_SIZES)
 def convolve_backward(
     grad,  # (B, H, W, h * c)
-    taps,
-    sides,
+    taps, sides,
     dx,  # (B, H, W, h * c)
-    height,
-    width,
-    channels,
-    HEADS: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
+    height, width, channels,
+    HEADS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
     """Gradient of some positions of one image, some channels of one head."""
     image, row, column, is_place = positions(height, width, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -159,22 +141,14 @@ def convolve_weights(
     tap_rows,  # (4, sum of s_i): head, side, first tap, number in its head
     tap_sums,  # (programs, T, c)
     bias_sums,  # (programs, h, c)
-    x_b,
-    x_h,
-    x_w,
-    height,
-    width,
+    x_b, x_h, x_w,
+    height, width,
     rows,  # of all maps
     share,  # rows of a program
-    heads,
-    channels,
-    num_tap_rows,
-    num_taps,
-    BLOCK_W: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_S: tl.constexpr,
-):
-    """Gradient of one row of taps, of what ``share`` rows of maps give."""
+    heads, channels, num_tap_rows, num_taps,
+    BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
+):  # fmt: skip
+    """Gradient of one row of taps from ``share`` rows of maps."""
     program = tl.program_id(0).to(tl.int64)
     tap_row = tl.program_id(1)
     channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -184,7 +158,7 @@ def convolve_weights(
     first = tl.load(tap_rows + 2 * num_tap_rows + tap_row)
     number = tl.load(tap_rows + 3 * num_tap_rows + tap_row)
     tap = tl.arange(0, BLOCK_S)
-    # Columns of a tile are summed at the end: all warps have to agree.
+    # Columns of a tile are summed at the end, which synchronizes the warps.
     total = tl.zeros((BLOCK_S, BLOCK_W, BLOCK_C), tl.float32)
     bias_total = tl.zeros((BLOCK_W, BLOCK_C), tl.float32)
     x += head * channels + channel[None, None]

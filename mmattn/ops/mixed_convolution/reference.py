@@ -1,4 +1,4 @@
-"""Mixed convolution in plain PyTorch, which defines the operation."""
+"""Reference implementation of mixed convolution."""
 
 from collections.abc import Sequence
 
@@ -24,6 +24,5 @@ def reference(
     return torch.stack(outs, dim=-1).flatten(-2)  # (B, H, W, c * h)
 
 
-# There is no attention to fuse here. A layer whose ``impl`` is 'sdpa' hands
-# that name to all its operations.
+# A layer passes its ``impl`` to all its operations, 'sdpa' included.
 register_implementation('mixed_convolution', 'sdpa')(reference)

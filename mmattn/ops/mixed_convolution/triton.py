@@ -11,17 +11,16 @@ from torch import Tensor
 
 from .. import _triton
 from .._triton import ceil_div, on_device_of, power_of_2, with_unit_stride
-from ..custom_op import Kernel, define_kernel
 from ..dispatch import find_implementation
 from ..size_cache import cached_per_size
 from ..tracing import is_autocast_enabled
 
 _CHANNELS = 32  # most of a tile
 _COLUMNS = 16  # for the gradient of the taps
-# Numbers that a program holds: sixteen bytes of half precision of each head's
-# values for each thread, four heads at once or one after the other.
+# Numbers of a program: sixteen bytes in half precision for each thread and
+# head, for four heads at once or in turn.
 _VALUES = 4096
-# Programs that share the rows of all maps, whose sums are added afterwards.
+# Most programs that share the rows of all maps; their sums are added later.
 _MOST_PROGRAMS = 64
 
 
@@ -29,8 +28,7 @@ def why_not(x: Tensor, *args) -> str | None:
     return _triton.why_not(x)
 
 
-# What the kernels take: the taps of all heads, (T, c), each in raster order,
-# and all biases, (h, c).
+# The taps of all heads are (T, c), each in raster order, the biases (h, c).
 _ARGUMENTS = 'Tensor x, Tensor taps, Tensor bias, int[] sides'
 
 
@@ -88,8 +86,8 @@ def backward(
     from .kernels import convolve_backward, convolve_weights
 
     h, c = bias.shape
-    # Side by side for each head, as the map is: a strided read for each tap
-    # would cost more than this pass.
+    # Arranged by head, like the map: strided reads for each tap would cost
+    # more than this copy.
     grad = grad.unflatten(-1, (c, h)).transpose(-1, -2).contiguous()
     (dx,), x = empty(x), with_unit_stride(x)
     B, H, W, _ = x.shape
@@ -124,7 +122,7 @@ def backward(
 
 
 def empty(x: Tensor, *args) -> list[Tensor]:
-    """Tensors like those that :func:`forward` returns."""
+    """Uninitialized results of :func:`forward`."""
     return [x.new_empty(x.shape)]
 
 
@@ -132,10 +130,7 @@ def tile_of(places: int, channels: int, wide: int) -> dict[str, int]:
     """Positions and channels of a program, ``wide`` numbers of each."""
     BLOCK_C = min(power_of_2(channels), _CHANNELS)
     most = max(_VALUES // (BLOCK_C * wide), 1)
-    return {
-        'BLOCK_P': min(power_of_2(places), most),
-        'BLOCK_C': BLOCK_C,
-    }
+    return {'BLOCK_P': min(power_of_2(places), most), 'BLOCK_C': BLOCK_C}
 
 
 def launch_grid(
@@ -167,24 +162,13 @@ def _tap_rows(sides: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(rows, dtype=torch.int32, device=device).T.contiguous()
 
 
-_KERNEL = define_kernel(
-    'mixed_convolution_triton',
+_triton.register_kernel(
+    'mixed_convolution',
     _ARGUMENTS,
     forward,
     backward,
-    empty,
-    reference,
-)
-
-
-def function(*args) -> Tensor:
-    return _KERNEL.function(*stack(*args))
-
-
-def operator(*args) -> Tensor:
-    return _KERNEL.operator(*stack(*args))
-
-
-_triton.register_kernel(
-    'mixed_convolution', Kernel(function, operator), why_not
+    why_not,
+    empty=empty,
+    reference=reference,
+    prepare=stack,
 )

@@ -6,9 +6,10 @@ d channels of a head, M window side, N = M * M tokens of a window.
 
 from torch import Tensor
 
+from ..attention import check_bias, check_qkv, default_scale
 from ..dispatch import choose_implementation
 
-# What the implementations take.
+# Schema of the implementations.
 ARGUMENTS = (
     'Tensor qkv, int num_heads, int window_size, int stride, Tensor? bias, '
     'float scale'
@@ -24,55 +25,39 @@ def sliding_window_attention(
     scale: float | None = None,
     impl: str = 'auto',
 ) -> Tensor:
-    """Attend inside overlapping windows; a token takes the mean of its own.
+    """Average the attention inside all windows that contain a token.
 
-    Windows begin at row and column 0, ``stride``, ``2 * stride``, ... until
-    they reach the end of the map. What a window has outside of the map is not
-    attended to. A token's result is the mean over the windows that hold it.
+    Windows start at row and column 0, ``stride``, ``2 * stride``, ... until
+    they reach the end of the map; their parts outside of the map are masked.
     With ``stride = window_size`` the windows are disjoint. The cost is
     ``O(H W M^2 (M / stride)^2)``.
 
     Args:
-        qkv: Queries, keys and values side by side, ``(B, H, W, 3 * C)``, each
-            of ``h`` heads of ``d`` channels.
+        qkv: Queries, keys and values side by side, ``(B, H, W, 3 * C)``.
         num_heads: Number of heads h.
         window_size: Window side M, in tokens.
         stride: Rows and columns from one window to the next, from 1 to M.
-        bias: Per head and pair of tokens of a window, ``(h, N, N)``. Defaults
-            to None, no bias.
+        bias: Added to the scores, ``(h, N, N)``. Defaults to None, no bias.
         scale: Factor of the products. Defaults to None, ``d ** -0.5``.
         impl: ``'reference'``, ``'sdpa'``, ``'cpp'``, another registered name,
             or ``'auto'``. Defaults to ``'auto'``.
 
     Returns:
-        ``(B, H, W, C)`` in the dtype of ``qkv``; the mean is taken in float32
-        or wider.
+        ``(B, H, W, C)`` in the dtype of ``qkv``; averaged in float32 or
+        wider.
 
     Raises:
-        ValueError: If the channels are not three times a multiple of
-            ``num_heads``, ``bias`` has another shape, or ``stride`` does not
-            lie in ``[1, M]``.
+        ValueError: If the shapes do not fit or ``stride`` is out of range.
     """
-    if qkv.ndim != 4 or num_heads < 1 or qkv.shape[-1] % (3 * num_heads) != 0:
-        raise ValueError(
-            'sliding_window_attention expects qkv (B, H, W, 3 * num_heads * '
-            f'd), got {tuple(qkv.shape)} with {num_heads=}'
-        )
+    check_qkv('sliding_window_attention', qkv, num_heads)
+    check_bias('sliding_window_attention', bias, num_heads, window_size**2)
     if not 1 <= stride <= window_size:
         raise ValueError(
             'sliding_window_attention expects 1 <= stride <= window_size, '
             f'got {stride=}, {window_size=}'
         )
-    N = window_size**2
-    if bias is not None and bias.shape != (num_heads, N, N):
-        raise ValueError(
-            f'sliding_window_attention expects a bias ({num_heads}, {N}, {N}) '
-            f'or None, got {tuple(bias.shape)}'
-        )
     if scale is None:
-        # torch.jit.trace has tensors for sizes.
-        scale = (int(qkv.shape[-1]) // (3 * num_heads)) ** -0.5
+        scale = default_scale(qkv, num_heads)
     args = qkv, num_heads, window_size, stride, bias, scale
-    return choose_implementation('sliding_window_attention', impl, *args)(
-        *args
-    )
+    function = choose_implementation('sliding_window_attention', impl, *args)
+    return function(*args)

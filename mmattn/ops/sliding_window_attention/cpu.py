@@ -1,9 +1,9 @@
 """Sliding-window attention in C++: no window is copied.
 
-Windows that do not overlap take part together, round after round until all
-had a turn; the rounds are added up.
+A round attends inside windows that do not overlap; rounds are added up.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -12,55 +12,45 @@ from torch import Tensor
 from .. import _native
 from .._native.grouped_attention import (
     Groups,
+    Plan,
     attend,
     attend_backward,
     equal_groups,
 )
-from ..custom_op import define_kernel, empty_like_values
-from ..dispatch import find_implementation
 from ..size_cache import cached_per_size
 from ..windows import Size
 from .api import ARGUMENTS
 from .places import window_counts, window_places, window_shares
 
 
-def why_not(
+def why_not(qkv: Tensor, *args) -> str | None:
+    return _native.why_not(qkv, args[3])  # the bias
+
+
+def plans(
     qkv: Tensor,
     num_heads: int,
     window_size: int,
     stride: int,
     bias: Tensor | None,
     scale: float,
-) -> str | None:
-    return _native.why_not(qkv, bias)
-
-
-def plan(
-    qkv: Tensor,
-    num_heads: int,
-    window_size: int,
-    stride: int,
-    bias: Tensor | None,
-    scale: float,
-) -> Iterator[tuple]:
-    """Arguments of the grouped attention, of each round.
-
-    Tokens that a round leaves out get zeros.
-    """
+) -> Iterator[Plan]:
+    """Arguments of the grouped attention, of each round."""
     rounds = _rounds(qkv.shape[1:3], window_size, stride, qkv.device)
     for groups, is_complete in rounds:
-        yield (
-            (qkv, num_heads, [groups], scale, bias),
-            dict(has_all_tokens=is_complete),
+        yield Plan(
+            qkv,
+            num_heads,
+            [groups],
+            scale,
+            bias,
+            has_all_tokens=is_complete,
         )
 
 
 def forward(qkv: Tensor, *args) -> list[Tensor]:
-    qkv, total = _native.contiguous(qkv), None
-    for arguments, options in plan(qkv, *args):
-        out = attend(*arguments, **options)
-        total = out if total is None else total.add_(out)
-    return [total * _shares(qkv, *args)]
+    rounds = map(attend, plans(_native.contiguous(qkv), *args))
+    return [functools.reduce(Tensor.add_, rounds) * _shares(qkv, *args)]
 
 
 def backward(
@@ -70,24 +60,19 @@ def backward(
     qkv: Tensor,
     *args,
 ) -> list[Tensor | None]:
-    qkv, totals = _native.contiguous(qkv), None
     grad = grad * _shares(qkv, *args)
-    wanted = [*wanted, False, False]  # there is no convolution
-    for arguments, options in plan(qkv, *args):
-        grads = attend_backward(grad, wanted, *arguments, **options)[:2]
-        if totals is None:
-            totals = grads
-        else:
-            for total, x in zip(totals, grads):
-                if x is not None:
-                    total.add_(x)
-    return totals
+    names = ['qkv', 'bias'] if wanted[1] else ['qkv']
+    totals: dict[str, Tensor] = {}
+    for plan in plans(_native.contiguous(qkv), *args):
+        for name, x in attend_backward(grad, names, plan).items():
+            totals[name] = totals[name].add_(x) if name in totals else x
+    return [totals['qkv'], totals.get('bias')]
 
 
 def _shares(
     qkv: Tensor, num_heads: int, window_size: int, stride: int, *args
 ) -> Tensor:
-    """One over the number of windows that hold each token, ``(H, W, 1)``."""
+    """One over the number of windows of each token, ``(H, W, 1)``."""
     size = H, W = qkv.shape[1:3]
     counts = window_counts(size, window_size, stride)
     shares = window_shares(counts, window_size, stride, qkv.dtype, qkv.device)
@@ -98,10 +83,10 @@ def _shares(
 def _rounds(
     size: Size, window: int, stride: int, device: torch.device
 ) -> list[tuple[Groups, bool]]:
-    """Windows that do not overlap, and whether they hold all tokens."""
+    """Windows that do not overlap, and whether they contain all tokens."""
     H, W = size
     N = window**2
-    apart = -(-window // stride)  # so many strides on, the next begins
+    apart = -(-window // stride)  # strides between windows of a round
     counts = window_counts(size, window, stride)
     rows, columns = (
         window_places(count, window, stride, device) for count in counts
@@ -125,14 +110,5 @@ def _rounds(
 
 
 _native.register_kernel(
-    'sliding_window_attention',
-    define_kernel(
-        'sliding_window_attention_cpp',
-        ARGUMENTS,
-        forward,
-        backward,
-        empty_like_values,
-        find_implementation('sliding_window_attention', 'reference').function,
-    ),
-    why_not,
+    'sliding_window_attention', ARGUMENTS, forward, backward, why_not
 )

@@ -1,4 +1,4 @@
-"""Where sliding windows lie, and how to cut and add them up.
+"""Split a map into sliding windows and average them.
 
 Axes: B batch, H W rows and columns of the map, C = h * d channels, h heads,
 d channels of a head, M window side, r c windows along the rows and columns,
@@ -14,7 +14,7 @@ from ..windows import Size, pad_map
 
 
 def window_counts(size: Size, window: int, stride: int) -> Size:
-    """How many windows it takes to reach the end of the rows and columns."""
+    """Number of windows along the rows and columns."""
     rows, columns = (
         max(0, -(-(side - window) // stride)) + 1 for side in size
     )
@@ -24,7 +24,7 @@ def window_counts(size: Size, window: int, stride: int) -> Size:
 def window_places(
     count: int, window: int, stride: int, device: torch.device
 ) -> Tensor:
-    """Which rows, or columns, each of so many windows holds: ``(r, M)``."""
+    """Rows, or columns, of each of ``count`` windows: ``(r, M)``."""
     begin = stride * torch.arange(count, device=device)
     return begin[:, None] + torch.arange(window, device=device)
 
@@ -52,7 +52,7 @@ def window_shares(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """One over the number of windows that hold each place of a map."""
+    """One over the number of windows of each token of the padded map."""
     held = []
     for count in counts:
         side = torch.zeros((count - 1) * stride + window, device=device)
@@ -69,10 +69,10 @@ def cut_windows(
     stride: int,
     bias: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Queries, keys and values ``(B, n, h, N, d)`` of all windows.
+    """Queries, keys and values ``(B, n, h, N, d)`` of all windows, and a bias.
 
-    Also the bias, ``(h, N, N)`` or ``(n, h or 1, N or 1, N)``, which hides
-    what lies outside of the map.
+    The bias is ``(h, N, N)`` or ``(n, h or 1, N or 1, N)`` and masks tokens
+    outside of the map.
     """
     size = qkv.shape[1:3]
     counts = window_counts(size, window, stride)

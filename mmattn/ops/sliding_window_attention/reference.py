@@ -1,4 +1,4 @@
-"""Sliding-window attention in plain PyTorch, which defines the operation."""
+"""Reference implementation of sliding-window attention."""
 
 from torch import Tensor
 

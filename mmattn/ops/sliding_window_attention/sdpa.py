@@ -1,10 +1,9 @@
 """Sliding-window attention by PyTorch's fused attention, of cut windows."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..attention import fused_attention
 from ..dispatch import register_implementation
-from ..tracing import without_autocast
 from .places import average_windows, cut_windows
 
 
@@ -19,17 +18,15 @@ def sdpa(
 ) -> Tensor:
     q, k, v, bias = cut_windows(qkv, num_heads, window_size, stride, bias)
     B, n, h, N, d = q.shape
-    # The fused kernels take four axes. Windows that reach beyond the map have
-    # a bias of their own and take the place of further heads.
+    # The fused kernels take four axes. If some windows extend beyond the map,
+    # each has its own bias and windows become heads.
     lead = B * n, h
     if bias is not None:
-        bias = bias.to(qkv.dtype)
         if bias.ndim == 4:
             lead = B, n * h
             bias = bias.expand(n, h, -1, -1).flatten(0, 1)
         bias = bias[None]
     q, k, v = (x.reshape(*lead, N, d) for x in (q, k, v))
-    with without_autocast(qkv):
-        out = F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
+    out = fused_attention(q, k, v, bias, scale)
     out = out.reshape(B, n, h, N, d)
     return average_windows(out, qkv.shape[1:3], window_size, stride)

@@ -1,9 +1,5 @@
 """Attention inside disjoint, possibly shifted windows of a map."""
 
-from . import reference  # noqa: F401
-
-# isort: split
-from . import cpu, sdpa, triton  # noqa: F401
+# The reference is registered first.
+from . import reference, cpu, sdpa, triton  # isort: skip
 from .api import window_attention
-
-__all__ = ['window_attention']

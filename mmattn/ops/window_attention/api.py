@@ -6,9 +6,10 @@ d channels of a head, M window side, N = M * M tokens of a window.
 
 from torch import Tensor
 
+from ..attention import check_bias, check_qkv, default_scale
 from ..dispatch import choose_implementation
 
-# What the implementations take.
+# Schema of the implementations.
 ARGUMENTS = (
     'Tensor qkv, int num_heads, int window_size, int shift, Tensor? bias, '
     'float scale'
@@ -27,19 +28,17 @@ def window_attention(
     """Let every token attend to the tokens of its window.
 
     Source: https://arxiv.org/abs/2103.14030, section 3.2. The map is rolled
-    by ``-shift`` rows and columns, cut into windows, attended with ``bias``
-    added to the scores, and put back. Tokens that the roll brings together
-    from opposite ends of the map do not attend to each other. A map with a
-    side of one window is not rolled.
+    by ``-shift`` rows and columns and cut into windows. Tokens that the roll
+    brings together from opposite ends of the map do not attend to each other.
+    A map that is one window high or wide is not rolled.
 
     Args:
-        qkv: Queries, keys and values side by side, ``(B, H, W, 3 * C)``, each
-            of ``h`` heads of ``d`` channels. H and W are multiples of M.
+        qkv: Queries, keys and values side by side, ``(B, H, W, 3 * C)``, with
+            H and W multiples of M.
         num_heads: Number of heads h.
         window_size: Window side M, in tokens.
         shift: Rows and columns to roll, from 0 to ``M - 1``. Defaults to 0.
-        bias: Per head and pair of tokens of a window, ``(h, N, N)``. Defaults
-            to None, no bias.
+        bias: Added to the scores, ``(h, N, N)``. Defaults to None, no bias.
         scale: Factor of the products. Defaults to None, ``d ** -0.5``.
         impl: ``'reference'``, ``'sdpa'``, ``'cpp'``, ``'triton'``, another
             registered name, or ``'auto'``. Defaults to ``'auto'``.
@@ -48,36 +47,23 @@ def window_attention(
         ``(B, H, W, C)`` in the dtype of ``qkv``.
 
     Raises:
-        ValueError: If the channels are not three times a multiple of
-            ``num_heads``, the window does not divide the map, ``bias`` has
-            another shape, or ``shift`` does not lie in ``[0, M)``.
+        ValueError: If the shapes do not fit or ``shift`` is out of range.
     """
-    shape = qkv.shape
-    if len(shape) != 4 or num_heads < 1 or shape[3] % (3 * num_heads):
-        raise ValueError(
-            'window_attention expects qkv (B, H, W, 3 * num_heads * d), got '
-            f'{tuple(shape)} with {num_heads=}'
-        )
+    check_qkv('window_attention', qkv, num_heads)
+    check_bias('window_attention', bias, num_heads, window_size**2)
+    _, H, W, _ = qkv.shape
     if not 0 <= shift < window_size:
         raise ValueError(
             'window_attention expects 0 <= shift < window_size, got '
             f'{shift=}, {window_size=}'
         )
-    if shape[1] % window_size or shape[2] % window_size:
+    if H % window_size or W % window_size:
         raise ValueError(
-            f'window_attention: the map ({shape[1]} x {shape[2]}) must be '
-            f'divisible by {window_size=}; pad it before the projection, with '
-            'pad_map to padded_size'
+            f'window_attention: the map ({H} x {W}) must be divisible by '
+            f'{window_size=}; pad it before the projection, with pad_map to '
+            'padded_size'
         )
-    if bias is not None:
-        N = window_size * window_size
-        if bias.shape != (num_heads, N, N):
-            raise ValueError(
-                f'window_attention expects a bias ({num_heads}, {N}, {N}), '
-                f'got {tuple(bias.shape)}'
-            )
     if scale is None:
-        # torch.jit.trace has tensors for sizes.
-        scale = (int(shape[3]) // (3 * num_heads)) ** -0.5
+        scale = default_scale(qkv, num_heads)
     args = qkv, num_heads, window_size, shift, bias, scale
     return choose_implementation('window_attention', impl, *args)(*args)

@@ -1,33 +1,17 @@
-"""Window attention in C++: one window at a time, map to caches and back."""
-
-from collections.abc import Sequence
+"""Window attention in C++: one window at a time stays in the caches."""
 
 import torch
 from torch import Tensor
 
-from .. import _native
 from .._native.grouped_attention import (
     Groups,
-    attend,
-    attend_backward,
+    Plan,
     equal_groups,
+    register_grouped,
 )
-from ..custom_op import define_kernel, empty_like_values
-from ..dispatch import find_implementation
 from ..size_cache import cached_per_size
 from ..windows import Size, needed_shift, split_windows
 from .api import ARGUMENTS
-
-
-def why_not(
-    qkv: Tensor,
-    num_heads: int,
-    window_size: int,
-    shift: int,
-    bias: Tensor | None,
-    scale: float,
-) -> str | None:
-    return _native.why_not(qkv, bias)
 
 
 def plan(
@@ -37,21 +21,10 @@ def plan(
     shift: int,
     bias: Tensor | None,
     scale: float,
-) -> tuple:
+) -> Plan:
     """Arguments of the grouped attention."""
     groups = _windows(qkv.shape[1:3], window_size, shift, qkv.device)
-    return qkv, num_heads, [groups], scale, bias
-
-
-def forward(*args) -> list[Tensor]:
-    return [attend(*plan(*args))]
-
-
-def backward(
-    grad: Tensor, kept: Sequence[Tensor], wanted: Sequence[bool], *args
-) -> list[Tensor | None]:
-    wanted = [*wanted, False, False]  # there is no convolution
-    return attend_backward(grad, wanted, *plan(*args))[:2]
+    return Plan(qkv, num_heads, [groups], scale, bias)
 
 
 @cached_per_size
@@ -77,15 +50,4 @@ def _windows(
     return Groups(index, ranges, N, N, regions=regions)
 
 
-_native.register_kernel(
-    'window_attention',
-    define_kernel(
-        'window_attention_cpp',
-        ARGUMENTS,
-        forward,
-        backward,
-        empty_like_values,
-        find_implementation('window_attention', 'reference').function,
-    ),
-    why_not,
-)
+register_grouped('window_attention', ARGUMENTS, plan, ('qkv', 'bias'))

@@ -1,14 +1,13 @@
 """Attention inside windows, read from the map and written to it.
 
-A program holds a whole window of one head. Where its tokens lie after rolling
-follows from their numbers, and so does the region of a rolled map that each
-belongs to: no map is rolled or cut, and no mask is stored.
+A program has a whole window of one head. It computes the positions of the
+tokens and their regions of the rolled map: no map is rolled or split, and no
+mask is stored.
 
-The backward pass keeps nothing but its inputs: a window's weights are computed
-again, of all queries at once or, where registers run short, of some. One
-program goes through many windows and sums their slopes, so that the gradient
-of the bias needs one small sum after it and no atomic addition: it is the same
-every time.
+The backward pass saves only its inputs and recomputes the weights of a window,
+for all queries at once or, to save registers, for some at a time. A program
+sums the bias gradient of many windows; one small sum over programs follows.
+There are no atomic additions, so results are deterministic.
 
 Axes: B images, H W rows and columns of the map, h heads, d channels of a head,
 M window side, N = M * M tokens of a window, P programs of a head.
@@ -19,7 +18,7 @@ import triton.language as tl
 
 from .._triton.device import LOG2_E, dot, load_rows, store_rows
 
-# Another map must not compile a kernel again.
+# Maps of another size must not recompile a kernel.
 _SIZES = (
     *('height', 'width', 'across', 'windows', 'heads', 'shift'),
     *('images', 'share'),
@@ -28,16 +27,10 @@ _SIZES = (
 
 @triton.jit
 def _places(
-    window,
-    first,
-    height,
-    width,
-    across,
-    shift,
-    SIDE: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Where some tokens of a window come from, from the ``first`` on.
+    window, first, height, width, across, shift,
+    SIDE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Positions of tokens of a window on the map, from the ``first`` on.
 
     Returns:
         Row and column on the map, and whether the window has such a token.
@@ -52,10 +45,10 @@ def _places(
 
 @triton.jit
 def _sides(first, shift, SIDE: tl.constexpr, BLOCK: tl.constexpr):
-    """On which side of the edges of a rolled map each token would lie.
+    """Side of the edges of a rolled map that each token is on.
 
-    One bit for rows, one for columns. Beyond the window there is a bit of its
-    own: what lies there sees itself, for its sums not to be zero.
+    One bit for rows, one for columns. A third bit is for padding of the tile,
+    which attends to itself so that its sums are not zero.
     """
     number = first + tl.arange(0, BLOCK)
     side = 2 * (number // SIDE >= SIDE - shift).to(tl.int32)
@@ -65,7 +58,7 @@ def _sides(first, shift, SIDE: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _edges(window, across, windows):
-    """Which bits count in a window: those of the edges that it lies on."""
+    """Bits that matter in a window: those of the edges that it contains."""
     is_last_row = window // across == windows // across - 1
     is_last_column = window % across == across - 1
     return 4 + 2 * is_last_row.to(tl.int32) + is_last_column.to(tl.int32)
@@ -75,7 +68,7 @@ def _edges(window, across, windows):
 def _cells(
     first, tokens: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Where the bias of a pair of tokens lies, and which pairs there are."""
+    """Offsets of the bias of pairs of tokens, and their mask."""
     i, j = first + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK)
     valid = (i < tokens)[:, None] & (j < tokens)[None]
     return i[:, None] * tokens + j[None], valid
@@ -83,14 +76,11 @@ def _cells(
 
 @triton.jit
 def _bias_tile(
-    bias,
-    first,
-    HAS_BIAS: tl.constexpr,
-    tokens: tl.constexpr,
-    BLOCK_M: tl.constexpr,
+    bias, first,
+    HAS_BIAS: tl.constexpr, tokens: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK: tl.constexpr,
-):
-    """What is added to the scores of every window, to base 2."""
+):  # fmt: skip
+    """The bias of the scores, to base 2."""
     if HAS_BIAS:
         cells, valid = _cells(first, tokens, BLOCK_M, BLOCK)
         tile = tl.load(bias + cells, mask=valid, other=0.0).to(tl.float32)
@@ -101,7 +91,7 @@ def _bias_tile(
 
 @triton.jit
 def _weights(queries, keys, bias, is_seen, scale):
-    """Softmax of a window, not yet divided by its sums, and the sums."""
+    """Unnormalized softmax of a window, and its sums."""
     scores = dot(queries, tl.trans(keys)) * (scale * LOG2_E) + bias
     scores += tl.where(is_seen, 0.0, float('-inf'))  # keeps NaN and inf
     weights = tl.exp2(scores - tl.max(scores, 1)[:, None])
@@ -113,24 +103,16 @@ def attend_windows(
     qkv,  # (B, H, W, 3 * C)
     bias,  # (h, N, N)
     out,  # (B, H, W, C)
-    qkv_b,
-    qkv_h,
-    qkv_w,
-    height,
-    width,
+    qkv_b, qkv_h, qkv_w,
+    height, width,
     across,  # windows side by side
     windows,  # of an image
-    heads,
-    shift,
-    images,
+    heads, shift, images,
     share,  # windows of a program
     scale,
-    CHANNELS: tl.constexpr,
-    SIDE: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
+    CHANNELS: tl.constexpr, SIDE: tl.constexpr, HAS_BIAS: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """One head of ``share`` windows, one after the other."""
     head = tl.program_id(0) % heads
     program = tl.program_id(0) // heads
@@ -161,33 +143,19 @@ def attend_windows(
 
 @triton.jit(do_not_specialize=_SIZES)
 def attend_windows_backward(
-    qkv,
-    bias,
+    qkv, bias,
     grad,  # (B, H, W, C), of the result
     dqkv,  # (B, H, W, 3 * C)
     dbias,  # (P, h, N, N), zeros unless a program takes all queries at once
-    qkv_b,
-    qkv_h,
-    qkv_w,
-    grad_b,
-    grad_h,
-    grad_w,
-    height,
-    width,
-    across,
-    windows,
-    heads,
-    shift,
-    images,
+    qkv_b, qkv_h, qkv_w, grad_b, grad_h, grad_w,
+    height, width, across, windows, heads, shift, images,
     share,  # windows of a program
     scale,
-    CHANNELS: tl.constexpr,
-    SIDE: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
+    CHANNELS: tl.constexpr, SIDE: tl.constexpr, HAS_BIAS: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_M: tl.constexpr,  # queries at a time
     BLOCK_D: tl.constexpr,
-):
+):  # fmt: skip
     """One head of ``share`` windows, one after the other."""
     head = tl.program_id(0) % heads
     program = tl.program_id(0) // heads
@@ -235,7 +203,7 @@ def attend_windows_backward(
             is_seen = of_queries[:, None] == (sides & edges)[None]
             weights, total = _weights(queries, keys, offsets, is_seen, scale)
             weights /= total[:, None]
-            # Each gradient is put away at once: the next needs registers.
+            # Store each gradient at once: the next needs registers.
             dv += dot(tl.trans(weights.to(grads.dtype)), grads)
             is_last = first + BLOCK_M == BLOCK
             if is_last:

@@ -1,4 +1,4 @@
-"""Window attention in plain PyTorch, which defines the operation."""
+"""Reference implementation of window attention."""
 
 from torch import Tensor
 

@@ -1,14 +1,13 @@
 """Window attention by PyTorch's fused attention.
 
-The fused kernels take four axes, also of a mask; they are fastest where these
-are contiguous. One copy cuts queries, keys and values and lays them out.
+The fused kernels take four axes, also of a mask, and are fastest on contiguous
+tensors. One copy splits and arranges queries, keys and values.
 """
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..attention import fused_attention
 from ..dispatch import register_implementation
-from ..tracing import without_autocast
 from ..windows import needed_shift, shifted_window_bias
 
 
@@ -25,7 +24,7 @@ def sdpa(
     h, M, C = num_heads, window_size, channels // 3
     rows, columns = H // M, W // M
     shift = needed_shift((H, W), M, shift)
-    # Each window has a mask of its own if they are shifted.
+    # Shifted windows have different masks.
     images, heads = B * rows * columns, h
     if shift:
         images, heads = B, rows * columns * h
@@ -39,12 +38,11 @@ def sdpa(
             bias = bias.to(qkv.dtype) + apart  # (n, h, N, N)
         bias = bias.reshape(1, heads, M * M, M * M)
     elif bias is not None:
-        bias = bias[None].to(qkv.dtype)
+        bias = bias[None]
     qkv = qkv.reshape(B, rows, M, columns, M, 3, h, C // h)
     qkv = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7)  # (3, B, r, c, h, M, M, d)
     q, k, v = qkv.reshape(3, images, heads, M * M, C // h).unbind()
-    with without_autocast(qkv):
-        out = F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
+    out = fused_attention(q, k, v, bias, scale)
     out = out.reshape(B, rows, columns, h, M, M, C // h)
     out = out.permute(0, 1, 4, 2, 5, 3, 6).reshape(B, H, W, C)
     return out.roll((shift, shift), dims=(1, 2)) if shift else out

@@ -1,4 +1,4 @@
-"""Window attention in Triton: a program holds a window of one head.
+"""Window attention in Triton: a program has a window of one head.
 
 Axes: B images, H W rows and columns of the map, C = h * d channels, h heads,
 d channels of a head, M window side, N = M * M tokens of a window.
@@ -12,16 +12,14 @@ from torch import Tensor
 
 from .. import _triton
 from .._triton import ceil_div, on_device_of, tile_side, with_unit_stride
-from ..custom_op import define_kernel, empty_like_values
-from ..dispatch import find_implementation
+from ..custom_op import empty_like_values
 from ..windows import needed_shift
 from .api import ARGUMENTS
 
 _MOST_TOKENS = 64  # of a window
 _MOST_BYTES = 256  # of a token's channels, for four such windows to fit
-# Most programs of a launch: enough for any GPU, and for the bias, which each
-# reads once, to be little beside the map. In the backward pass it also writes
-# the sums of the bias's gradient.
+# Most programs of a launch: enough for any GPU, few enough that the bias (and
+# in the backward pass its gradient), which each accesses, costs little.
 _PROGRAMS, _PROGRAMS_BACKWARD = 4096, 1024
 _QUERIES = 16  # at a time, in the backward pass of float32
 
@@ -48,7 +46,7 @@ class _Plan(NamedTuple):
     Attributes:
         grid: All programs.
         programs: Of each head.
-        bias: Contiguous; any tensor, which is not read, for none.
+        bias: Contiguous; without one, any tensor, which is not read.
         sizes: Of the map, of the windows and of the launch.
         tiles: How the kernel is compiled.
     """
@@ -87,11 +85,10 @@ def plan(
             'HAS_BIAS': bias is not None,
             'BLOCK': tile_side(M**2, _MOST_TOKENS),
             'BLOCK_D': tile_side(d, 128),
-            # Eight warps would compute every score twice: the matrix
-            # instructions take 64 rows for four.
+            # Matrix instructions take 64 rows for four warps: eight would
+            # compute every score twice.
             'num_warps': 4,
-            # Read the next window beside the present one; in float32 a window
-            # alone fills the registers.
+            # Prefetch the next window; in float32 one fills the registers.
             'num_stages': 2 if qkv.element_size() < 4 else 1,
         },
     )
@@ -126,7 +123,7 @@ def backward(
     qkv, bias = with_unit_stride(qkv), args[3]
     launch = plan(qkv, *args, most_programs=_PROGRAMS_BACKWARD)
     tiles = {**launch.tiles, 'BLOCK_M': launch.tiles['BLOCK']}
-    if qkv.element_size() == 4:  # a window's slopes would fill all registers
+    if qkv.element_size() == 4:  # a window's gradients fill all registers
         tiles['BLOCK_M'] = _QUERIES
     dqkv = qkv.new_empty(qkv.shape)
     shape = (0,) if bias is None else bias.shape
@@ -145,14 +142,9 @@ def backward(
 
 _triton.register_kernel(
     'window_attention',
-    define_kernel(
-        'window_attention_triton',
-        ARGUMENTS,
-        forward,
-        backward,
-        empty_like_values,
-        find_implementation('window_attention', 'reference').function,
-    ),
+    ARGUMENTS,
+    forward,
+    backward,
     why_not,
-    f'; windows of at most {_MOST_TOKENS} tokens',
+    requires=f'{_triton.REQUIRES}; windows of at most {_MOST_TOKENS} tokens',
 )

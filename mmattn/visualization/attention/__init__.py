@@ -1,6 +1,6 @@
 """Pictures of what attention layers do with an image."""
 
-from . import explainers  # noqa: F401, registers the explanations
+from . import explainers  # registers the explanations
 from .explanations import (
     AttentionRows,
     Clusters,
@@ -17,19 +17,3 @@ from .images import (
 )
 from .page import write_page
 from .recording import CallRecorder, select_layers
-
-__all__ = [
-    'AttentionRows',
-    'CallRecorder',
-    'Clusters',
-    'Modulation',
-    'NetworkImage',
-    'explain',
-    'image_for_backbone',
-    'image_for_model',
-    'inputs_to_picture',
-    'read_picture',
-    'register_explanation',
-    'select_layers',
-    'write_page',
-]

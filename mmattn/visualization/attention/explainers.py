@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from mmattn.attentions import (
     CrossShapedWindowAttention,
@@ -24,46 +25,45 @@ from .explanations import (
     Token,
     register_explanation,
 )
-from .hooked_calls import attention_rows, changed_output, recorded
 
 # The 3x3 convolution of the values that is added to the attended values.
 _LEPE = ('lepe.weight', 'lepe.bias')
 _LOCAL_CONV = ('local_conv.weight', 'local_conv.bias')
 Inputs = tuple[Tensor, ...]
+Tokens = Sequence[Token]
 
 
-@register_explanation(WindowAttention)
+@register_explanation(WindowAttention, CrossShapedWindowAttention)
 def _explain_windows(
-    layer: WindowAttention, inputs: Inputs, tokens: Sequence[Token]
+    layer: nn.Module, inputs: Inputs, tokens: Tokens
 ) -> list[Explanation]:
     """Also explains SlidingWindowAttention, a subclass."""
-    return [_rows_with_reach(layer, inputs, tokens, zeroed=())]
-
-
-@register_explanation(CrossShapedWindowAttention)
-def _explain_stripes(
-    layer: CrossShapedWindowAttention, inputs: Inputs, tokens: Sequence[Token]
-) -> list[Explanation]:
-    return [_rows_with_reach(layer, inputs, tokens, _LEPE)]
+    zeroed = () if isinstance(layer, WindowAttention) else _LEPE
+    args = (layer, inputs, tokens, layer.qkv, layer.proj, zeroed)
+    # Windows are padded at the bottom and right before the projection.
+    H, W = inputs[0].shape[1:3]
+    rows = attention_rows(*args)[..., :H, :W]
+    # Without keys, every token within reach has a weight above 0.
+    reach = attention_rows(*args, with_keys=False)[..., :H, :W] > 0
+    return [AttentionRows(rows, reach)]
 
 
 @register_explanation(FeatureSpaceAttention)
 def _explain_clusters(
-    layer: FeatureSpaceAttention, inputs: Inputs, tokens: Sequence[Token]
+    layer: FeatureSpaceAttention, inputs: Inputs, tokens: Tokens
 ) -> list[Explanation]:
-    rows = _rows_with_reach(layer, inputs, tokens, _LEPE)
-    with torch.no_grad(), recorded(layer.qkv) as record:
-        layer(*inputs)
-        order = layer.cluster(record['output'])[0]  # (h, N)
+    rows = _explain_windows(layer, inputs, tokens)
+    with torch.no_grad():
+        order = layer.cluster(layer.qkv(inputs[0]))[0]  # (h, N)
     levels = split_levels(order, layer.cluster_size)
     size = inputs[0].shape[1:3]
     clusters = Clusters(tuple(x.unflatten(1, size) for x in levels))
-    return [clusters, rows] if levels else [rows]
+    return [clusters, *rows] if levels else rows
 
 
 @register_explanation(MultiHeadSelfAttention)
 def _explain_global(
-    layer: MultiHeadSelfAttention, inputs: Inputs, tokens: Sequence[Token]
+    layer: MultiHeadSelfAttention, inputs: Inputs, tokens: Tokens
 ) -> list[Explanation]:
     args = (layer, inputs, tokens, layer.qkv, layer.proj, _LOCAL_CONV)
     return [AttentionRows(attention_rows(*args))]
@@ -71,7 +71,7 @@ def _explain_global(
 
 @register_explanation(EfficientNonLocalAttention)
 def _explain_random_features(
-    layer: EfficientNonLocalAttention, inputs: Inputs, tokens: Sequence[Token]
+    layer: EfficientNonLocalAttention, inputs: Inputs, tokens: Tokens
 ) -> list[Explanation]:
     """Weights ``phi(q) phi(k)``, divided by their sum over the keys."""
     return [AttentionRows(attention_rows(layer, inputs, tokens, layer.v))]
@@ -79,7 +79,7 @@ def _explain_random_features(
 
 @register_explanation(KeyValueAttention)
 def _explain_key_values(
-    layer: KeyValueAttention, inputs: Inputs, tokens: Sequence[Token]
+    layer: KeyValueAttention, inputs: Inputs, tokens: Tokens
 ) -> list[Explanation]:
     """Needs keys that form a map; other tokens have no position to show."""
     weights = attention_rows(layer, inputs, tokens, layer.v_proj, layer.o_proj)
@@ -88,40 +88,27 @@ def _explain_key_values(
 
 @register_explanation(ScaleAwareModulation)
 def _explain_modulation(
-    layer: ScaleAwareModulation, inputs: Inputs, tokens: Sequence[Token]
+    layer: ScaleAwareModulation, inputs: Inputs, tokens: Tokens
 ) -> list[Explanation]:
+    convs, projs = [], []
     with (
         torch.no_grad(),
-        changed_output(layer.v, torch.ones_like),
-        recorded(layer.local_convs) as convs,
-        recorded(layer.proj) as record,
-    ):
         # With all values 1, the input of proj is the modulator.
+        layer.v.register_forward_hook(lambda *x: torch.ones_like(x[-1])),
+        layer.local_convs.register_forward_hook(lambda *x: convs.append(x)),
+        layer.proj.register_forward_hook(lambda *x: projs.append(x)),
+    ):
         layer(*inputs)
     # Each group of `num_heads` channels has one channel of every scale.
-    scales = convs['output'][0].unflatten(-1, (-1, layer.num_heads))
+    scales = convs[0][-1][0].unflatten(-1, (-1, layer.num_heads))
+    modulator = projs[0][1][0][0]
     return [
         Modulation(
             layer.local_convs.kernel_sizes,
             scales.abs().mean(2).movedim(-1, 0),
-            record['input'][0].abs().mean(-1),
+            modulator.abs().mean(-1),
         )
     ]
-
-
-def _rows_with_reach(
-    layer: WindowAttention | CrossShapedWindowAttention,
-    inputs: Inputs,
-    tokens: Sequence[Token],
-    zeroed: Sequence[str],
-) -> AttentionRows:
-    H, W = inputs[0].shape[1:3]
-    args = (layer, inputs, tokens, layer.qkv, layer.proj, zeroed)
-    # Without keys, every token within reach has a weight above 0.
-    reach = attention_rows(*args, with_keys=False) > 0
-    # Windows are padded at the bottom and right before the projection.
-    rows = attention_rows(*args)[..., :H, :W]
-    return AttentionRows(rows, reach[..., :H, :W])
 
 
 def split_levels(order: Tensor, cluster_size: int) -> tuple[Tensor, ...]:
@@ -146,3 +133,73 @@ def split_levels(order: Tensor, cluster_size: int) -> tuple[Tensor, ...]:
         levels.append(torch.empty_like(order).scatter_(1, order, labels))
         sizes = sizes.view(-1, 2).sum(1)  # a parent is its two halves
     return tuple(reversed(levels))
+
+
+def count_heads(layer: nn.Module) -> int:
+    """The ``num_heads`` of a layer or of its first child that has one."""
+    return next(
+        m.num_heads for m in layer.modules() if hasattr(m, 'num_heads')
+    )
+
+
+def attention_rows(
+    layer: nn.Module,
+    inputs: Sequence[Tensor],
+    tokens: Sequence[Token],
+    values: nn.Module,
+    proj: nn.Module | None = None,
+    zeroed: Sequence[str] = (),
+    with_keys: bool = True,
+) -> Tensor:
+    """Attention weights of a few tokens.
+
+    The output of attention is linear in the values, separately in each head.
+    So the weights are the derivative of a token's output with respect to the
+    values. The layer itself is called, with its windows, masks and clusters;
+    no second implementation can differ from it.
+
+    Args:
+        layer: The layer in evaluation mode.
+        inputs: Arguments of the call, for one image.
+        tokens: ``(row, column)`` on the output map.
+        values: Child that returns the values ``(1, *, C)``, or queries, keys
+            and values concatenated, ``(1, *, 3 * C)``.
+        proj: Child that takes the attended values ``(1, H, W, C)``. Defaults
+            to None: the layer returns them.
+        zeroed: Names of parameters to replace by zeros: those of terms that
+            are added to the attended values. Defaults to none.
+        with_keys: If False, the keys next to the values are replaced by
+            zeros, so only biases and masks matter. Defaults to True.
+
+    Returns:
+        ``(t, h, *)``, where ``*`` are the axes of the values between batch
+        and channels.
+    """
+    zeros = {name: 0 * layer.get_parameter(name) for name in zeroed}
+    C = inputs[0].shape[-1]
+    heads = count_heads(layer)
+    leaves, calls = [], []
+
+    def make_leaf(_: nn.Module, args: tuple, out: Tensor) -> Tensor:
+        *before, v = out.detach().split(C, dim=-1)
+        if not with_keys:
+            before[1] = torch.zeros_like(before[1])
+        leaves.append(v.requires_grad_())
+        return torch.cat((*before, v), dim=-1)
+
+    with (
+        torch.enable_grad(),
+        values.register_forward_hook(make_leaf),
+        (proj or layer).register_forward_hook(lambda *x: calls.append(x)),
+    ):
+        functional_call(layer, zeros, tuple(inputs))
+        _, (attended, *_), result = calls[-1]
+        out = result if proj is None else attended  # (1, H, W, C)
+        out = out[0].unflatten(-1, (heads, -1))[..., 0]  # (H, W, h)
+        rows = [
+            torch.autograd.grad(out[token].sum(), leaves, retain_graph=True)
+            for token in tokens
+        ]
+    rows = torch.cat([row for (row,) in rows])  # (t, *, C)
+    rows = rows.unflatten(-1, (heads, -1))[..., 0]
+    return rows.movedim(-1, 1)

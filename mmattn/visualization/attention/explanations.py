@@ -1,7 +1,6 @@
-"""What can be shown of an attention layer, and the functions that compute it.
+"""Explanations of attention layers, and a registry of functions for them.
 
-Axes: t selected tokens, h heads, H W rows and columns of a map. There is one
-function per class of layers; :func:`register_explanation` adds others.
+Axes: t selected tokens, h heads, H W rows and columns of a map.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,8 +18,8 @@ class AttentionRows:
     """Attention weights of a few tokens.
 
     Attributes:
-        weights: ``(t, h, H, W)``, at least 0. A row sums to 1 minus the
-            weight of padding.
+        weights: ``(t, h, H, W)``, at least 0; their sum over the map is 1
+            minus the weight of padding.
         reach: ``(t, h, H, W)`` bool, True where a token can attend to. None
             means the whole map.
     """
@@ -67,22 +66,15 @@ _EXPLAINERS: dict[type[nn.Module], Explainer] = {}
 def register_explanation(
     *classes: type[nn.Module],
 ) -> Callable[[Explainer], Explainer]:
-    """Register the decorated function for these classes.
+    """Register the decorated function for these classes and their subclasses.
 
     The function gets a layer in evaluation mode, the positional arguments of
     one call (for one image) and tokens as ``(row, column)`` of the first
-    argument, a map ``(1, H, W, C)``. It also explains subclasses that have no
-    function of their own.
-
-    Raises:
-        ValueError: If a class already has a function.
+    argument, a map ``(1, H, W, C)``.
     """
 
     def add(function: Explainer) -> Explainer:
-        for cls in classes:
-            if cls in _EXPLAINERS:
-                raise ValueError(f'{cls.__name__} already has an explanation')
-            _EXPLAINERS[cls] = function
+        _EXPLAINERS.update(dict.fromkeys(classes, function))
         return function
 
     return add
@@ -111,8 +103,7 @@ def explain(
         tokens: ``(row, column)`` on the map that is the first argument.
 
     Raises:
-        ValueError: If the class is not registered or a token is not on the
-            map.
+        ValueError: If the class is not registered.
     """
     function = find_explanation(layer)
     if function is None:
@@ -120,12 +111,6 @@ def explain(
             f'{type(layer).__name__} cannot be explained; supported are '
             f'{explained_names()} and layers added with register_explanation'
         )
-    H, W = inputs[0].shape[1:3]
-    for row, column in tokens:
-        if not (0 <= row < H and 0 <= column < W):
-            raise ValueError(
-                f'token {(row, column)} is outside of the {H} x {W} map'
-            )
     # An image's result does not depend on the others. In mixed precision the
     # inputs may have another dtype than the weights.
     dtype = next(iter(layer.parameters())).dtype

@@ -17,7 +17,6 @@ from .panels import (
     label_panel,
     make_panels,
     mark_token,
-    number_pixel,
     number_pixels,
     outline,
     show,
@@ -57,6 +56,13 @@ class Scene(NamedTuple):
         shown = min(count, self.max_heads)
         return [int(i) for i in np.linspace(0, count - 1, shown).round()]
 
+    def make_panels(self, rows: int, columns: int, *args) -> tuple:
+        """A figure for the image; see :func:`make_panels`."""
+        size = self.picture.shape[:2]
+        return make_panels(
+            rows, columns, size, self.title, self.subtitle, *args
+        )
+
 
 def plot_explanation(explanation: Explanation, scene: Scene) -> Figure:
     """Draw one figure."""
@@ -69,22 +75,19 @@ def _plot_rows(rows: AttentionRows, scene: Scene) -> Figure:
     reach = np.ones_like(weights, dtype=bool)
     if rows.reach is not None:
         reach = rows.reach.cpu().numpy()
-    size = scene.picture.shape[:2]
     # With spatial reduction the keys are fewer and larger than the queries.
+    size = scene.picture.shape[:2]
     keys = fit_tokens(weights.shape[-2:], size) or scene.grid
     heads = scene.choose_heads(weights.shape[1])
     with_mean = weights.shape[1] > 1
-    figure, axes = make_panels(
-        len(scene.pixels),
-        1 + with_mean + len(heads),
-        size,
-        scene.title,
-        scene.subtitle,
+    legend = (
         'from the smallest to the largest weight of the panel, given below '
         "it; small frame: the pixel's token"
-        + ('' if reach.all() else '; pale: out of reach'),
-        HEAT,
-        with_notes=True,
+    )
+    if not reach.all():
+        legend += '; pale: out of reach'
+    figure, axes = scene.make_panels(
+        len(scene.pixels), 1 + with_mean + len(heads), legend, HEAT, True
     )
     for i, pixel in enumerate(scene.pixels):
         maps = [(f'head {h}', weights[i, h], reach[i, h]) for h in heads]
@@ -92,12 +95,9 @@ def _plot_rows(rows: AttentionRows, scene: Scene) -> Figure:
             mean = (weights[i].mean(0), reach[i].any(0))
             maps.insert(0, ('mean of heads', *mean))
         show(axes[i, 0], scene.picture)
-        number_pixel(axes[i, 0], i + 1, pixel)
-        label_panel(
-            axes[i, 0],
-            '' if i else 'image',
-            f'pixel {i + 1}: row {pixel[0]}, column {pixel[1]}',
-        )
+        number_pixels(axes[i, 0], [pixel], first=i + 1)
+        place = f'pixel {i + 1}: row {pixel[0]}, column {pixel[1]}'
+        label_panel(axes[i, 0], '' if i else 'image', place)
         for panel, (name, values, inside) in zip(axes[i, 1:], maps):
             show(panel, _heat(scene.picture, values, inside, keys))
             if not inside.all():
@@ -115,14 +115,11 @@ def _plot_rows(rows: AttentionRows, scene: Scene) -> Figure:
 def _plot_clusters(clusters: Clusters, scene: Scene) -> Figure:
     """One row of panels per head, one panel per bisection."""
     levels = [level.cpu().numpy() for level in clusters.levels]
-    size = scene.picture.shape[:2]
+    picture, size = scene.picture, scene.picture.shape[:2]
     heads = scene.choose_heads(len(levels[0]))
-    figure, axes = make_panels(
+    figure, axes = scene.make_panels(
         len(heads),
         1 + len(levels) + len(scene.pixels),
-        size,
-        scene.title,
-        scene.subtitle,
         'the closer two colors, the later the bisection that separated the '
         'groups; right: the last groups of the pixels',
         GROUPS,
@@ -130,13 +127,15 @@ def _plot_clusters(clusters: Clusters, scene: Scene) -> Figure:
     for row, head in enumerate(heads):
         panels = iter(axes[row])
         panel = next(panels)
-        show(panel, scene.picture)
+        show(panel, picture)
         number_pixels(panel, scene.pixels)
         label_panel(panel, '' if row else 'image', f'head {head}')
         for depth, level in enumerate(levels, start=1):
             count, groups = 2**depth, level[head]
+            colors = 255 * GROUPS((groups + 0.5) / count)[..., :3]
+            colors = enlarge(colors, scene.grid, size) - grey(picture)
             panel = next(panels)
-            show(panel, _tint_groups(scene.picture, groups, count, scene.grid))
+            show(panel, grey(picture) + _CLUSTER_TINT * colors)
             number_pixels(panel, scene.pixels)
             title = f'{count} groups of {groups.size / count:.4g}'
             label_panel(panel, '' if row else title)
@@ -144,7 +143,7 @@ def _plot_clusters(clusters: Clusters, scene: Scene) -> Figure:
             inside = groups == groups[scene.grid.token_at(*pixel)]
             panel = next(panels)
             shown = enlarge(inside, scene.grid, size)[..., None]
-            show(panel, np.where(shown, scene.picture, fade(scene.picture)))
+            show(panel, np.where(shown, picture, fade(picture)))
             outline(panel, inside, scene.grid)
             mark_token(panel, scene.grid, pixel)
             label_panel(panel, '' if row else f'with pixel {number}')
@@ -153,41 +152,25 @@ def _plot_clusters(clusters: Clusters, scene: Scene) -> Figure:
 
 def _plot_modulation(modulation: Modulation, scene: Scene) -> Figure:
     """The image, the magnitude of each scale and of the modulator."""
-    size = scene.picture.shape[:2]
-    maps = [
-        (f'{side} x {side} convolution', scale)
-        for side, scale in zip(modulation.sides, modulation.scales)
-    ]
-    maps.append(('modulator', modulation.modulator))
-    figure, axes = make_panels(
+    names = [f'{side} x {side} convolution' for side in modulation.sides]
+    maps = [*modulation.scales, modulation.modulator]
+    figure, axes = scene.make_panels(
         1,
         1 + len(maps),
-        size,
-        scene.title,
-        scene.subtitle,
         'from the smallest to the largest magnitude of the panel (mean '
         'absolute value over channels), given below it',
         HEAT,
-        with_notes=True,
+        True,
     )
     show(axes[0, 0], scene.picture)
     label_panel(axes[0, 0], 'image')
-    for panel, (name, values) in zip(axes[0, 1:], maps):
+    for panel, name, values in zip(axes[0, 1:], [*names, 'modulator'], maps):
         values = values.detach().float().cpu().numpy()
         colors = 255 * HEAT(_normalized(values))[..., :3]
-        show(panel, enlarge(colors, scene.grid, size))
+        show(panel, enlarge(colors, scene.grid, scene.picture.shape[:2]))
         note = f'{values.min():.2g} to {values.max():.2g}'
         label_panel(panel, name, note=note)
     return figure
-
-
-def _tint_groups(
-    picture: np.ndarray, groups: np.ndarray, count: int, grid: TokenGrid
-) -> np.ndarray:
-    """Tint the image with one color per group."""
-    colors = 255 * GROUPS((groups + 0.5) / count)[..., :3]
-    colors = enlarge(colors, grid, picture.shape[:2])
-    return (1 - _CLUSTER_TINT) * grey(picture) + _CLUSTER_TINT * colors
 
 
 def _heat(

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 Size = tuple[int, int]
 
-# If the sides of a token differ by more, the map is not a feature map of the
-# image but something else, such as a sequence.
+# If the sides of a token differ by more, the map is something else than a
+# feature map of the image, such as a sequence.
 _MAX_ASPECT = 2**0.5
 _MAX_STRIDE = 256
 
 
 class TokenGrid(NamedTuple):
-    """Tokens laid out on an image.
+    """Layout of tokens on an image.
 
     Attributes:
         size: Rows and columns of tokens.

@@ -1,4 +1,4 @@
-"""Images as a network gets them and as they are shown under attention."""
+"""Prepare images for a network and for display under attention."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from .geometry import Size
 # Mean and standard deviation of ImageNet (RGB, 0 to 255).
 _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
-# The tokens of larger images would be too small to tell apart on the page.
+# On larger images, tokens would be too small to distinguish on the page.
 _MAX_SIDE = 512
 # Default pixels, as fractions of height and width.
 DEFAULT_PLACES = ((0.33, 0.33), (0.67, 0.67))
@@ -30,13 +30,11 @@ class NetworkImage:
     Attributes:
         picture: The network's input before normalization, ``(H, W, 3)``
             uint8 RGB, with grey padding.
-        content_size: Height and width without the padding, which is at the
-            bottom and right.
+        content_size: Height and width without padding at the bottom and
+            right.
         file_size: Height and width of the file.
-        scale: Height and width of the resized image divided by those of the
-            file.
-        offset: Rows and columns that were cropped at the top and left after
-            resizing.
+        scale: Factors by which height and width were resized.
+        offset: Rows and columns cropped at the top and left after resizing.
         inputs: Normalized input ``(1, C, H, W)``, or None if unknown.
     """
 
@@ -84,11 +82,8 @@ def read_picture(path: str | Path) -> np.ndarray:
     """Read an image of any mode as ``(H, W, 3)`` uint8 RGB.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If it is damaged or not an image.
+        ValueError: If it does not exist, is damaged or not an image.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'image {path} does not exist')
     try:
         with Image.open(path) as image:
             if image.width * image.height > _MAX_PIXELS:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import torch.nn as nn
 
+from .explainers import count_heads
 from .explanations import AttentionRows, Clusters, Modulation, explain
 from .figures import Scene, plot_explanation
-from .geometry import Size, TokenGrid, fit_tokens
-from .hooked_calls import count_heads
+from .geometry import Size, fit_tokens
 from .images import NetworkImage
-from .panels import save_figure
 from .recording import CallRecorder
 
 PAGE = 'index.html'
@@ -92,7 +91,12 @@ def write_page(
         grid = fit_tokens(inputs[0].shape[1:3], image.picture.shape[:2])
         if grid is None:
             continue
-        text = _describe(layer, grid)
+        kind, heads = type(layer).__name__, count_heads(layer)
+        size, cell = (
+            ' x '.join(f'{side:.4g}' for side in sides) for sides in grid
+        )
+        text = f'{kind}, {heads} head{"s" * (heads > 1)}; '
+        text += f'{size} tokens of {cell} pixels each'
         scene = Scene(image.picture, pixels, grid, name, text, max_heads)
         one = tuple(x[index : index + 1] for x in inputs)
         tokens = [grid.token_at(*pixel) for pixel in pixels]
@@ -100,12 +104,12 @@ def write_page(
         if explanations:
             label = escape(name)
             links.append(f'<a href="#{label}">{label}</a><br>')
-            text = escape(f'{type(layer).__name__}({layer.extra_repr()})')
+            text = escape(f'{kind}({layer.extra_repr()})')
             sections.append(f'<h2 id="{label}">{label}</h2><p>{text}</p>')
         for explanation in explanations:
-            kind, caption = _KINDS[type(explanation)]
-            path = folder / f'{name}.{kind}.png'
-            save_figure(plot_explanation(explanation, scene), path)
+            suffix, caption = _KINDS[type(explanation)]
+            path = folder / f'{name}.{suffix}.png'
+            plot_explanation(explanation, scene).savefig(path)
             paths.append(path)
             link = escape(path.name)  # relative: the folder can be moved
             sections.append(
@@ -120,15 +124,3 @@ def write_page(
     page = '\n'.join([*lines, *sections, '</body></html>', ''])
     (folder / PAGE).write_text(page, encoding='utf-8')
     return paths
-
-
-def _describe(layer: nn.Module, grid: TokenGrid) -> str:
-    count = count_heads(layer)
-    heads = '1 head' if count == 1 else f'{count} heads'
-    size, cell = (
-        ' x '.join(f'{side:.4g}' for side in sides)
-        for sides in (grid.size, grid.cell)
-    )
-    return (
-        f'{type(layer).__name__}, {heads}; {size} tokens of {cell} pixels each'
-    )

@@ -5,18 +5,15 @@ Images are ``(H, W, 3)``, 0 to 255.
 
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
-from PIL import Image
 
 from .geometry import Size, TokenGrid
 
@@ -27,15 +24,11 @@ GROUPS = matplotlib.colormaps['RdYlBu_r']
 _MARK = '#46f0f0'
 _FADE = 0.75  # whiteness of the image outside of the area of interest
 
-# All lengths are inches. Axes are placed explicitly, so all panels have the
-# same size and no draw is needed to lay them out.
-_PANEL = 1.6
+# Inches. A layout engine would have to draw the figure twice.
+_PANEL, _GAP, _LEFT, _TOP = 1.6, 0.06, 0.3, 0.7
+_NOTE, _LINE, _BAR, _MIN_WIDTH = 0.2, 0.14, 0.8, 5.2
 _MAX_ASPECT = 2.0  # higher or wider images get margins
-_GAP = 0.06
-_LEFT, _HEAD, _TITLE, _NOTE, _LINE = 0.3, 0.5, 0.2, 0.2, 0.14
-_MIN_WIDTH = 5.2
-_DPI = 100
-_NORMAL, _SMALL = 8, 7
+_NORMAL, _SMALL = 8, 7  # font sizes
 
 
 def make_panels(
@@ -65,53 +58,40 @@ def make_panels(
     """
     ratio = picture[0] / picture[1]
     high = _PANEL * min(max(ratio, 1 / _MAX_ASPECT), _MAX_ASPECT)
-    step = high + _GAP + (_NOTE if with_notes else 0)
-    width = max(_LEFT + columns * (_PANEL + _GAP), _MIN_WIDTH)
-    bar = 0.8
-    lines = textwrap.wrap(legend, int(17 * (width - _LEFT - bar)))
-    top = _HEAD + _TITLE
-    height = top + rows * step + 0.2 + _LINE * len(lines)
-    figure = Figure(figsize=(width, height))
-
-    def place(x: float, y: float, w: float, h: float) -> Axes:
-        """Add axes at ``(x, y)`` from the upper left corner."""
-        axes = figure.add_axes(
-            (x / width, 1 - (y + h) / height, w / width, h / height)
-        )
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-        return axes
+    between = _GAP + _NOTE * with_notes
+    right = _LEFT + columns * (_PANEL + _GAP)
+    bottom = _TOP + rows * (high + between)
+    width = max(right, _MIN_WIDTH)
+    lines = textwrap.wrap(legend, int(17 * (width - _LEFT - _BAR)))
+    height = bottom + 0.2 + _LINE * len(lines)
+    figure = Figure(figsize=(width, height), dpi=100)
+    panels = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        subplot_kw=dict(xticks=[], yticks=[], frame_on=False),
+        gridspec_kw=dict(
+            left=_LEFT / width,
+            right=(right - _GAP) / width,
+            top=1 - _TOP / height,
+            bottom=1 - (bottom - between) / height,
+            wspace=_GAP / _PANEL,
+            hspace=between / high,
+        ),
+    )
 
     def write(x: float, y: float, text: str, **font: object) -> None:
         figure.text(x / width, 1 - y / height, text, va='top', **font)
 
     write(_LEFT, 0.08, title, fontsize=_NORMAL, weight='bold')
     write(_LEFT, 0.26, subtitle, fontsize=_NORMAL)
-    under = top + rows * step + 0.08
-    strip = place(_LEFT, under + 0.02, bar, 0.1)
+    text = '\n'.join(lines)
+    write(_LEFT + _BAR + 0.1, bottom + 0.08, text, fontsize=_SMALL)
+    low = 1 - (bottom + 0.2) / height
+    strip = figure.add_axes((_LEFT / width, low, _BAR / width, 0.1 / height))
     strip.imshow(np.linspace(0, 1, 256)[None], cmap=colors, aspect='auto')
-    write(
-        _LEFT + bar + 0.1,
-        under,
-        '\n'.join(lines),
-        fontsize=_SMALL,
-        linespacing=1.3,
-    )
-    panels = [
-        place(_LEFT + j * (_PANEL + _GAP), top + i * step, _PANEL, high)
-        for i in range(rows)
-        for j in range(columns)
-    ]
-    return figure, np.array(panels).reshape(rows, columns)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write an opaque, optimized PNG."""
-    figure.set_dpi(_DPI)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    image.save(path, optimize=True)
+    strip.set_axis_off()
+    return figure, panels
 
 
 def label_panel(
@@ -134,16 +114,7 @@ def fade(picture: np.ndarray) -> np.ndarray:
 
 
 def enlarge(values: np.ndarray, grid: TokenGrid, picture: Size) -> np.ndarray:
-    """Upsample the values of tokens to pixels.
-
-    Args:
-        values: ``(H', W', ...)``, one per token.
-        grid: Layout of the tokens.
-        picture: Height and width of the image.
-
-    Returns:
-        ``(H, W, ...)``.
-    """
+    """Upsample the values of tokens, ``(H', W', ...)``, to ``(H, W, ...)``."""
     rows, columns = (
         np.minimum((np.arange(side) // cell).astype(int), n - 1)
         for side, cell, n in zip(picture, grid.cell, grid.size)
@@ -162,51 +133,44 @@ def show(panel: Axes, picture: np.ndarray) -> None:
 def mark_token(panel: Axes, grid: TokenGrid, pixel: Size) -> None:
     """Frame the token that contains a pixel."""
     (row, column), (height, width) = grid.token_at(*pixel), grid.cell
-    panel.add_patch(
-        Rectangle(
-            (column * width, row * height),
-            width,
-            height,
-            fill=False,
-            edgecolor=_MARK,
-            linewidth=1.2,
-            path_effects=[withStroke(linewidth=2.6, foreground='black')],
+    frame = Rectangle(
+        (column * width, row * height),
+        width,
+        height,
+        fill=False,
+        edgecolor=_MARK,
+        linewidth=1.2,
+        path_effects=[withStroke(linewidth=2.6, foreground='black')],
+    )
+    panel.add_patch(frame)
+
+
+def number_pixels(panel: Axes, pixels: Sequence[Size], first: int = 1) -> None:
+    """Draw a dot and a number on every pixel, counting from ``first``."""
+    for number, (row, column) in enumerate(pixels, start=first):
+        panel.plot(
+            column + 0.5,
+            row + 0.5,
+            'o',
+            color=_MARK,
+            markersize=4,
+            markeredgecolor='black',
         )
-    )
-
-
-def number_pixel(panel: Axes, number: int, pixel: Size) -> None:
-    """Draw a dot and a number on a pixel."""
-    row, column = pixel
-    panel.plot(
-        column + 0.5,
-        row + 0.5,
-        'o',
-        color=_MARK,
-        markersize=4,
-        markeredgecolor='black',
-    )
-    # Above and to the right, if there is room.
-    width, height = panel.get_xlim()[1], panel.get_ylim()[0]
-    is_right, is_high = column > 0.9 * width, row < 0.1 * height
-    panel.annotate(
-        str(number),
-        (column, row),
-        textcoords='offset points',
-        xytext=(-3 if is_right else 3, -3 if is_high else 3),
-        ha='right' if is_right else 'left',
-        va='top' if is_high else 'bottom',
-        fontsize=_NORMAL,
-        weight='bold',
-        color=_MARK,
-        path_effects=[withStroke(linewidth=1.8, foreground='black')],
-    )
-
-
-def number_pixels(panel: Axes, pixels: Sequence[Size]) -> None:
-    """Draw a dot and a number, starting at 1, on every pixel."""
-    for number, pixel in enumerate(pixels, start=1):
-        number_pixel(panel, number, pixel)
+        # Above and to the right, if there is room.
+        width, height = panel.get_xlim()[1], panel.get_ylim()[0]
+        is_right, is_high = column > 0.9 * width, row < 0.1 * height
+        panel.annotate(
+            str(number),
+            (column, row),
+            textcoords='offset points',
+            xytext=(-3 if is_right else 3, -3 if is_high else 3),
+            ha='right' if is_right else 'left',
+            va='top' if is_high else 'bottom',
+            fontsize=_NORMAL,
+            weight='bold',
+            color=_MARK,
+            path_effects=[withStroke(linewidth=1.8, foreground='black')],
+        )
 
 
 def outline(panel: Axes, inside: np.ndarray, grid: TokenGrid) -> None:

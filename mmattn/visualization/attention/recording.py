@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Collection
-from typing import Any
+from contextlib import ExitStack
 
 import torch.nn as nn
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -56,9 +56,7 @@ def select_layers(
     if not chosen:
         raise ValueError(
             f'no attention in stages {stages} and blocks {blocks}; the '
-            f'model has (stage, block) {sorted(set(places.values()))} and '
-            f'{[name for name in layers if name not in places]} outside of '
-            'stages'
+            f'model has (stage, block) {sorted(set(places.values()))}'
         )
     return chosen
 
@@ -74,7 +72,7 @@ def _contains(chosen: Collection[int] | None, index: int, count: int) -> bool:
     return chosen is None or index in chosen or index - count in chosen
 
 
-class CallRecorder:
+class CallRecorder(ExitStack):
     """Context manager that records the first call of each layer.
 
     Attributes:
@@ -89,36 +87,23 @@ class CallRecorder:
     """
 
     def __init__(self, model: nn.Module, layers: dict[str, nn.Module]) -> None:
+        super().__init__()
         self.inputs: dict[str, tuple[Tensor, ...]] = {}
         self.image_size: tuple[int, int] | None = None
-        self._model = unwrap(model)
-        self._layers = layers
-        self._handles: list[Any] = []
+        names = {layer: name for name, layer in layers.items()}
 
-    def __enter__(self) -> 'CallRecorder':
-        backbone = getattr(self._model, 'backbone', self._model)
-        hooks = [(backbone, self._keep_size)]
-        for name, layer in self._layers.items():
-            hooks.append((layer, self._make_hook(name)))
-        self._handles = [
-            module.register_forward_pre_hook(hook, with_kwargs=True)
-            for module, hook in hooks
-        ]
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _keep_size(self, _: nn.Module, args: tuple, kwargs: dict) -> None:
-        if self.image_size is None:
+        def keep_size(_: nn.Module, args: tuple, kwargs: dict) -> None:
             images = (*args, *kwargs.values())[0]
-            self.image_size = tuple(images.shape[-2:])
+            self.image_size = self.image_size or tuple(images.shape[-2:])
 
-    def _make_hook(self, name: str) -> Any:
         def keep(layer: nn.Module, args: tuple, kwargs: dict) -> None:
-            if name not in self.inputs:
-                call = inspect.signature(layer.forward).bind(*args, **kwargs)
-                self.inputs[name] = tuple(x.detach() for x in call.args)
+            call = inspect.signature(layer.forward).bind(*args, **kwargs)
+            inputs = tuple(x.detach() for x in call.args)
+            self.inputs.setdefault(names[layer], inputs)
 
-        return keep
+        model = unwrap(model)
+        hooks = [(getattr(model, 'backbone', model), keep_size)]
+        for module, hook in hooks + [(layer, keep) for layer in names]:
+            self.enter_context(
+                module.register_forward_pre_hook(hook, with_kwargs=True)
+            )

@@ -20,11 +20,6 @@ def load(library, value=2.5):
     return x[:2].unique().item()
 
 
-def compile_only(library):
-    """Compile as a process does that has ended since."""
-    return build.build_library(library.name, library.folder, library.include)
-
-
 def files(cache):
     return sorted(cache.glob('*.so'))
 
@@ -39,13 +34,13 @@ def test_compiles_once_and_again_when_the_source_changes(
 ):
     assert load(new_library()) == 2.5
     (first,) = files(cache)
-    written = first.stat().st_ctime_ns
+    written = first.stat().st_mtime_ns
     assert load(new_library()) == 2.5
     assert files(cache) == [first]
     change(sources)
     assert load(new_library()) == -2.5
     assert len(files(cache)) == 2
-    assert first.stat().st_ctime_ns >= written
+    assert first.stat().st_mtime_ns == written
 
 
 def test_folder_and_file_are_private(new_library, cache):
@@ -83,24 +78,27 @@ def link_elsewhere(file):
 @pytest.mark.parametrize(
     'damage', [truncate, empty, flip_a_byte, let_others_write, link_elsewhere]
 )
-def test_a_file_that_is_not_as_compiled_is_compiled_again(
-    new_library, cache, damage
-):
-    file = compile_only(new_library())
+def test_a_damaged_file_is_compiled_again(new_library, cache, damage):
+    library = new_library()
+    # As another process would: here, nothing is loaded yet.
+    file = build.build_library(library.name, library.folder, library.include)
     damage(file)
     assert not build._is_intact(file)
-    assert load(new_library()) == 2.5
+    assert load(library) == 2.5
     (file,) = files(cache)
     assert build._is_intact(file)
 
 
 def test_a_truncated_library_does_not_crash_a_new_process(new_library, cache):
-    """One is mapped by its pages: reading behind its end is a bus error."""
-    truncate(compile_only(new_library()))
+    """Reading behind the end of a mapped file is a bus error."""
+    library = new_library()
+    truncate(
+        build.build_library(library.name, library.folder, library.include)
+    )
     code = (
         'from pathlib import Path\n'
         'from mmattn.ops._native import Library\n'
-        f'library = Library("own", Path({str(new_library().folder)!r}), '
+        f'library = Library("own", Path({str(library.folder)!r}), '
         f'[Path({build.__file__!r}).parent])\n'
         'print(library.why_not())\n'
     )
@@ -113,15 +111,9 @@ def test_a_truncated_library_does_not_crash_a_new_process(new_library, cache):
 def test_a_folder_that_others_can_write_to_is_of_no_use(new_library, cache):
     load(new_library())
     cache.chmod(0o777)
-    assert 'chmod go-w' in new_library().why_not()
+    assert str(cache) in new_library().why_not()
     cache.chmod(0o700)
     assert load(new_library()) == 2.5
-
-
-def test_a_folder_behind_a_link_is_of_no_use(new_library, cache, tmp_path):
-    cache.parent.mkdir(parents=True)
-    cache.symlink_to(tmp_path)
-    assert 'link' in new_library().why_not()
 
 
 def test_a_folder_of_another_user_is_of_no_use(
@@ -130,7 +122,7 @@ def test_a_folder_of_another_user_is_of_no_use(
     load(new_library())
     user = os.geteuid() + 1
     monkeypatch.setattr(build.os, 'geteuid', lambda: user)
-    assert 'another user' in new_library().why_not()
+    assert 'other users' in new_library().why_not()
 
 
 def test_a_cache_that_cannot_be_written(
@@ -138,11 +130,10 @@ def test_a_cache_that_cannot_be_written(
 ):
     load(new_library())
 
-    def refuse(*args, **kwargs):
+    def deny(*args, **kwargs):
         raise PermissionError(13, 'Permission denied')
 
-    monkeypatch.setattr(build.tempfile, 'TemporaryDirectory', refuse)
-    monkeypatch.setattr(build.os, 'utime', refuse)
+    monkeypatch.setattr(build.tempfile, 'TemporaryDirectory', deny)
     assert load(new_library()) == 2.5  # what is there is read
     change(sources)
     reason = new_library().why_not()
@@ -168,21 +159,19 @@ def test_a_compiler_that_fails(new_library, sources, cache):
         library.function('fill', 'tid')(torch.zeros(1), 1, 1.0)
 
 
-def test_a_compiler_that_hangs_is_ended_with_its_children(
+def test_a_compiler_that_hangs_is_killed_with_its_children(
     new_library, compiler_script, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(build, '_MOST_SECONDS', 1)
+    monkeypatch.setattr(build, '_MAX_SECONDS', 1)
     compiler_script(f'sleep 300 & echo $! > {tmp_path}/child; wait')
-    start = time.monotonic()
     assert 'more than 1 s' in new_library().why_not()
-    assert time.monotonic() - start < 30
     child = int((tmp_path / 'child').read_text())
     for _ in range(100):
         try:
             state = open(f'/proc/{child}/stat').read().split()[2]
         except FileNotFoundError:
             return
-        if state == 'Z':  # ended; its new parent has not looked yet
+        if state == 'Z':  # its new parent has not reaped it yet
             return
         time.sleep(0.1)
     pytest.fail('the child of the compiler still runs')
@@ -195,35 +184,14 @@ def test_a_compiler_that_reads_its_input_gets_none(
     assert 'compiler failed' in new_library().why_not()
 
 
-def test_libraries_that_nobody_loads_are_removed(new_library, sources, cache):
-    load(new_library())
-    (used,) = files(cache)
-    unused, fresh, other = (
-        used.with_name(name) for name in ('old.so', 'new.so', 'notes')
-    )
-    left = cache / 'build-left'
-    for file in (unused, fresh, other):
-        file.write_bytes(b'')
-    left.mkdir()
-    long_ago = time.time() - 31 * 24 * 3600
-    for path in (used, unused, other, left):
-        os.utime(path, (long_ago, long_ago))
-    load(new_library())  # loads, compiles nothing
-    assert used.stat().st_mtime > long_ago + 1 and unused.exists()
-    change(sources)
-    assert load(new_library()) == -2.5
-    assert not unused.exists() and not left.exists()
-    assert {used, fresh} < set(files(cache)) and other.exists()
-
-
 @pytest.mark.parametrize(
     'value, missing',
-    [('no-g++ -v', 'no-g++ -v'), ("'", "'"), (' ', None), ('g++ -g0', None)],
+    [('no-g++ -v', 'no-g++'), (' ', None), ('g++ -g0', None)],
 )
 def test_named_compiler(monkeypatch, value, missing):
     monkeypatch.setenv('CXX', value)
     if missing is None:
-        assert build.find_compiler() == value.split() or ['g++']
+        assert build.find_compiler() == (value.split() or ['g++'])
     else:
         with pytest.raises(build.BuildError) as error:
             build.find_compiler()

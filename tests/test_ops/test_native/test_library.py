@@ -1,8 +1,6 @@
 """Calling compiled functions, and doing without."""
 
 import ctypes
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -70,7 +68,7 @@ def test_switched_off(kernels, monkeypatch, warnings_of, value):
     qkv = torch.randn(1, 4, 4, 12)
     assert warnings_of(window_attention, qkv, 2, 2) == []
     assert not _native.is_available()
-    with pytest.raises(RuntimeError, match="'cpp'.*switches"):
+    with pytest.raises(RuntimeError, match="'cpp'.*MMATTN_CPU_KERNELS"):
         window_attention(qkv, 2, 2, impl='cpp')
 
 
@@ -78,15 +76,6 @@ def test_switched_off(kernels, monkeypatch, warnings_of, value):
 def test_switched_on(monkeypatch, value):
     monkeypatch.setenv('MMATTN_CPU_KERNELS', value)
     assert not library.is_switched_off()
-
-
-def test_a_word_that_is_neither_on_nor_off(monkeypatch, warnings_of):
-    monkeypatch.setenv('MMATTN_CPU_KERNELS', 'maybe')
-    (text,) = warnings_of(library.is_switched_off)
-    assert "MMATTN_CPU_KERNELS='maybe'" in text and 'false' in text
-    assert not library.is_switched_off()
-    done = subprocess.run([sys.executable, '-c', 'import mmattn.ops'])
-    assert done.returncode == 0
 
 
 def test_two_libraries_share_a_cache(new_library, kernels, cache):
@@ -98,11 +87,11 @@ def test_two_libraries_share_a_cache(new_library, kernels, cache):
 
 def test_arguments_are_checked(new_library):
     fill = new_library().function('fill', 'tid')
-    with pytest.raises(TypeError, match='takes 3 arguments, got 2'):
+    with pytest.raises(TypeError, match='3 arguments'):
         fill(torch.zeros(1), 1)
     with pytest.raises(ctypes.ArgumentError, match='argument 2'):
         fill(torch.zeros(1), 1.5, 1.0)
-    with pytest.raises(ValueError, match='meta'):
+    with pytest.raises(ValueError, match='CPU'):
         fill(torch.zeros(1, device='meta'), 1, 1.0)
 
 

@@ -229,9 +229,7 @@ def test_half_precision(half):
 
 @pytest.mark.parametrize('shape', [(1, 9, 9), (2, 4, 4), (9, 9)])
 def test_wrong_bias(shape):
-    with pytest.raises(
-        ValueError, match=r'expects a bias \(2, 9, 9\) or None, got \('
-    ):
+    with pytest.raises(ValueError, match='bias'):
         sliding_window_attention(
             torch.randn(1, 4, 4, 12), 2, 3, 1, torch.zeros(shape)
         )

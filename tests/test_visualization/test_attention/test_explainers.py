@@ -14,7 +14,7 @@ from mmattn.attentions import (
 )
 from mmattn.ops import cluster_sizes, shifted_window_bias
 from mmattn.visualization.attention import AttentionRows, Clusters, explain
-from mmattn.visualization.attention.hooked_calls import count_heads
+from mmattn.visualization.attention.explainers import count_heads
 
 C, SIZE = 8, (9, 14)
 TOKENS = [(0, 0), (4, 6), (8, 13)]

@@ -34,8 +34,6 @@ def test_register_another_attention(registry):
 
     (rows,) = explain(Mean(4, 4), (torch.zeros(2, 2, 5, 4),), [(1, 4)])
     assert rows.weights.shape == (1, 1, 2, 5)
-    with pytest.raises(ValueError, match='already'):
-        register_explanation(Mean)(uniform)
 
 
 def test_a_subclass_is_explained_like_its_base(registry):
@@ -66,13 +64,6 @@ def test_no_grad_and_autocast():
     torch.testing.assert_close(half.weights, plain.weights, atol=5e-3, rtol=0)
 
 
-@pytest.mark.parametrize(
-    'layer, token, message',
-    [
-        (nn.Linear(8, 8), (0, 0), 'Linear'),
-        (WindowAttention(8, 2), (0, 5), '4 x 5'),
-    ],
-)
-def test_errors(layer, token, message):
-    with pytest.raises(ValueError, match=message):
-        explain(layer, (torch.randn(1, 4, 5, 8),), [token])
+def test_a_layer_without_an_explanation():
+    with pytest.raises(ValueError, match='Linear'):
+        explain(nn.Linear(8, 8), (torch.randn(1, 4, 5, 8),), [(0, 0)])

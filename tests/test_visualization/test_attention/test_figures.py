@@ -28,7 +28,7 @@ def panels(figure):
             axes.get_xlabel(),
             np.asarray(axes.images[0].get_array()).astype(int),
         )
-        for axes in figure.axes[1:]
+        for axes in figure.axes[:-1]
     ]
 
 

@@ -108,7 +108,7 @@ def test_pictures_of_any_mode(mode, tmp_path):
 
 
 def test_files_that_are_not_images(tmp_path, file):
-    with pytest.raises(FileNotFoundError, match='nothing.png'):
+    with pytest.raises(ValueError, match='nothing.png'):
         read_picture('nothing.png')
     text = tmp_path / 'text.png'
     text.write_text('no picture')

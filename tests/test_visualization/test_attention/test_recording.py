@@ -41,7 +41,7 @@ def test_stages_and_blocks(backbone):
 def test_nothing_to_select(backbone):
     with pytest.raises(ValueError, match=r'stages \[7\]'):
         select_layers(backbone, stages=[7])
-    with pytest.raises(ValueError, match='outside of stages'):
+    with pytest.raises(ValueError, match='no attention in stages'):
         select_layers(ENLCA(8), blocks=[0])
     with pytest.raises(ValueError, match='Linear'):
         select_layers(nn.Linear(2, 2))

@@ -1,18 +1,23 @@
 """Bugs of mmdet, mmseg and mmpretrain that stop their own configs.
 
-These configs fail with any backbone. To test the swap nevertheless, the check
-of a model works around the bug in its own process, and the user is warned.
-Line numbers refer to onedl-mmdetection 3.5.1, onedl-mmpretrain 1.3.6 and
-onedl-mmsegmentation 1.4.2. Once upstream fixes a bug, its entry is not used.
+These configs fail with any backbone. To test their swaps nevertheless, a
+coverage run works around the bug in its own process. Line numbers refer to
+onedl-mmdetection 3.5.1, onedl-mmpretrain 1.3.6 and onedl-mmsegmentation 1.4.2.
+Once upstream fixes a bug, its entry is not used.
 """
 
 import re
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+)
 from typing import NamedTuple
 from unittest.mock import patch
 
-from .samples import SIZE
+from mmattn.swapping.samples import SIZE
 
 
 class UpstreamBug(NamedTuple):
@@ -51,6 +56,15 @@ def find_bug(
         ):
             return bug
     return None
+
+
+@contextmanager
+def work_around(bugs: Collection[UpstreamBug], model: dict) -> Iterator[None]:
+    """Work around bugs while a model is built and run."""
+    with ExitStack() as stack:
+        for bug in bugs:
+            stack.enter_context(bug.work_around(model))
+        yield
 
 
 def _encode_for_512(model: dict) -> AbstractContextManager:
