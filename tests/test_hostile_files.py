@@ -103,8 +103,10 @@ def resume_newest(path: Path) -> None:
     folder.mkdir(exist_ok=True)
     link = folder / path.with_suffix('.pth').name
     link.symlink_to(path)
-    find_newest([folder])
-    link.unlink()
+    try:
+        find_newest([folder])
+    finally:
+        link.unlink()
 
 
 def convert_checkpoint(path: Path) -> None:

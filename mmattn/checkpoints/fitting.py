@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .conversion import convert
+from .conversion import Converted, convert
 from .loading import is_finite
 
 _SIZE = re.compile(
@@ -127,13 +127,19 @@ def wrong_kinds(
 def describe_checkpoint(state: Mapping[str, Tensor]) -> str:
     """Say which backbone a checkpoint seems to be of, or nothing."""
     try:
-        found = convert(dict(state), strict=False)
+        return (
+            f'a checkpoint of {describe(convert(dict(state), strict=False))}'
+        )
     except ValueError:
         return ''
+
+
+def describe(found: Converted) -> str:
+    """Name the backbone of a checkpoint and its arch, else the format."""
     if found.family is None:
-        return f'a checkpoint of the format {found.source}'
+        return f'format {found.source}'
     arch = '' if found.arch is None else f' arch={found.arch!r}'
-    return f'a checkpoint of {found.family}{arch}'
+    return f'{found.family}{arch}'
 
 
 def _kind(x: Tensor) -> str:

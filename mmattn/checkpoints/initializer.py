@@ -7,7 +7,7 @@ from mmengine.model import update_init_info
 from mmattn.registry import WEIGHT_INITIALIZERS
 
 from .conversion import ConversionError, Converted, convert
-from .fitting import wrong_kinds
+from .fitting import describe, wrong_kinds
 from .input_channels import adapt_stem
 from .loading import load_file
 from .naming import count_names
@@ -106,7 +106,7 @@ class BackbonePretrained:
             module.load_state_dict(before)
             lines = [line.strip() for line in str(error).splitlines()[1:]]
             raise ValueError(
-                f'{self.checkpoint} ({_describe(converted)}) does not fit '
+                f'{self.checkpoint} ({describe(converted)}) does not fit '
                 f'{type(module).__name__}: {count_names(lines)}; check that '
                 'arch and in_channels are those of the checkpoint'
             ) from error
@@ -147,7 +147,7 @@ class BackbonePretrained:
         elif self.strict:
             advice = (
                 'check that arch is that of the checkpoint, or set '
-                'strict=False in init_cfg to load what fits'
+                'strict=False in init_cfg (--partial) to load what fits'
             )
         else:
             advice = (
@@ -156,7 +156,7 @@ class BackbonePretrained:
                 'init_cfg'
             )
         raise ValueError(
-            f'{self.checkpoint} ({_describe(converted)}) does not fit '
+            f'{self.checkpoint} ({describe(converted)}) does not fit '
             f'{type(module).__name__}: loaded {loaded} of {wanted} tensors, '
             f'missing {count_names(missing)}, '
             f'unexpected {count_names(unexpected)}; {advice}'
@@ -176,10 +176,3 @@ class BackbonePretrained:
             raise ValueError(
                 f'{self.checkpoint}: {error.problem}; {advice}'
             ) from error
-
-
-def _describe(converted: Converted) -> str:
-    if converted.family is None:
-        return f'format {converted.source}'
-    arch = '' if converted.arch is None else f' arch={converted.arch!r}'
-    return f'{converted.family}{arch}'
