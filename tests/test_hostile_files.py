@@ -203,6 +203,9 @@ def problem_of(read: Callable, path: Path, extra: int) -> str | None:
     problem = None
     try:
         read(path)
+        if path.suffix in ('.pth', '.safetensors'):
+            if not hostile_files.HARMLESS.match(path.name):
+                problem = 'was accepted'
     except REFUSED as error:
         text = str(error)
         if not text.replace('\n', '').isprintable() or len(text) > 3000:
