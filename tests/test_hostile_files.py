@@ -62,8 +62,9 @@ def run(tool: str, *words: object) -> None:
         with contextlib.redirect_stderr(errors):
             run_tool(tool, *words)
     except SystemExit as error:
-        assert error.code == 2, error.code
-        raise UsageError(errors.getvalue()) from None
+        text = errors.getvalue()
+        assert error.code == 2 and not text.startswith('usage'), text
+        raise UsageError(text) from None
 
 
 def load_and_convert(path: Path) -> None:
@@ -138,7 +139,7 @@ def draw(path: Path) -> None:
 
 def swap(path: Path) -> None:
     words = '--backbone', 'boat-swin-nano', '--checkpoint', path
-    run('swap_backbone', CONFIG, path.parent / 'swapped.py', *words)
+    run('swap_backbone', CONFIG, '--out', path.parent / 'out.py', *words)
 
 
 LIBRARY = {
