@@ -139,7 +139,8 @@ def draw(path: Path) -> None:
 
 def swap(path: Path) -> None:
     words = '--backbone', 'boat-swin-nano', '--checkpoint', path
-    run('swap_backbone', CONFIG, '--out', path.parent / 'out.py', *words)
+    config = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'
+    run('swap_backbone', config, '--out', path.parent / 'out.py', *words)
 
 
 LIBRARY = {
