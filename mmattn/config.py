@@ -4,6 +4,7 @@ import difflib
 import importlib.util
 import os
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from mmengine.config import Config
@@ -13,6 +14,24 @@ from mmattn.stack import CODEBASES
 from mmattn.zoo import find_model
 
 SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
+_SPLITS = ('train', 'val', 'test')
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(
+        (
+            'model',
+            'data_preprocessor',
+            'optim_wrapper',
+            'default_hooks',
+            'env_cfg',
+            'auto_scale_lr',
+            'randomness',
+            *(f'{split}_dataloader' for split in _SPLITS),
+            *(f'{split}_cfg' for split in _SPLITS),
+        ),
+        dict,
+    ),
+    **dict.fromkeys(('default_scope', 'work_dir', 'load_from'), str),
+}
 
 
 def read_config(
@@ -27,7 +46,8 @@ def read_config(
         purpose: ``'training'``, ``'testing'``, ..., for messages.
 
     Returns:
-        The config, with ``filename`` set.
+        The config, with ``filename`` and, for a config of the codebases,
+        ``default_scope`` set.
 
     Raises:
         UsageError: If the file is missing or does not evaluate, if an
@@ -53,12 +73,15 @@ def read_config(
             f'--cfg-options {" ".join(options)} do not fit {path}: '
             f'{type(error).__name__}: {error}'
         ) from error
+    _check_types(cfg)
+    codebase = codebase_of(cfg)
+    if codebase is not None:
+        cfg.default_scope = codebase  # configs of the new style have none
     missing = [name for name in needs if cfg.get(name) is None]
     if missing:
         raise UsageError(
             f'{purpose} needs {", ".join(missing)}, missing in {path}'
         )
-    codebase = codebase_of(cfg)
     if codebase is not None and importlib.util.find_spec(codebase) is None:
         raise UsageError(
             f'{path} is a config of {codebase}, which is not installed; '
@@ -77,7 +100,7 @@ def load_config(path: str | Path) -> Config:
     if not os.path.isfile(path):
         raise FileNotFoundError(f'there is no config file {path}')
     try:
-        return Config.fromfile(path)
+        cfg = Config.fromfile(path)
     except RecursionError as error:
         raise UsageError(
             f'the config {path} includes itself; check its _base_'
@@ -87,6 +110,8 @@ def load_config(path: str | Path) -> Config:
         raise UsageError(
             f'cannot read the config {path}: {type(error).__name__}: {error}'
         ) from error
+    _check_types(cfg)
+    return cfg
 
 
 def codebase_of(cfg: Config) -> str | None:
@@ -126,3 +151,12 @@ def replace_sync_norms(node: Any) -> int:
     else:
         children = node if isinstance(node, (list, tuple)) else []
     return replaced + sum(replace_sync_norms(child) for child in children)
+
+
+def _check_types(cfg: Config) -> None:
+    for name, kind in _TYPES.items():
+        if not isinstance(cfg.get(name), (kind, NoneType)):
+            raise UsageError(
+                f'{name} of the config must be a {kind.__name__}, got '
+                f'{cfg[name]!r} in {cfg.filename}'
+            )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from mmcv.cnn import LayerScale
+from mmcv.cnn.bricks.scale import LayerScale
 from mmengine.config import Config
 from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
 from mmengine.structures import InstanceData, PixelData

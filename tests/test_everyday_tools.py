@@ -139,6 +139,7 @@ def test_prune(name, mode):
     ]
     for module, key in pruned:
         prune.l1_unstructured(module, key, amount=0.3)
+    assert_same_as_masked(model, pruned, make(name, mode), args)
     takes_gradient_steps(model, args)
     assert all((getattr(m, key) == 0).any() for m, key in pruned)
     skeleton = make(name, mode)
@@ -149,6 +150,21 @@ def test_prune(name, mode):
     skeleton.load_state_dict(model.state_dict())
     with torch.no_grad():
         assert_same(call(skeleton.eval(), args), call(model.eval(), args))
+
+
+def assert_same_as_masked(model, pruned, masked, args):
+    """Compare with a model whose weights are zero where others are pruned."""
+    names = {m: k for k, m in model.named_modules()}
+    for module, key in pruned:
+        weight = getattr(masked.get_submodule(names[module]), key)
+        weight.data = getattr(module, key).detach().clone()
+    outs, grads = run(model, args)
+    want, dense = run(masked, args)
+    assert_same(outs, want)
+    for module, key in pruned:
+        path = f'{names[module]}.{key}'.lstrip('.')
+        mask = getattr(module, f'{key}_mask')
+        assert_same([grads[f'{path}_orig']], [dense[path] * mask])
 
 
 @pytest.mark.parametrize('kind', ['hooked', 'parametrized'])
@@ -412,13 +428,18 @@ def test_parameters_of_a_subclass(name, cls):
         assert_same(grads, want[1].values())
 
 
-def test_functional_call(name):
-    model, args = make(name), make_args(name, dtype=torch.float64)
-    other = build(name, seed=5).double().eval()
-    want = call(other, args)
-    outs = torch.func.functional_call(model, other.state_dict(), args)
+def test_functional_call(name, mode):
+    model, args = make(name, mode), make_args(name, dtype=torch.float64)
+    other = build(name, seed=5).double().train(mode == 'train')
+    state = copy.deepcopy(other).state_dict(keep_vars=True)
+    torch.manual_seed(3)
+    outs = torch.func.functional_call(model, state, args)
     outs = [outs] if isinstance(outs, torch.Tensor) else list(outs)
-    assert_same(outs, want)
+    sum(out.square().mean() for out in outs).backward()
+    want, grads = run(other, args)
+    assert_same([out.detach() for out in outs], want)
+    for key, grad in grads.items():
+        assert_same([state[key].grad], [grad])
 
 
 @pytest.mark.skipif(

@@ -1,5 +1,6 @@
 """The quickstart, on few images and for one epoch."""
 
+import errno
 import importlib.util
 import os
 import re
@@ -66,7 +67,9 @@ def test_all_tasks_end_with_pictures_and_a_result(few_digits, tmp_path):
                 assert picture.format == 'PNG'
                 assert min(picture.size) > 100
         assert (folder / 'epoch_1.pth').is_file()
-        assert 'Epoch(train)' in (folder / 'log.txt').read_text()
+        log = (folder / 'log.txt').read_text()
+        assert 'Epoch(train)' in log
+        assert 'a resumed training equals an uninterrupted one' in log
         assert f'{folder.name}/predictions.png' in done.stdout
 
 
@@ -141,6 +144,17 @@ def test_a_failed_training_names_its_log(quickstart, tmp_path, capfd):
     with pytest.raises(Exception, match='model'):
         quickstart.train(cfg, quickstart.TASKS['det'], tmp_path)
     assert f'{tmp_path}/log.txt' in capfd.readouterr().err
+
+
+def test_a_full_disk_is_one_line(quickstart, tmp_path, capfd, monkeypatch):
+    def build_runner(cfg):
+        raise OSError(errno.ENOSPC, 'No space left on device', 'epoch_1.pth')
+
+    monkeypatch.setattr(quickstart, 'build_runner', build_runner)
+    cfg = Config(dict(work_dir=str(tmp_path)))
+    with pytest.raises(quickstart.UsageError, match=r'epoch_1\.pth is full'):
+        quickstart.train(cfg, quickstart.TASKS['det'], tmp_path)
+    assert capfd.readouterr().err == ''
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import preflight  # noqa: F401
 
@@ -49,7 +50,7 @@ from mmattn.cli.console import output_to_file
 from mmattn.cli.run_config import checkpoint_file, fill_loaders
 from mmattn.cli.usage import UsageError, run_command
 from mmattn.cli.weights import check_weights as check_fit
-from mmattn.config import read_config, replace_sync_norms
+from mmattn.config import read_config, replace_sync_norms, type_name
 from mmattn.stack import CODEBASES, find_installed
 from mmattn.zoo import SCHEME, zoo_folders
 
@@ -111,6 +112,7 @@ def main() -> None:
             f'default_scope={cfg.default_scope!r} and '
             f'model.type={cfg.model.get("type")!r}'
         )
+    name_classes(cfg._cfg_dict, cfg.default_scope)
     try:
         check_name(args.name, args.zoo, args.force)
         trained = read_training(checkpoint_file(args.checkpoint), args.ema)
@@ -120,6 +122,24 @@ def main() -> None:
             publish(args, cfg, trained, Path(folder))
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
+
+
+def name_classes(node: Any, scope: str) -> None:
+    """Replace classes by the names they are registered with.
+
+    The config is written to a file, where a path such as
+    ``mmdet.models.losses.smooth_l1_loss.L1Loss`` may lead to a function.
+    """
+    if isinstance(node, dict):
+        kind = node.get('type')
+        package = getattr(kind, '__module__', 'torch').partition('.')[0]
+        if callable(kind) and package != 'torch':
+            is_near = package in (scope, 'mmcv', 'mmengine')
+            node['type'] = ('' if is_near else f'{package}.') + kind.__name__
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            name_classes(child, scope)
 
 
 def check_name(name: str, zoo: Path, force: bool) -> None:
@@ -297,7 +317,7 @@ def describe(
     return Published(
         name=name,
         codebase=cfg.default_scope,
-        backbone=cfg.model.backbone.type.rpartition('.')[2],
+        backbone=type_name(cfg.model.backbone.type),
         data=root.partition('data/')[2] or Path(root).name,
         files=tuple(file.name for file in files),
         parameters=cost.parameters,

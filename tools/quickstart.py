@@ -225,7 +225,10 @@ def make_work_dir(args: argparse.Namespace) -> Path:
                 f'--work-dir expects a new or empty folder, got {path}, '
                 'which exists; name another one'
             )
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f'cannot make --work-dir: {error}') from error
         return path
     stamp = time.strftime('%Y%m%d-%H%M%S')
     name = f'{args.task}_{args.backbone}_{stamp}'

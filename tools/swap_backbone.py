@@ -66,6 +66,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Swap one backbone."""
     args = parse_args()
+    if args.out is not None and args.out.suffix != '.py':
+        raise UsageError(f'--out must end in .py, got {args.out}')
     try:
         swapped = swap_backbone(**vars(args))
     except OSError as error:

@@ -18,7 +18,7 @@ from mmattn.cli.launch import (
     prepare_cpu,
 )
 from mmattn.cli.resume import report_resume_errors
-from mmattn.cli.usage import run_command
+from mmattn.cli.usage import SHOW_TRACEBACK, UsageError, run_command
 from mmattn.cli.weights import CheckWeights, add_options, verify_checkpoints
 from mmattn.config import read_config
 from mmattn.engine.atomic_checkpoints import report_full_disk
@@ -116,7 +116,17 @@ def train(cfg: Config, partial: bool, allow_nonfinite: bool) -> None:
             CheckWeights(cfg.load_from, is_whole, partial, allow_nonfinite)
         )
     runner.register_hook(learning_rate.LearningRateReport())
-    runner.train()
+    try:
+        runner.train()
+    except UsageError:
+        raise
+    except Exception as error:
+        if runner.iter > 0:
+            raise
+        raise UsageError(
+            'the config fails in the first iteration: '
+            f'{type(error).__name__}: {error}\n{SHOW_TRACEBACK}'
+        ) from error
 
 
 if __name__ == '__main__':

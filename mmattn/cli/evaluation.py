@@ -11,14 +11,14 @@ from mmattn.config import codebase_of, type_name
 from mmattn.errors import UsageError
 
 DUMP_SUFFIXES = ('.pkl', '.pickle')
-# With scopes: a config of the new style need not have a default one.
+# Without scopes: some are in the registry of mmengine.
 TTA_MODELS = dict(
     mmdet=dict(
-        type='mmdet.DetTTAModel',
+        type='DetTTAModel',
         tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
     ),
-    mmseg=dict(type='mmseg.SegTTAModel'),
-    mmpretrain=dict(type='mmpretrain.AverageClsScoreTTA'),
+    mmseg=dict(type='SegTTAModel'),
+    mmpretrain=dict(type='AverageClsScoreTTA'),
 )
 
 
@@ -84,13 +84,13 @@ def use_tta(cfg: Config) -> None:
     ):
         raise UsageError(
             'mmdet merges boxes but not masks; leave --tta away, or test the '
-            'boxes alone with `--cfg-options model.roi_head.mask_head=None '
-            'test_evaluator.metric=bbox`'
+            'boxes alone with `--partial --cfg-options '
+            'model.roi_head.mask_head=None test_evaluator.metric=bbox`'
         )
     dataset = read_dataset(cfg)
     cfg.setdefault('tta_model', TTA_MODELS.get(codebase))
     if 'tta_pipeline' not in cfg:
-        cfg.tta_pipeline = _flipped(dataset.pipeline, codebase)
+        cfg.tta_pipeline = _flipped(dataset.pipeline)
     dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
@@ -132,10 +132,9 @@ def check_out(cfg: Config, out: str) -> None:
     cfg.test_evaluator.keep_results = True
 
 
-def _flipped(pipeline: list, codebase: str) -> list:
+def _flipped(pipeline: list) -> list:
     # The labels are those of the first: it is not flipped.
-    flip = f'{codebase}.RandomFlip'
-    flips = [dict(type=flip, prob=prob) for prob in (0.0, 1.0)]
+    flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
     pack = deepcopy(pipeline[-1])
     if type_name(pack.type) == 'PackDetInputs':
         # The merged boxes are flipped back: the samples must say how.
@@ -150,5 +149,5 @@ def _flipped(pipeline: list, codebase: str) -> list:
         )
     return [
         *deepcopy(pipeline[:-1]),
-        dict(type=f'{codebase}.TestTimeAug', transforms=[flips, [pack]]),
+        dict(type='TestTimeAug', transforms=[flips, [pack]]),
     ]

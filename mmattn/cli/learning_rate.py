@@ -14,7 +14,8 @@ def enable_lr_scaling(cfg: Config) -> None:
         UsageError: If the config does not name the batch size that its
             learning rate was chosen for.
     """
-    if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    if not isinstance(base, int) or base < 1:
         raise UsageError(
             '--auto-scale-lr expects auto_scale_lr.base_batch_size in the '
             f'config, got auto_scale_lr={cfg.get("auto_scale_lr")}; set it '

@@ -8,22 +8,31 @@ from collections.abc import Callable
 
 from mmattn.errors import UsageError, printable
 
-# Errors raised below these functions are mistakes in a config or in a file.
+# Errors raised below these functions are mistakes in a config or in a file,
 _USER_INPUT = (
-    'mmengine.registry.build_functions.build_from_cfg',
-    'mmengine.runner.checkpoint.',
+    'mmengine.',
+    'mmattn.analysis.targets.',
     'mmattn.checkpoints.',
+    'mmattn.cli.evaluation.',
+    'mmattn.cli.run_config.',
+    'mmattn.cli.single_image.',
+    'mmattn.engine.training.',
+    'mmattn.swapping.',
+    'mmattn.visualization.attention.images.',
 )
+# but not below these: the model runs.
+_STEPS = ('train_step', 'val_step', 'test_step', 'run_features')
+SHOW_TRACEBACK = 'MMATTN_TRACEBACK=1 shows where it was raised'
 INTERRUPTED = 130  # exit status after Ctrl-C, as in shells
 
 
 def run_command(main: Callable[[], None]) -> None:
     """Run the body of a tool and report mistakes in one message.
 
-    A usage error, a checkpoint that cannot be read, and any error while a
-    part of a config is built end it with exit status 2; if the variable
-    ``MMATTN_TRACEBACK`` is set, the last keeps its traceback. Ctrl-C ends it
-    with status 130. Other errors are bugs and pass.
+    A usage error, a checkpoint that cannot be read, and any error of mmengine
+    outside of the steps of a model end it with exit status 2; if the variable
+    ``MMATTN_TRACEBACK`` is set, errors that have another cause keep their
+    traceback. Ctrl-C ends it with status 130. Other errors are bugs and pass.
 
     Of several processes only the first of each machine prints the message.
     The others wait: the launcher stops all of them as soon as one ends, and
@@ -37,20 +46,20 @@ def run_command(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _exit('interrupted', INTERRUPTED)
     except UsageError as error:
+        if error.__cause__ is not None and os.environ.get('MMATTN_TRACEBACK'):
+            raise
         _exit(f'error: {error}')
     except Exception as error:
         functions = [
             f'{frame.f_globals.get("__name__")}.{frame.f_code.co_name}'
             for frame, _ in traceback.walk_tb(error.__traceback__)
         ]
-        if os.environ.get('MMATTN_TRACEBACK') or not any(
+        is_bug = any(name.endswith(_STEPS) for name in functions) or not any(
             name.startswith(_USER_INPUT) for name in functions
-        ):
-            raise
-        _exit(
-            f'error: {type(error).__name__}: {error}\n'
-            'MMATTN_TRACEBACK=1 shows where it was raised'
         )
+        if is_bug or os.environ.get('MMATTN_TRACEBACK'):
+            raise
+        _exit(f'error: {type(error).__name__}: {error}\n{SHOW_TRACEBACK}')
 
 
 def _exit(message: str, status: int = 2) -> None:

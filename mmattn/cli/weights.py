@@ -146,7 +146,8 @@ def check_weights(
             and not _OUTPUT_NORM.fullmatch(name)
         ]
     if partial:
-        wrong = [x for x in wrong if whole and 'head' in x.split('.')[0]]
+        lacking = [x for x in wrong if x not in fit.unexpected]
+        wrong = [x for x in lacking if whole and 'head' in x.split('.')[0]]
     if not wrong and fit.loaded > 0:
         return fit
     advice = '--partial loads what fits' + ', if the heads do' * whole

@@ -18,8 +18,8 @@ def build_perspective_head(*args: Any, **kwargs: Any) -> Any:
     """
     try:
         from .perspective_head import PerspectiveHead
-    # mmseg rejects an mmcv that it does not know with an AssertionError.
-    except (ImportError, AssertionError) as error:
+    # Incompatible versions of mmcv or transformers raise other errors.
+    except Exception as error:
         raise ImportError(
             f'PerspectiveHead needs mmseg, which cannot be imported: {error}; '
             '`python -m mmattn` shows how to fix it'

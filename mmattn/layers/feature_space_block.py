@@ -42,7 +42,7 @@ class FeatureSpaceBlock(AttentionBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H, W, C)``."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+        x = x + self.drop_path(self.gamma1(self.attn(self.norm1(x))))
         in_feature_space = self.feature_attn(self.feature_norm(x))
         x = x + self.feature_drop_path(in_feature_space)
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        return x + self.drop_path(self.gamma2(self.mlp(self.norm2(x))))

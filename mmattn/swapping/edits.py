@@ -1,6 +1,5 @@
 """Changes to a config: where, to which value, and why."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -42,7 +41,7 @@ def plain(value: Any) -> Any:
         }
     if isinstance(value, (list, tuple)):
         return type(value)(plain(item) for item in value)
-    return copy.deepcopy(value)
+    return value
 
 
 def get_at(config: Any, path: Path, default: Any = None) -> Any:

@@ -144,9 +144,9 @@ def config_root(codebase: str) -> Path:
     root = _config_root(codebase) if codebase in CODEBASES else None
     if root is None:
         raise SwapError(
-            f'{codebase}:: is not installed with its configs; run '
-            f'`python -m mmattn` to see what is installed, and use one of '
-            f'{_PREFIXES}'
+            f'{codebase}:: is unknown or not installed with its configs; use '
+            f'one of {_PREFIXES}, or the path of a config; `python -m mmattn` '
+            'shows what is installed'
         )
     return root
 

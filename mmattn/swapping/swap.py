@@ -142,6 +142,14 @@ def list_warnings(
         )
     elif rate == 0:
         warnings.append('the backbone has a learning rate of 0')
+    schedulers = config.get('param_scheduler')
+    if isinstance(schedulers, list) and not any(
+        'start_factor' in scheduler for scheduler in schedulers
+    ):
+        warnings.append(
+            'the schedule has no warm-up, which transformers usually need; '
+            'see configs/_base_/schedules for the recipes of the papers'
+        )
     constructor = str(wrapper.get('constructor', ''))
     if wrapper and not constructor.startswith('mmattn.'):
         if not keep_optimizer:

@@ -87,7 +87,8 @@ def edit_optimizer(config: dict, family: Family, codebase: str) -> list[Edit]:
         return []
     edits = []
     if wrapper['optimizer'].get('type') != 'AdamW':
-        edits.append(_adamw(config, codebase))
+        optimizer = _adamw(config, codebase)
+        edits += [optimizer, *_scale_floors(config, optimizer.value['lr'])]
     path = ('optim_wrapper', 'constructor')
     options = wrapper.get('paramwise_cfg') or {}
     constructor = (wrapper.get('constructor') or _DEFAULT).rpartition('.')[2]
@@ -142,3 +143,21 @@ def _adamw(config: dict, codebase: str) -> Edit:
     )
     why = f'AdamW; the learning rate is for a batch size of {batch}.'
     return Edit(('optim_wrapper', 'optimizer'), value, why)
+
+
+def _scale_floors(config: dict, rate: float) -> list[Edit]:
+    """Scale the lowest learning rates of a schedule with the learning rate."""
+    old = config['optim_wrapper']['optimizer'].get('lr')
+    schedulers = config.get('param_scheduler')
+    if not old or not isinstance(schedulers, list):
+        return []
+    why = 'The lowest learning rate scales with the learning rate.'
+    return [
+        Edit(
+            ('param_scheduler', i, 'eta_min'),
+            float(f'{scheduler["eta_min"] * rate / old:.3g}'),
+            why,
+        )
+        for i, scheduler in enumerate(schedulers)
+        if scheduler.get('eta_min')
+    ]

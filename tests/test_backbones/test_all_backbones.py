@@ -18,7 +18,7 @@ from mmattn.registry import MODELS
 BACKBONES = sorted(
     name
     for name, cls in MODELS.module_dict.items()
-    if issubclass(cls, PyramidBackbone)
+    if isinstance(cls, type) and issubclass(cls, PyramidBackbone)
 )
 STAGES = (0, 1, 2, 3)
 EVERY_CHOICE = [

@@ -146,3 +146,22 @@ def test_constructors_that_know_other_layers_are_replaced():
 
 def test_an_unknown_constructor_is_kept():
     assert optimizer(wrapper('MyConstructor')) == {}
+
+
+def test_the_lowest_learning_rate_scales_with_the_learning_rate():
+    config = dict(
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.1),
+            dict(type='PolyLR', eta_min=1e-4, power=0.9),
+            dict(type='PolyLR', eta_min=0.0),
+        ],
+    )
+    edits = by_path(
+        edit_optimizer(config, find_family('smt-nano'), codebase='mmseg')
+    )
+    assert edits['optim_wrapper.optimizer']['lr'] == 6e-5
+    assert edits['param_scheduler.1.eta_min'] == 6e-7
+    assert not {'param_scheduler.0.eta_min', 'param_scheduler.2.eta_min'} & {
+        *edits
+    }

@@ -304,8 +304,8 @@ def long_test(here):
     config = here / 'long.py'
     config.write_text(
         f'_base_ = {str(CLASSIFIER)!r}\n'
-        'test_dataloader = dict(batch_size=1, '
-        'dataset=dict(indices=[0] * 9999))'
+        'dataset = dict(indices=[0] * 9999)\n'
+        'test_dataloader = dict(batch_size=1, dataset=dataset)\n'
     )
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(Config.fromfile(config).model)
