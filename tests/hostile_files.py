@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import random
+import re
 import struct
 import tarfile
 import zipfile
@@ -23,6 +24,14 @@ from safetensors.torch import save
 
 from mmattn.backbones import BOATSwin
 
+# Files that hold weights, if of no known model, or whose damage shows in
+# nothing: no format but that of archives has checksums.
+HARMLESS = re.compile(
+    r'\d+_(key_empty|\w+_is_|published_|(flip|twice|more|noise)_|float8|marks'
+    r'|(tensor|other)_(dimensions|no_dimensions|cuda|nowhere|quantized|getattr'
+    r'|v1|state)|dictionaries|long_number|entries|comment|complex|bool|integer'
+    r'|empty_|nan|infinite)'
+)
 VALUES = bytes(range(64))
 GIGA = 1 << 30
 
@@ -112,6 +121,7 @@ def zipped(
 
 def legacy(body: bytes) -> bytes:
     """A file of torch.save before 1.6 with this pickle."""
+    body = body.replace(b'tQ', b'NtQ')  # storages have a view, here none
     sizes = dict(short=2, int=4, long=4)
     info = dict(protocol_version=1001, little_endian=True, type_sizes=sizes)
     head = (0x1950A86A20F9469CFC6C, 1001, info)

@@ -147,7 +147,7 @@ class BackbonePretrained:
         elif self.strict:
             advice = (
                 'check that arch is that of the checkpoint, or set '
-                'strict=False in init_cfg to load what fits'
+                'strict=False in init_cfg (--partial) to load what fits'
             )
         else:
             advice = (

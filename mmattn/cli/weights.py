@@ -192,7 +192,10 @@ def load_verified(filename: str, map_location: Any = None) -> Any:
     try:
         if file.endswith('.safetensors'):
             return load_file(file, allow_nonfinite=True)
-        return load_from_local(file, map_location)
+        content = load_from_local(file, map_location)
+        if not isinstance(content.get('meta'), dict):
+            content.pop('meta', None)  # hooks expect a dict
+        return content
     except Exception as error:  # damaged files raise anything
         raise UsageError(
             f'checkpoint {filename} is damaged or not a checkpoint '
