@@ -168,7 +168,7 @@ def main() -> None:
     )
     runner, seconds = train(cfg, task, work_dir)
     say('Step 3 of 3: pictures')
-    draw(runner, task, args.backbone, work_dir)
+    draw(runner, task, work_dir)
     if args.publish:
         publish(runner, task, work_dir)
     summarize(runner, task, args.backbone, work_dir, seconds)
@@ -302,18 +302,11 @@ def train(cfg: Config, task: Task, work_dir: Path) -> tuple[Runner, float]:
         raise
 
 
-def draw(runner: Runner, task: Task, backbone: str, work_dir: Path) -> None:
-    """Write predictions.png and curves.png."""
+def draw(runner: Runner, task: Task, work_dir: Path) -> None:
+    """Write predictions.png."""
     with output_to_file(work_dir / 'log.txt'):
         samples = pictures.predict_samples(runner, task.num_pictures)
     task.plot(samples, task.classes, work_dir / 'predictions.png')
-    pictures.plot_curves(
-        Path(runner.log_dir, 'vis_data', 'scalars.json'),
-        {metric.key: metric.label for metric in task.metrics},
-        len(runner.train_dataloader),
-        work_dir / 'curves.png',
-        title=f'{task.model}, {backbone} nano',
-    )
 
 
 def summarize(
@@ -336,7 +329,6 @@ def summarize(
         f'{len(runner.val_dataloader.dataset)}: {format_time(seconds)} min '
         f'on {where}.\n'
         f'  predictions  {work_dir / "predictions.png"}\n'
-        f'  curves       {work_dir / "curves.png"}\n'
         f'  checkpoint   {checkpoint}\n'
         f'  log          {work_dir / "log.txt"}'
     )
