@@ -96,6 +96,7 @@ def main() -> None:
     run_config.check_channels(cfg)
     run_config.check_pretrained(cfg)
     run_config.check_data(cfg, ('train', 'val'))
+    run_config.check_length(cfg)
     run_config.fill_loaders(cfg)
     if args.amp:
         run_config.enable_amp(cfg)

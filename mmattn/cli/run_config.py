@@ -206,6 +206,18 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
             )
 
 
+def check_length(cfg: Config) -> None:
+    """Check that a training has at least one epoch or iteration.
+
+    Raises:
+        UsageError: If mmengine would end without training.
+    """
+    for name in ('max_epochs', 'max_iters'):
+        length = cfg.train_cfg.get(name)
+        if isinstance(length, int) and length < 1:
+            raise UsageError(f'train_cfg.{name} must be >= 1, got {length}')
+
+
 def fill_loaders(cfg: Config) -> None:
     """Add the data-loader defaults of mmpretrain's own tools."""
     if codebase_of(cfg) != 'mmpretrain':

@@ -79,6 +79,7 @@ TRAIN = {
     'model.head=None': 'loss',
     'train_cfg=5': 'train_cfg',
     'train_cfg.max_epochs=x': 'x',
+    'train_cfg.max_epochs=0': 'max_epochs .* 0',
     'train_dataloader=5': 'train_dataloader',
     'train_dataloader.batch_size=x': 'x',
     'train_dataloader.num_workers=x': "'str' and 'int'",
