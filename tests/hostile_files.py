@@ -343,7 +343,7 @@ def structures() -> Iterator[tuple[str, bytes]]:
     deflate = zipfile.ZIP_DEFLATED
     yield 'bomb_pickle.pth', zipped(good + b'N' * len(bomb), None, deflate)
     yield 'bomb_values.pth', zipped(good, {'data/0': bomb}, deflate)
-    yield 'bomb_unused.pth', zipped(good, {'x': bomb}, zipfile.ZIP_BZIP2)
+    yield 'bomb_unused.pth', zipped(good, {'x': bomb}, deflate)
     names = {f'x{i}': b'' for i in range(60_000)}
     yield 'entries.pth', zipped(good, names | {'data/0': VALUES})
     plain = zipped(good)
