@@ -23,7 +23,6 @@ import torch
 from forked import load_tool, run_tool
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
-from mmpretrain.apis import model as model_hub
 from PIL import Image
 from torch import nn
 
@@ -165,6 +164,8 @@ TOOL = {
 
 
 def read_metafile(path: Path) -> None:
+    from mmpretrain.apis import model
+
     zoo = path.parent / 'zoo'
     zoo.mkdir(exist_ok=True)
     os.environ['MMATTN_ZOO'] = str(zoo)
@@ -176,7 +177,7 @@ def read_metafile(path: Path) -> None:
         # A broken zoo must not break the import of mmpretrain.
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            codebase_hooks.register_classifiers(model_hub)
+            codebase_hooks.register_classifiers(model)
 
 
 def read_metrics(path: Path) -> None:

@@ -164,7 +164,7 @@ def _read_pickle(path: Path, map_location: Any = 'cpu') -> Any:
                 path, map_location=map_location, weights_only=True
             )
     except Exception as error:  # damaged pickles raise anything
-        name = re.search(r'GLOBAL (\S+)', str(error))
+        name = re.search(r'(?:GLOBAL|class) (\S+)', str(error))
         if name and not hasattr(torch.serialization, 'safe_globals'):
             raise InvalidCheckpoint(
                 f'also contains {name[1]}, which torch {torch.__version__} '
@@ -295,11 +295,12 @@ def is_finite(x: Tensor) -> bool:
         x = torch.view_as_real(x)
     if not x.is_floating_point() or x.numel() == 0:
         return True
-    # float8 has no minimum; in pieces, a copy needs little memory.
+    # float8 has no minimum, on torch 2.1 float16 neither; pieces, since a
+    # copy would need memory.
     return all(
         bound.isfinite()
         for part in x.flatten().split(_PIECE)
-        for bound in (part if x.element_size() > 1 else part.float()).aminmax()
+        for bound in (part if x.element_size() > 2 else part.float()).aminmax()
     )
 
 
