@@ -22,7 +22,6 @@ from torch import Tensor
 from mmattn.config import replace_sync_norms
 
 from .edits import Path, get_at, plain
-from .fakes import fake_dependencies
 from .samples import SIZE, SIZES, Size, make_batch
 
 # Upper limits of counts that make a check slow.
@@ -143,7 +142,6 @@ def run_check(
         MessageHub.get_current_instance().update_info(name, 0)
     with ExitStack() as stack:
         stack.enter_context(DefaultScope.overwrite_default_scope(codebase))
-        stack.enter_context(fake_dependencies(small, codebase))
         stack.enter_context(prepare(small))
         model = _try('build', lambda: _build(small))
         whole = dict(config, model=small)

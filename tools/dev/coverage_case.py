@@ -11,6 +11,7 @@ from typing import Any
 
 from cheap_build import shared_weights
 from coverage_page import FAILED, PASSED, SOURCE_FAILS, UNCHECKED, UNSUPPORTED
+from fakes import fake_dependencies
 from optimizer_check import describe_optimizer
 from upstream_bugs import UpstreamBug, find_bug, work_around
 
@@ -105,7 +106,7 @@ def _run(name: str, backbone: str, known: dict[str, dict], row: dict) -> None:
 
 
 def check_model(config: dict, codebase: str) -> dict:
-    """Check a model as the tool does, but work around upstream bugs.
+    """Check a model as the tool does, with fakes and workarounds.
 
     Returns:
         ``reason``: ``'no loss'`` if there is none; names of ``bugs`` that were
@@ -120,7 +121,8 @@ def check_model(config: dict, codebase: str) -> dict:
 
     @contextmanager
     def prepare(model: dict) -> Iterator[None]:
-        with shared_weights(), work_around(bugs, model):
+        fakes = fake_dependencies(model, codebase)
+        with shared_weights(), fakes, work_around(bugs, model):
             yield
 
     while True:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch.nn as nn
+from fakes import fake_dependencies
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
 from upstream_bugs import UpstreamBug, find_bug, work_around
 
@@ -19,7 +20,6 @@ from mmattn.engine.backbone_constructor import (
 )
 from mmattn.swapping.checking import CheckFailed, shrink_model
 from mmattn.swapping.edits import plain
-from mmattn.swapping.fakes import fake_dependencies
 from mmattn.swapping.feature_maps import build_without_weights
 
 _ADAMW = dict(type='AdamW', lr=1.0, weight_decay=1.0)

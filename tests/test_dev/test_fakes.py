@@ -3,8 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-
-from mmattn.swapping.fakes import _lapjv, fake_dependencies
+from fakes import _lapjv, fake_dependencies
 
 mmcv_ops = pytest.importorskip('mmcv.ops')
 
