@@ -3,6 +3,8 @@
 import difflib
 import importlib.util
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -95,16 +97,15 @@ def load_config(path: str | Path) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        UsageError: If it does not evaluate.
+        UsageError: If it includes itself or does not evaluate.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f'there is no config file {path}')
     try:
-        cfg = Config.fromfile(path)
-    except RecursionError as error:
-        raise UsageError(
-            f'the config {path} includes itself; check its _base_'
-        ) from error
+        with _no_cycles():
+            cfg = Config.fromfile(path)
+    except UsageError:
+        raise
     # A config is code, which may raise anything or exit.
     except (Exception, SystemExit) as error:
         raise UsageError(
@@ -112,6 +113,34 @@ def load_config(path: str | Path) -> Config:
         ) from error
     _check_types(cfg)
     return cfg
+
+
+@contextmanager
+def _no_cycles() -> Iterator[None]:
+    """Stop mmengine at once at a config that includes itself."""
+    above: list[str] = []
+
+    def check(read: Callable) -> staticmethod:
+        def checked(filename: str, *args: Any, **kwargs: Any) -> Any:
+            above.append(os.path.realpath(filename))
+            if above[-1] in above[:-1]:
+                chain = ' -> '.join(above)
+                raise UsageError(f'the config includes itself: {chain}')
+            result = read(filename, *args, **kwargs)
+            above.pop()
+            return result
+
+        return staticmethod(checked)
+
+    names = ('_file2dict', '_parse_lazy_import')
+    originals = {name: Config.__dict__[name] for name in names}
+    try:
+        for name in names:
+            setattr(Config, name, check(getattr(Config, name)))
+        yield
+    finally:
+        for name in names:
+            setattr(Config, name, originals[name])
 
 
 def codebase_of(cfg: Config) -> str | None:

@@ -35,7 +35,6 @@ from mmattn.checkpoints.publishing import read_training
 from mmattn.cli.resume import find_newest, set_resume
 from mmattn.cli.weights import CheckWeights, load_verified, verify_checkpoints
 from mmattn.errors import UsageError
-from mmattn.visualization.curves import plot_curves
 from mmattn.zoo import find_model
 
 CONFIG = 'boat-swin-nano_1xb32-25e_digits'
@@ -185,11 +184,7 @@ def read_metrics(path: Path) -> None:
     load_tool('publish_model').read_metrics(path)
 
 
-def plot(path: Path) -> None:
-    plot_curves(path, {'a': 'a'}, 10, path.parent / 'curve.png')
-
-
-TEXTS = {'metafile': read_metafile, 'curves': plot, 'metrics': read_metrics}
+TEXTS = {'metafile': read_metafile, 'metrics': read_metrics}
 
 
 def memory(field: str) -> int:

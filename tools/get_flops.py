@@ -12,11 +12,12 @@ import argparse
 import preflight  # noqa: F401
 
 import torch
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
 from mmattn.analysis import Cost, count_config, count_cost
 from mmattn.analysis.targets import read_target
+from mmattn.cli.arguments import add_cfg_options
+from mmattn.cli.arguments import parse_args as parse_options
 from mmattn.cli.usage import UsageError, run_command
 from mmattn.config import read_config, replace_sync_norms
 
@@ -61,17 +62,8 @@ def parse_args() -> argparse.Namespace:
         default=2,
         help='levels of modules in the table (default: %(default)s)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override fields of the config',
-    )
-    try:
-        args = parser.parse_args()
-    except ValueError:  # of mmengine's DictAction
-        parser.error('--cfg-options must be KEY=VALUE')
+    add_cfg_options(parser, 'model.head.num_classes=20')
+    args = parse_options(parser)
     if min(*(args.shape or SHAPE), args.in_channels) < 1:
         parser.error(
             '--shape and --in-channels must be at least 1, got '

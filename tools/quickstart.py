@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 
 from preflight import ROOT
 
+import pictures
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmattn import visualization as vis
 from mmattn.cli.console import output_to_file
-from mmattn.cli.launch import prepare_cpu
+from mmattn.cli.launch import end_workers_with_process, prepare_cpu
 from mmattn.cli.progress import ProgressReport, format_time
 from mmattn.cli.run_config import fill_loaders
 from mmattn.cli.usage import INTERRUPTED, UsageError, run_command
@@ -61,7 +61,7 @@ TASKS = dict(
         '{}-nano_1xb32-25e_digits.py',
         'Image classifier',
         (Metric('accuracy/top1', 'top1', 'top-1 accuracy (%)', 100.0),),
-        vis.plot_classifications,
+        pictures.plot_classifications,
         DIGIT_CLASSES,
         40,
     ),
@@ -69,7 +69,7 @@ TASKS = dict(
         'upernet_{}-nano_1xb8-8e_digits.py',
         'UperNet',
         (Metric('mIoU', 'mIoU', 'mean IoU (%)', 100.0),),
-        vis.plot_segmentations,
+        pictures.plot_segmentations,
         ('background', *DIGIT_CLASSES),
         6,
     ),
@@ -80,7 +80,7 @@ TASKS = dict(
             Metric('coco/bbox_mAP', 'bbox_mAP', 'box mAP'),
             Metric('coco/segm_mAP', 'segm_mAP', 'mask mAP'),
         ),
-        vis.plot_detections,
+        pictures.plot_detections,
         DIGIT_CLASSES,
         8,
     ),
@@ -156,6 +156,7 @@ def main() -> None:
     if args.task == 'all':
         run_all(args)
         return
+    end_workers_with_process()
     say(f'Step 1 of 3: digit scenes in {args.data_root}')
     prepare_data(args.data_root)
     work_dir = make_work_dir(args)
@@ -167,7 +168,7 @@ def main() -> None:
     )
     runner, seconds = train(cfg, task, work_dir)
     say('Step 3 of 3: pictures')
-    draw(runner, task, args.backbone, work_dir)
+    draw(runner, task, work_dir)
     if args.publish:
         publish(runner, task, work_dir)
     summarize(runner, task, args.backbone, work_dir, seconds)
@@ -301,18 +302,11 @@ def train(cfg: Config, task: Task, work_dir: Path) -> tuple[Runner, float]:
         raise
 
 
-def draw(runner: Runner, task: Task, backbone: str, work_dir: Path) -> None:
-    """Write predictions.png and curves.png."""
+def draw(runner: Runner, task: Task, work_dir: Path) -> None:
+    """Write predictions.png."""
     with output_to_file(work_dir / 'log.txt'):
-        samples = vis.predict_samples(runner, task.num_pictures)
+        samples = pictures.predict_samples(runner, task.num_pictures)
     task.plot(samples, task.classes, work_dir / 'predictions.png')
-    vis.plot_curves(
-        Path(runner.log_dir, 'vis_data', 'scalars.json'),
-        {metric.key: metric.label for metric in task.metrics},
-        len(runner.train_dataloader),
-        work_dir / 'curves.png',
-        title=f'{task.model}, {backbone} nano',
-    )
 
 
 def summarize(
@@ -335,7 +329,6 @@ def summarize(
         f'{len(runner.val_dataloader.dataset)}: {format_time(seconds)} min '
         f'on {where}.\n'
         f'  predictions  {work_dir / "predictions.png"}\n'
-        f'  curves       {work_dir / "curves.png"}\n'
         f'  checkpoint   {checkpoint}\n'
         f'  log          {work_dir / "log.txt"}'
     )

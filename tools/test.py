@@ -17,6 +17,7 @@ from mmattn.cli.data import report_data_errors
 from mmattn.cli.launch import (
     end_processes,
     end_with_launcher,
+    end_workers_with_process,
     prepare_cpu,
 )
 from mmattn.cli.usage import run_command
@@ -74,6 +75,7 @@ def main() -> None:
     args = parse_args(make_parser())
     if args.launcher == 'pytorch':
         end_with_launcher()
+    end_workers_with_process()
     run_config.forbid_code_in_checkpoints()
     verify_checkpoints()
     cfg = read_config(

@@ -15,13 +15,14 @@ from mmattn.cli.data import report_data_errors
 from mmattn.cli.launch import (
     end_processes,
     end_with_launcher,
+    end_workers_with_process,
     prepare_cpu,
 )
 from mmattn.cli.resume import report_resume_errors
 from mmattn.cli.usage import SHOW_TRACEBACK, UsageError, run_command
 from mmattn.cli.weights import CheckWeights, add_options, verify_checkpoints
 from mmattn.config import read_config
-from mmattn.engine.atomic_checkpoints import report_full_disk
+from mmattn.engine.atomic_checkpoints import is_full_disk, report_full_disk
 from mmattn.engine.training import build_runner
 
 
@@ -36,8 +37,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--amp',
         action='store_true',
-        help='train in mixed precision: bfloat16 if the GPU has it, else '
-        'float16, unless the config names a dtype',
+        help='train in mixed precision: bfloat16 if the GPU has it, else (and '
+        'in mmdet) float16, unless the config names a dtype',
     )
     parser.add_argument(
         '--auto-scale-lr',
@@ -80,6 +81,7 @@ def main() -> None:
     args = parse_args(make_parser())
     if args.launcher == 'pytorch':
         end_with_launcher()
+    end_workers_with_process()
     run_config.forbid_code_in_checkpoints()
     verify_checkpoints()
     cfg = read_config(
@@ -94,6 +96,7 @@ def main() -> None:
     run_config.check_channels(cfg)
     run_config.check_pretrained(cfg)
     run_config.check_data(cfg, ('train', 'val'))
+    run_config.check_length(cfg)
     run_config.fill_loaders(cfg)
     if args.amp:
         run_config.enable_amp(cfg)
@@ -121,7 +124,7 @@ def train(cfg: Config, partial: bool, allow_nonfinite: bool) -> None:
     except UsageError:
         raise
     except Exception as error:
-        if runner.iter > 0:
+        if runner.iter > 0 or is_full_disk(error):
             raise
         raise UsageError(
             'the config fails in the first iteration: '

@@ -28,12 +28,10 @@ class BOATSwin(PyramidBackbone):
     between window attention and MLP.
 
     Args:
-        arch (str | dict): A name of ``arch_zoo`` or a dict with the keys
-            embed_dims (int): channels of the first stage, doubled in each
-            later one;
-            depths (Sequence[int]): blocks of each stage;
-            num_heads (Sequence[int]): attention heads of each stage.
-            Defaults to 'tiny'.
+        arch (str | dict): A name of ``arch_zoo`` or a dict with its keys:
+            ``embed_dims``, channels of the first stage, doubled in each later
+            one; ``depths``, blocks of each stage; ``num_heads``, attention
+            heads of each stage. Defaults to 'tiny'.
         in_channels (int): Channels of the images. Defaults to 3.
         out_indices (Sequence[int]): Stages whose maps are returned, at
             strides 4, 8, 16 and 32. Defaults to (0, 1, 2, 3).

@@ -230,15 +230,9 @@ class PerspectiveEncoder(BaseBackbone):
     def get_layer_depth(
         self, param_name: str, prefix: str = ''
     ) -> tuple[int, int]:
-        """Depth of a parameter, for layer-wise learning rates.
+        """Level of a parameter, and number of levels, as depths.
 
-        Args:
-            param_name (str): Name of the parameter.
-            prefix (str): Prefix of the backbone. Defaults to ''.
-
-        Returns:
-            tuple[int, int]: The depth and the number of depths. The depth is
-            that of the level, from 0, or one more than the last level's.
+        See :meth:`.pyramid.PyramidBackbone.get_layer_depth`.
         """
         num_levels = len(self.stages)
         found = re.match(re.escape(prefix) + r'stages\.(\d+)\.', param_name)

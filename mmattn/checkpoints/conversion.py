@@ -158,6 +158,13 @@ class Converted:
     added: list[str] = field(default_factory=list)
     head_name: str = _CLASSIFIER.name
 
+    def describe(self) -> str:
+        """Family and arch, or the format if the family is unknown."""
+        if self.family is None:
+            return f'format {self.source}'
+        arch = '' if self.arch is None else f' arch={self.arch!r}'
+        return f'{self.family}{arch}'
+
     def whole(self) -> dict[str, Tensor]:
         """State dict of a whole model: backbone and head."""
         parts = {'backbone': self.backbone, self.head_name: self.head}
@@ -189,7 +196,7 @@ def detect_source(state_dict: dict[str, Tensor]) -> str:
     Raises:
         UnknownFormat: If it is none of these; the message has some keys.
     """
-    source = _detect(_split_prefix(state_dict)[0])
+    source = _detect(state_dict)
     if source is None:
         raise UnknownFormat(
             f'the {len(state_dict)} keys of the checkpoint are of no known '
@@ -214,8 +221,7 @@ def find_prefixes(state_dict: dict[str, Tensor]) -> list[str]:
     for prefix in sorted(prefixes, key=lambda prefix: prefix.count('.')):
         if prefix.startswith(tuple(found)):
             continue
-        inside = _split_prefix(select_prefix(state_dict, prefix))[0]
-        if _detect(inside) is not None:
+        if _detect(select_prefix(state_dict, prefix)) is not None:
             found.append(prefix)
     return sorted(found)
 
@@ -350,9 +356,10 @@ def _split_prefix(
 
 
 def _detect(state: dict[str, Tensor]) -> str | None:
+    keys = _split_prefix(state)[0]
     for name, form in _FORMATS.items():
         if all(
-            any(re.match(mark, key) for key in state) for mark in form.marks
+            any(re.match(mark, key) for key in keys) for mark in form.marks
         ):
             return name
     return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .conversion import Converted, convert
+from .conversion import convert
 from .loading import is_finite
 
 _SIZE = re.compile(
@@ -127,19 +127,10 @@ def wrong_kinds(
 def describe_checkpoint(state: Mapping[str, Tensor]) -> str:
     """Say which backbone a checkpoint seems to be of, or nothing."""
     try:
-        return (
-            f'a checkpoint of {describe(convert(dict(state), strict=False))}'
-        )
+        found = convert(dict(state), strict=False)
     except ValueError:
         return ''
-
-
-def describe(found: Converted) -> str:
-    """Name the backbone of a checkpoint and its arch, else the format."""
-    if found.family is None:
-        return f'format {found.source}'
-    arch = '' if found.arch is None else f' arch={found.arch!r}'
-    return f'{found.family}{arch}'
+    return f'a checkpoint of {found.describe()}'
 
 
 def _kind(x: Tensor) -> str:

@@ -7,7 +7,7 @@ from mmengine.model import update_init_info
 from mmattn.registry import WEIGHT_INITIALIZERS
 
 from .conversion import ConversionError, Converted, convert
-from .fitting import describe, wrong_kinds
+from .fitting import wrong_kinds
 from .input_channels import adapt_stem
 from .loading import load_file
 from .naming import count_names
@@ -106,7 +106,7 @@ class BackbonePretrained:
             module.load_state_dict(before)
             lines = [line.strip() for line in str(error).splitlines()[1:]]
             raise ValueError(
-                f'{self.checkpoint} ({describe(converted)}) does not fit '
+                f'{self.checkpoint} ({converted.describe()}) does not fit '
                 f'{type(module).__name__}: {count_names(lines)}; check that '
                 'arch and in_channels are those of the checkpoint'
             ) from error
@@ -156,7 +156,7 @@ class BackbonePretrained:
                 'init_cfg'
             )
         raise ValueError(
-            f'{self.checkpoint} ({describe(converted)}) does not fit '
+            f'{self.checkpoint} ({converted.describe()}) does not fit '
             f'{type(module).__name__}: loaded {loaded} of {wanted} tensors, '
             f'missing {count_names(missing)}, '
             f'unexpected {count_names(unexpected)}; {advice}'

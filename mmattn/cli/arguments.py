@@ -42,6 +42,8 @@ def parse_args(
     """Parse the command line; a mistake ends it with status 2."""
     try:
         args = parser.parse_args(argv)
+        if '' in (getattr(args, 'cfg_options', None) or ()):
+            raise ValueError
     except ValueError:  # of mmengine's DictAction
         parser.error('--cfg-options expects KEY=VALUE, one or several')
     if 'local_rank' in args:

@@ -123,27 +123,25 @@ class CheckedPipeline(Compose):
         raise DataError(advise(findings, self.config)) from cause
 
     def _has_wrong_masks(self, info: dict) -> bool:
-        size = info.get('height'), info.get('width')
+        size = (info.get('height'), info.get('width'))
+        if None in size or not any(
+            getattr(step, 'with_mask', False) for step in self.transforms
+        ):
+            return False
         masks = [x['mask'] for x in info.get('instances', ()) if 'mask' in x]
-        with_mask = any(
-            getattr(x, 'with_mask', False) for x in self.transforms
-        )
-        return with_mask and any(find_mask_fault(x, size) for x in masks)
+        return any(find_mask_fault(mask, size) for mask in masks)
 
     def _has_wrong_labels(self, prepared: Any) -> bool:
-        sample = (prepared or {}).get('data_samples')
-        labels = getattr(sample, 'gt_label', None)
-        if labels is None:
-            labels = getattr(sample, 'gt_sem_seg', None)
-        labels = getattr(labels, 'data', labels)
-        if self.labels.end is None or not isinstance(labels, torch.Tensor):
+        if self.labels.end is None or not isinstance(prepared, dict):
             return False
-        if labels.ndim == 3 and len(labels) != 1:  # a map with colors
-            return True
-        wrong = (labels < 0) | (labels >= self.labels.end)
-        for label in self.labels.ignored:
-            wrong &= labels != label
-        return bool(wrong.any())
+        sample = prepared.get('data_samples')
+        for name in ('gt_label', 'gt_sem_seg'):
+            labels = getattr(sample, name, None)
+            labels = getattr(labels, 'data', None)
+            if isinstance(labels, torch.Tensor):
+                has_colors = labels.ndim == 3 and len(labels) != 1
+                return has_colors or bool(self.labels.find_wrong(labels))
+        return False
 
 
 def report_data_errors(runner: Runner) -> None:

@@ -123,8 +123,26 @@ def end_with_launcher(interval: float = 1.0) -> None:
     Args:
         interval: Seconds between two checks.
     """
-    parent = int(os.environ.get(LAUNCHER, os.getppid()))
+    _end_with(int(os.environ.get(LAUNCHER, os.getppid())), interval)
 
+
+def end_workers_with_process(interval: float = 1.0) -> None:
+    """End data-loading workers when this process is killed.
+
+    PyTorch's workers do so, too, except if the process was killed before they
+    had started: they would wait for ever.
+
+    Args:
+        interval: Seconds between two checks.
+    """
+    parent = dict(pid=os.getpid())
+    os.register_at_fork(
+        before=lambda: parent.update(pid=os.getpid()),
+        after_in_child=lambda: _end_with(parent['pid'], interval),
+    )
+
+
+def _end_with(parent: int, interval: float) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(interval)

@@ -38,7 +38,8 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
 def enable_amp(cfg: Config) -> None:
     """Train in mixed precision: bfloat16 where the GPU has it, else float16.
 
-    What the config says about dtype and loss scale stays.
+    Detectors take float16: RoIAlign and other operations of mmcv have no
+    bfloat16. What the config says about dtype and loss scale stays.
 
     Raises:
         UsageError: Without a GPU, or if the config's optimizer wrapper is
@@ -56,7 +57,11 @@ def enable_amp(cfg: Config) -> None:
             f'AmpOptimWrapper, got {kind}'
         )
     wrapper.type = 'AmpOptimWrapper'
-    with_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    with_bf16 = (
+        codebase_of(cfg) != 'mmdet'
+        and torch.cuda.is_available()
+        and torch.cuda.is_bf16_supported()
+    )
     wrapper.setdefault('dtype', 'bfloat16' if with_bf16 else 'float16')
     wrapper.setdefault('loss_scale', 'dynamic')
 
@@ -199,6 +204,18 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
                 f'{split}_dataloader expects the folder {root}, which does '
                 f'not exist in {os.getcwd()}; {hint}'
             )
+
+
+def check_length(cfg: Config) -> None:
+    """Check that a training has at least one epoch or iteration.
+
+    Raises:
+        UsageError: If mmengine would end without training.
+    """
+    for name in ('max_epochs', 'max_iters'):
+        length = cfg.train_cfg.get(name)
+        if isinstance(length, int) and length < 1:
+            raise UsageError(f'train_cfg.{name} must be >= 1, got {length}')
 
 
 def fill_loaders(cfg: Config) -> None:

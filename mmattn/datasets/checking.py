@@ -34,6 +34,7 @@ class DatasetCheck:
         self.counts: Counter[tuple[str, int]] = Counter()
         self.digests: dict[bytes, str] = {}
         self.dataset: Any = None
+        dataset: Any = None
         self.classes: tuple[str, ...] = ()
         prefix = node.get('data_prefix') or ''
         if isinstance(prefix, dict):
@@ -42,10 +43,16 @@ class DatasetCheck:
             node.get('data_root') or '', node.get('ann_file') or prefix
         )
         try:
+            with DefaultScope.overwrite_default_scope(
+                cfg.get('default_scope')
+            ):
+                dataset = DATASETS.build(dict(node, lazy_init=True))
             # pycocotools prints what it does.
             with contextlib.redirect_stdout(io.StringIO()):
-                self._load(node, cfg)
+                self._load(dataset, cfg)
         except Exception as error:  # the files can hold anything
+            if dataset is None and isinstance(error, (KeyError, TypeError)):
+                raise  # a mistake in the config
             if not self.has_errors:
                 kind = type(error).__name__
                 self.add(f'cannot be loaded ({kind}: {error})')
@@ -65,9 +72,8 @@ class DatasetCheck:
         steps = dataset.pipeline.transforms
 
         def check(index: int) -> SampleCheck:
-            return SampleCheck(
-                dataset.get_data_info(index), steps, self.labels
-            )
+            info = dataset.get_data_info(index)
+            return SampleCheck(info, steps, self.labels)
 
         with ThreadPool(workers) as pool:
             for done, sample in enumerate(
@@ -80,9 +86,7 @@ class DatasetCheck:
                 yield done
         self._check_counts()
 
-    def _load(self, node: dict, cfg: Config) -> None:
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-            dataset = DATASETS.build(dict(node, lazy_init=True))
+    def _load(self, dataset: Any, cfg: Config) -> None:
         if hasattr(dataset, 'COCOAPI'):
             self._check_coco(dataset.ann_file, dataset.metainfo['classes'])
         dataset.serialize_data = False  # fails if there are no images
@@ -91,6 +95,8 @@ class DatasetCheck:
         self.classes = tuple(dataset.metainfo.get('classes') or ())
         self.labels = read_labels(cfg, dataset)
         ends = set(find_values(cfg.get('model'), 'num_classes'))
+        if getattr(dataset, 'return_classes', False):  # open vocabulary
+            ends.clear()
         if len(dataset) == 0:
             self.add('has no images; check data_prefix, suffix and filter_cfg')
         if ends and self.classes and len(self.classes) not in ends:
@@ -133,22 +139,18 @@ class DatasetCheck:
         for annotation in content.get('annotations') or ():
             fault = check_annotation(annotation, images, names)
             if fault is not None:
-                name = images.get(annotation.get('image_id'), {})
-                self.findings.append(
-                    Finding(
-                        file,
-                        f'annotation {annotation.get("id")} of image '
-                        f'{name.get("file_name")} {fault[0]}',
-                        fault[1],
-                    )
+                image = images.get(annotation.get('image_id'), {})
+                name = image.get('file_name')
+                self.add(
+                    f'annotation {annotation.get("id")} of image {name} '
+                    f'{fault[0]}',
+                    fault[1],
                 )
 
     def _check_counts(self) -> None:
         found = {label for what, label in self.counts if what == 'images'}
         absent = [x for i, x in enumerate(self.classes) if i not in found]
-        if len(absent) == len(self.classes):
-            self.add('has no annotations of the classes')
-        elif absent:
+        if absent:
             self.add(f'has no sample of class {", ".join(absent)}', False)
         raw = {label for what, label in self.counts if what == 'raw'}
         last = len(self.classes)

@@ -79,7 +79,7 @@ def make_digit_folder(
         return DigitFolder(root, False, None)
     is_blank = not root.exists() or not any(root.iterdir())
     if not is_blank and not force:
-        content = 'something else' if found is None else found
+        content = found or 'something other than digit scenes'
         raise FileExistsError(
             f'{root} contains {content}; choose another path, or replace it '
             'with --force'

@@ -3,7 +3,6 @@
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from mmengine import fileio
 from PIL import Image, UnidentifiedImageError
 
 _ORIENTATION = 0x0112  # of EXIF: 1 is upright, 5 to 8 swap height and width
+Size = tuple[int | None, int | None]  # height, width
 
 
 class Finding(NamedTuple):
@@ -27,20 +27,20 @@ class Finding(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """The labels that a model takes.
-
-    Attributes:
-        end: Number of classes, None if unknown.
-        ignored: Labels that a loss leaves out.
-    """
+    """Labels that a model takes: below ``end`` if known, and the ignored."""
 
     end: int | None
     ignored: frozenset[int] = frozenset([255])
 
-    def wrong(self, labels: Iterable[int]) -> list[int]:
-        """Select the labels that the model does not take."""
-        end = np.inf if self.end is None else self.end
-        return [x for x in labels if not (0 <= x < end or x in self.ignored)]
+    def find_wrong(self, labels: Any) -> list[int]:
+        """List the labels that the model does not take."""
+        labels = np.asarray(labels)
+        wrong = labels < 0
+        if self.end is not None:
+            wrong = wrong | (labels >= self.end)
+        for label in self.ignored:
+            wrong = wrong & (labels != label)
+        return np.unique(labels[wrong]).tolist()
 
 
 class SampleCheck:
@@ -53,8 +53,8 @@ class SampleCheck:
 
     Attributes:
         findings: The faults.
-        counts: Number of images, instances and pixels, and of pixels before
-            labels are mapped (``'raw'``), by ``(what, label)``.
+        counts: Number of images, instances and pixels by ``(what, label)``;
+            ``'raw'`` are pixels by the labels of the file.
         digest: Of the content of the image.
     """
 
@@ -64,152 +64,177 @@ class SampleCheck:
         self.counts: Counter[tuple[str, int]] = Counter()
         self.digest: bytes | None = None
         self.file = info.get('img_path')
-        size = (info.get('height'), info.get('width'))
-        with_mask = any(getattr(step, 'with_mask', False) for step in steps)
-        if any(isinstance(step, LoadImageFromFile) for step in steps):
-            size = self._check_image() or size
-        if any(isinstance(step, LoadAnnotations) for step in steps):
-            self._check_seg_map(size)
+        self.size: Size = (info.get('height'), info.get('width'))
+        self.with_mask = any(getattr(x, 'with_mask', False) for x in steps)
+        for step in steps:
+            if isinstance(step, LoadImageFromFile) and self.file:
+                self._check_image(step.backend_args)
+        for step in steps:
+            if isinstance(step, LoadAnnotations) and info.get('seg_map_path'):
+                self._check_map(info['seg_map_path'], step.backend_args)
         for instance in info.get('instances', ()):
-            self._check_instance(instance, size, with_mask)
+            self._check_instance(instance)
         if 'gt_label' in info:
-            labels = np.atleast_1d(info['gt_label']).tolist()
-            self.counts.update(('images', label) for label in labels)
-            self._check_labels(self.file, labels)
+            given = np.atleast_1d(info['gt_label']).tolist()
+            self.counts.update(('images', label) for label in given)
+            self._check_labels(self.file, given)
         for label in {x for what, x in self.counts if what != 'raw'}:
             self.counts['images', label] = 1
 
-    def add(self, file: str, fault: str, is_error: bool = True) -> None:
-        """Add a finding."""
-        self.findings.append(Finding(file, fault, is_error))
+    def add(self, fault: str, is_error: bool = True, file: str = '') -> None:
+        """Add a finding, by default about the image."""
+        self.findings.append(Finding(file or self.file, fault, is_error))
 
-    def _read(self, path: str) -> tuple[Image.Image | None, bytes]:
+    def _read(
+        self, file: str, backend_args: dict | None
+    ) -> tuple[Image.Image | None, bytes]:
         content = b''
         try:
-            content = fileio.get(path)
+            content = fileio.get(file, backend_args=backend_args)
             image = Image.open(io.BytesIO(content))
             image.load()
-            if min(image.size) > 0:
-                return image, content
-            self.add(path, 'has no pixels; remove it from the data set')
+            return image, content
         except FileNotFoundError:
-            self.add(path, 'does not exist; check data_root and data_prefix')
+            fault = 'does not exist; check data_root and data_prefix'
         except UnidentifiedImageError:
             what = 'is not an image' if content else 'is empty (0 bytes)'
-            self.add(path, f'{what}; copy it again')
+            fault = f'{what}; copy it again'
         except Exception as error:  # decoders raise anything
             fault = f'cannot be read ({error}); copy it again'
-            self.add(path, fault if content else f'cannot be read: {error}')
+        self.add(fault, file=file)
         return None, content
 
-    def _check_image(self) -> tuple[int, int] | None:
-        if not isinstance(self.file, str):
-            return None
-        image, content = self._read(self.file)
-        self.digest = hashlib.blake2b(content, digest_size=16).digest()
+    def _check_image(self, backend_args: dict | None) -> None:
+        image, content = self._read(self.file, backend_args)
         if image is None:
-            return None
-        stored = image.size[::-1]
+            return
+        self.digest = hashlib.blake2b(content, digest_size=16).digest()
+        given, stored = self.size, image.size[::-1]
         turned = image.getexif().get(_ORIENTATION, 1)
-        size = stored[::-1] if turned in (5, 6, 7, 8) else stored
-        given = (self.info.get('height'), self.info.get('width'))
+        self.size = stored[::-1] if turned in (5, 6, 7, 8) else stored
         if turned in range(2, 9):
             labelled = self.info.keys() & {'instances', 'seg_map_path'}
             self.add(
-                self.file,
                 f'has EXIF orientation {turned}: it is rotated when it is '
                 'loaded, its annotations are not; save it upright',
-                bool(labelled) and (given != size or size == stored),
+                bool(labelled) and (given != self.size or given == stored),
             )
-        if given not in (size, (None, None)):
+        if given not in (self.size, (None, None)):
             self.add(
-                self.file,
-                f'has {size[0]} x {size[1]} pixels (height x width), but '
-                f'{given[0]} x {given[1]} in the annotations; correct them',
+                f'has {_text(self.size)} pixels, but {_text(given)} in the '
+                'annotations; correct them'
             )
-        return size
 
-    def _check_seg_map(self, size: tuple) -> None:
-        path = self.info.get('seg_map_path')
-        image = self._read(path)[0] if path else None
+    def _check_map(self, file: str, backend_args: dict | None) -> None:
+        image, _ = self._read(file, backend_args)
         if image is None:
             return
         pixels = np.array(image)
         if image.format == 'JPEG':
-            self.add(path, 'is a JPEG, which changes labels; save it as PNG')
-        if pixels.shape[:2] != size and None not in size:
-            height, width = pixels.shape[:2]
-            self.add(
-                path,
-                f'has {height} x {width} pixels (height x width), but its '
-                f'image has {size[0]} x {size[1]}; make them equal',
+            fault = 'is a JPEG, which changes labels; save it as PNG'
+            self.add(fault, file=file)
+        size = pixels.shape[:2]
+        if size != self.size and None not in self.size:
+            fault = (
+                f'has {_text(size)} pixels, but its image {_text(self.size)}'
             )
+            self.add(f'{fault}; make them equal', file=file)
         if 'reduce_zero_label' not in self.info:  # of mmdet
             return
         if pixels.ndim > 2 or pixels.min() < 0 or pixels.max() > 255:
-            self.add(
-                path,
-                'is a color image or has labels above 255; a label map has '
-                'one index of 8 bits for each pixel (ADE20K: use '
-                'ADEChallengeData2016)',
+            fault = (
+                'is a color image or has labels above 255; a map has one '
+                'index of 8 bits per pixel (ADE20K: ADEChallengeData2016)'
             )
+            self.add(fault, file=file)
             return
         raw = np.bincount(pixels.ravel(), minlength=256)
-        table = map_labels(self.info)
+        mapped = _map_labels(self.info)
         for label in np.flatnonzero(raw).tolist():
             self.counts['raw', label] += int(raw[label])
-            if table[label] not in self.labels.ignored:
-                self.counts['pixels', int(table[label])] += int(raw[label])
-        mapped = [label for what, label in self.counts if what == 'pixels']
-        self._check_labels(path, mapped)
-        if not mapped:
-            self.add(path, 'has ignored pixels only', False)
+            if mapped[label] not in self.labels.ignored:
+                self.counts['pixels', int(mapped[label])] += int(raw[label])
+        found = [label for what, label in self.counts if what == 'pixels']
+        self._check_labels(file, found)
+        if not found:
+            self.add('has ignored pixels only', False, file)
 
-    def _check_instance(
-        self, instance: dict, size: tuple, with_mask: bool
-    ) -> None:
-        label = instance.get('bbox_label')
+    def _check_instance(self, instance: dict) -> None:
+        label, mask = instance['bbox_label'], instance.get('mask')
         self.counts['instances', label] += 1
         self._check_labels(self.file, [label])
         box = np.asarray(instance['bbox'], dtype=float)
-        width, height = box[2:4] - box[:2]
-        if not np.isfinite(box).all():
-            self.add(self.file, f'has a box with NaN or inf: {box.tolist()}')
-        elif min(width, height) <= 0:
-            self.add(self.file, f'has a box without area: {box.tolist()}')
-        elif 'mask' not in instance:
-            self.counts['pixels', label] += round(width * height)
-            if with_mask:
-                self.add(self.file, 'has an instance without a mask')
-        else:
-            fault = find_mask_fault(instance['mask'], size)
+        width, height = box[2:] - box[:2]
+        area = round(width * height) if np.isfinite(box).all() else 0
+        if area <= 0:
+            self.add(f'has a box without area or with NaN: {box.tolist()}')
+        elif mask is None and self.with_mask:
+            self.add('has an instance without a mask')
+        elif mask is not None:
+            fault = find_mask_fault(mask, self.size)
             if fault is not None:
-                self.add(self.file, fault)
+                self.add(fault)
                 return
-            area = mask_area(instance['mask'], size)
-            self.counts['pixels', label] += area
+            area = _mask_area(mask, self.size)
             if area == 0:
-                self.add(self.file, 'has a mask without pixels', False)
+                self.add('has a mask without pixels', False)
+        self.counts['pixels', label] += max(area, 0)
 
-    def _check_labels(self, path: str, labels: list[int]) -> None:
-        wrong = sorted(self.labels.wrong(labels))
+    def _check_labels(self, file: str, labels: list[int]) -> None:
+        wrong = self.labels.find_wrong(labels)
         if not wrong:
             return
         hint = 'correct the labels or the classes of the config'
         if wrong == [self.labels.end] and 'reduce_zero_label' in self.info:
-            hint = (
-                'if label 0 stands for no class, as in ADE20K, set '
-                'reduce_zero_label=True'
-            )
+            hint = 'reduce_zero_label=True if label 0 is no class (ADE20K)'
         self.add(
-            path,
             f'has label {", ".join(map(str, wrong[:5]))}, but the config has '
             f'{self.labels.end} classes, from 0; {hint}',
+            file=file,
         )
 
 
-def map_labels(info: dict) -> np.ndarray:
-    """What mmseg makes of each label of a map, ``(256, )`` int64."""
+def find_mask_fault(mask: Any, size: Size) -> str | None:
+    """Check a mask in COCO's format before pycocotools reads it.
+
+    pycocotools crashes or takes all memory if a mask does not fit its image.
+
+    Args:
+        mask: Polygons or a run-length encoding.
+        size: Of the image.
+
+    Returns:
+        The fault, or None.
+    """
+    if isinstance(mask, list):
+        for polygon in mask:
+            points = np.abs(np.asarray(polygon, dtype=float))
+            if not (points < 10 * max(size)).all():  # NaN, too
+                return f'has a polygon far outside of the image: {polygon}'
+        return None
+    counts, total = mask['counts'], size[0] * size[1]
+    wrong_sum = isinstance(counts, list) and sum(counts) != total
+    if wrong_sum or tuple(mask['size']) != tuple(size):
+        return (
+            f'has a mask of {_text(mask["size"])} pixels, or with counts of '
+            f'another size, but the image has {_text(size)}'
+        )
+    return None
+
+
+def _mask_area(mask: Any, size: Size) -> int:
+    from pycocotools import mask as rle
+
+    if isinstance(mask, list):  # mmdet leaves out what is no polygon
+        mask = [x for x in mask if len(x) >= 6 and len(x) % 2 == 0]
+        mask = rle.merge(rle.frPyObjects(mask, *size)) if mask else []
+    elif isinstance(mask['counts'], list):
+        mask = rle.frPyObjects(mask, *size)
+    return int(rle.area(mask)) if mask else 0
+
+
+def _map_labels(info: dict) -> np.ndarray:
+    """What mmseg makes of each label of a map, ``(256, )``."""
     table = np.arange(256)
     if info['reduce_zero_label']:
         table = np.where((table == 0) | (table == 255), 255, table - 1)
@@ -219,43 +244,5 @@ def map_labels(info: dict) -> np.ndarray:
     return new
 
 
-def find_mask_fault(mask: Any, size: tuple[int, int]) -> str | None:
-    """Check a mask in COCO's format before pycocotools reads it.
-
-    pycocotools crashes or takes all memory if a mask does not fit its image.
-
-    Args:
-        mask: Polygons or a run-length encoding.
-        size: Height and width of the image.
-
-    Returns:
-        The fault, or None.
-    """
-    if isinstance(mask, list):
-        for polygon in mask:
-            points = np.asarray(polygon, dtype=float)
-            if not (abs(points) < 10 * max(size)).all():  # NaN, too
-                return f'has a polygon far outside of the image: {polygon}'
-        return None
-    counts, total = mask['counts'], size[0] * size[1]
-    wrong_sum = isinstance(counts, list) and sum(counts) != total
-    if wrong_sum or tuple(mask['size']) != tuple(size):
-        return (
-            f'has a mask whose size {mask["size"]} or counts do not fit the '
-            f'image, {size[0]} x {size[1]}'
-        )
-    return None
-
-
-def mask_area(mask: Any, size: tuple[int, int]) -> int:
-    """Count the pixels of a mask in COCO's format, as mmdet reads it."""
-    from pycocotools import mask as rle
-
-    if isinstance(mask, list):
-        mask = [x for x in mask if len(x) >= 6 and len(x) % 2 == 0]
-        if not mask:
-            return 0
-        mask = rle.merge(rle.frPyObjects(mask, *size))
-    elif isinstance(mask['counts'], list):
-        mask = rle.frPyObjects(mask, *size)
-    return int(rle.area(mask))
+def _text(size: Size) -> str:
+    return f'{size[0]} x {size[1]}'

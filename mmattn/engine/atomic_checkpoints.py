@@ -161,6 +161,11 @@ def _atomic_text(path: str) -> Iterator[Any]:
     write_atomically(path, ''.join(lines).encode())
 
 
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error says that there is no space left."""
+    return isinstance(error, OSError) and error.errno in _NO_SPACE
+
+
 @contextmanager
 def report_full_disk(work_dir: str) -> Iterator[None]:
     """Turn an error about a full disk into a message.
@@ -176,7 +181,7 @@ def report_full_disk(work_dir: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_SPACE:
+        if not is_full_disk(error):
             raise
         _close_logs()
         raise UsageError(

@@ -1,9 +1,1 @@
-"""Plot predictions and training curves."""
-
-from .curves import plot_curves
-from .predictions import (
-    plot_classifications,
-    plot_detections,
-    plot_segmentations,
-    predict_samples,
-)
+"""Pictures of attention."""

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.registry import DefaultScope
 
 from mmattn.backbones import AttentionPyramid
 from mmattn.checkpoints import UnknownFormat, UnknownKeys, convert
@@ -135,17 +136,13 @@ def test_openmmlab(codebase, prefix):
 def test_mmpretrain_classifier():
     models = pytest.importorskip('mmpretrain.models')
     arch = dict(embed_dims=24, depths=DEPTHS, num_heads=HEADS)
-    model = randomized(
-        models.ImageClassifier(
-            backbone=dict(
-                type='mmpretrain.SwinTransformer', arch=arch, img_size=224
-            ),
-            neck=dict(type='mmpretrain.GlobalAveragePooling'),
-            head=dict(
-                type='mmpretrain.LinearClsHead', num_classes=5, in_channels=192
-            ),
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = models.ImageClassifier(
+            backbone=dict(type='SwinTransformer', arch=arch, img_size=224),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=5, in_channels=192),
         )
-    )
+    randomized(model)
     x = torch.randn(2, 3, 224, 224, dtype=torch.float64)
     with torch.no_grad():
         want = model(x)  # logits

@@ -3,9 +3,10 @@
 import pytest
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 
 from mmattn.cli import evaluation
+from mmattn.config import read_config
 from mmattn.errors import UsageError
 
 
@@ -57,9 +58,9 @@ def test_pictures_need_the_hook():
 @pytest.mark.parametrize(
     'scope, merger',
     [
-        ('mmdet', 'mmdet.DetTTAModel'),
-        ('mmseg', 'mmseg.SegTTAModel'),
-        ('mmpretrain', 'mmpretrain.AverageClsScoreTTA'),
+        ('mmdet', 'DetTTAModel'),
+        ('mmseg', 'SegTTAModel'),
+        ('mmpretrain', 'AverageClsScoreTTA'),
     ],
 )
 def test_tta_flips_by_default(scope, merger):
@@ -72,24 +73,28 @@ def test_tta_flips_by_default(scope, merger):
     flips, (pack,) = augment.transforms
     assert [flip.prob for flip in flips] == [0.0, 1.0]
     assert ('flip' in pack.get('meta_keys', ())) == (scope == 'mmdet')
+    with MODELS.switch_scope_and_registry(scope) as models:
+        assert models.get(merger).__name__ == merger
+    with DefaultScope.overwrite_default_scope(scope):
+        assert Compose([load, augment]).transforms  # all names are found
 
 
-def test_tta_of_a_config_of_the_new_style():
-    from mmdet.datasets.transforms import PackDetInputs
-    from mmdet.models import FCOS
-
-    cfg = config('mmdet')
-    cfg.pop('default_scope')
-    cfg.model.type = FCOS
-    cfg.test_dataloader.dataset.pipeline[-1].type = PackDetInputs
+def test_tta_of_a_config_of_the_new_style(tmp_path):
+    file = tmp_path / 'new.py'
+    file.write_text(
+        'from mmdet.datasets.transforms import PackDetInputs\n'
+        'from mmdet.models import FCOS\n'
+        'model = dict(type=FCOS)\n'
+        'pipeline = [dict(type=PackDetInputs)]\n'
+        'test_dataloader = dict(dataset=dict(pipeline=pipeline))\n'
+    )
+    cfg = read_config(str(file), None, ('test_dataloader',), 'testing')
+    assert cfg.default_scope == 'mmdet'
     evaluation.use_tta(cfg)
-    (augment,) = cfg.test_dataloader.dataset.pipeline[1:]
-    flips, (pack,) = augment.transforms
-    assert flips[0].type == 'mmdet.RandomFlip'
+    (augment,) = cfg.test_dataloader.dataset.pipeline
+    _, (pack,) = augment.transforms
     assert 'flip' in pack.meta_keys
-    model = MODELS.get(cfg.model.type)
-    assert model.__name__ == 'DetTTAModel'
-    assert Compose([augment, *flips]).transforms  # all names are found
+    assert cfg.model.type == 'DetTTAModel'
 
 
 def test_tta_of_the_config_is_taken():

@@ -141,3 +141,17 @@ def test_processes_end_whose_launcher_ended_before_they_started():
     )
     done = subprocess.run([sys.executable, '-c', code], timeout=50)
     assert done.returncode == -signal.SIGKILL
+
+
+def test_workers_end_whose_process_ended_before_they_started():
+    code = (
+        'import os, time\n'
+        'from mmattn.cli.launch import end_workers_with_process\n'
+        'end_workers_with_process()\n'
+        'if os.fork() == 0: time.sleep(60)\n'
+        'os._exit(0)'
+    )
+    # Waits for all processes that may write.
+    subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, timeout=50
+    )

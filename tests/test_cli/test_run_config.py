@@ -58,6 +58,18 @@ def test_amp_takes_classes(monkeypatch):
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
 
 
+@pytest.mark.parametrize(
+    'scope, dtype', [('mmseg', 'bfloat16'), ('mmdet', 'float16')]
+)
+def test_amp_takes_what_the_operations_have(scope, dtype, monkeypatch):
+    monkeypatch.setattr(run_config, 'get_device', lambda: 'cuda')
+    for name in ('is_available', 'is_bf16_supported'):
+        monkeypatch.setattr(torch.cuda, name, lambda: True)
+    cfg = Config(dict(default_scope=scope, optim_wrapper=dict()))
+    run_config.enable_amp(cfg)
+    assert cfg.optim_wrapper.dtype == dtype
+
+
 def test_amp_refuses_other_wrappers(monkeypatch):
     monkeypatch.setattr(run_config, 'get_device', lambda: 'cuda')
     with pytest.raises(UsageError, match='got ApexOptimWrapper'):

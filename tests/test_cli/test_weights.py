@@ -175,3 +175,10 @@ def test_content_that_is_no_state_dict(tmp_path, content):
     torch.save(content, tmp_path / 'a.pth')
     with pytest.raises(UsageError, match=r'a\.pth'):
         verify_checkpoint(str(tmp_path / 'a.pth'))
+
+
+def test_a_part_of_a_head_that_the_config_leaves_out():
+    found = state('') | {'head.mask.weight': torch.ones(1)}
+    with pytest.raises(UsageError, match='1 are unexpected'):
+        check(found, whole=True)
+    check(found, whole=True, partial=True)

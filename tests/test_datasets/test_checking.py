@@ -486,6 +486,14 @@ def test_good_data_have_no_faults(codebase, tmp_path, capsys):
     assert 'warning: ' not in out
 
 
+def test_a_mistake_in_a_pipeline_is_no_fault_of_the_data(tmp_path):
+    data = Data(tmp_path, 'mmseg')
+    data.dataset.pipeline[0].type = 'Nope'
+    for call in (load, lambda data: check_data(data.cfg, SPLITS, workers=1)):
+        with pytest.raises(KeyError, match='Nope'):
+            call(data)
+
+
 def load(data, workers=0):
     """Read the training data as a runner does."""
     loader = data.cfg.train_dataloader

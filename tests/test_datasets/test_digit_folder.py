@@ -176,7 +176,7 @@ def test_a_damaged_manifest(small, change):
     file.write_text(json.dumps(whole | change))
     assert read_parameters(small) is None
     spec = DigitSceneSpec(0, 1, 1, 64)
-    with pytest.raises(FileExistsError, match='something else'):
+    with pytest.raises(FileExistsError, match='other than digit scenes'):
         make_digit_folder(small, spec)
     folder = make_digit_folder(small, spec, force=True)
     aside = small.with_name('digit_scenes.old-1')
@@ -191,7 +191,7 @@ def test_other_files_are_kept_even_with_force(tmp_path):
     args = ('--out', str(out), '--train', '1', '--val', '1', '--size', '64')
     rejected = run_tool(*args)
     assert rejected.returncode == 2
-    assert 'something else' in rejected.stderr
+    assert 'other than digit scenes' in rejected.stderr
     assert os.listdir(out) == ['beach.jpg']
     forced = run_tool(*args, '--force')
     assert forced.returncode == 0, forced.stderr

@@ -174,6 +174,11 @@ def test_unsupported_swap_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_script_among_configs_has_no_model(tmp_path):
+    with pytest.raises(UnsupportedSwap, match='no model'):
+        swap('mmdet::glip/odinw/override_category.py', tmp_path)
+
+
 def test_existing_file_is_kept(tmp_path):
     (tmp_path / 'swapped.py').write_text('# mine')
     with pytest.raises(SwapError, match='--force'):

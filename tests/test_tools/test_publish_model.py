@@ -238,6 +238,27 @@ def test_a_model_without_a_backbone(publish, tmp_path):
         publish('--config', config)
 
 
+def test_classes_of_a_config_get_their_registered_names(tool):
+    from mmdet.models.losses import L1Loss
+    from mmengine.optim import OptimWrapper
+
+    from mmattn.backbones import SMT
+
+    config = dict(
+        losses=[dict(type=L1Loss), dict(type='mmdet.FocalLoss')],
+        backbone=dict(type=SMT),
+        wrapper=dict(type=OptimWrapper, optimizer=dict(type=torch.optim.SGD)),
+    )
+    tool.name_classes(config, 'mmdet')
+    assert config == dict(
+        losses=[dict(type='L1Loss'), dict(type='mmdet.FocalLoss')],
+        backbone=dict(type='mmattn.SMT'),
+        wrapper=dict(
+            type='OptimWrapper', optimizer=dict(type=torch.optim.SGD)
+        ),
+    )
+
+
 def test_metrics_are_compared_one_by_one(tool):
     tool.compare(dict(a=0.5, b=float('nan')), dict(a=0.50001, b=float('nan')))
     with pytest.raises(UsageError, match='b = None instead of 2'):

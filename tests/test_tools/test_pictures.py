@@ -2,13 +2,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
-from PIL import Image
-
-from mmattn.visualization import (
+from pictures import (
     plot_classifications,
     plot_detections,
     plot_segmentations,
 )
+from PIL import Image
 
 CLASSES = tuple('0123456789')
 

@@ -1,4 +1,4 @@
-"""Plot predictions of mmdet, mmseg and mmpretrain beside the ground truth."""
+"""Plot predictions of mmdet, mmseg and mmpretrain."""
 
 from collections.abc import Sequence
 from pathlib import Path
