@@ -291,6 +291,7 @@ def test_exchanged_batch_norm(name, norm, mode):
     want = call(copy.deepcopy(model).eval(), args)
     if norm == 'SyncBatchNorm':
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model.eval()  # torch 2.1 puts the new modules into training mode
     else:
         exchange(model, norm)
     assert not any(type(m) is nn.BatchNorm2d for m in model.modules())
@@ -414,6 +415,8 @@ class Wrapped(torch.Tensor):
 
 @pytest.mark.parametrize('cls', [Tagged, Wrapped])
 def test_parameters_of_a_subclass(name, cls):
+    if cls is Wrapped and not hasattr(torch.library, 'custom_op'):
+        pytest.skip('nn.Parameter of torch 2.1 loses attributes of tensors')
     model, args = make(name), make_args(name, dtype=torch.float64)
     want = run(copy.deepcopy(model), args)
     for module in owners(model).values():

@@ -98,9 +98,11 @@ def test_a_source_checkout_on_the_path_passes(install, monkeypatch):
 
 def test_registry_raises_the_error_of_the_check(tmp_path):
     """With a second stack in sight, in a fresh process."""
-    folder = tmp_path / 'mmdet-3.3.0.dist-info'
+    other = {stack.ONEDL: 'mmdet', stack.OPENMMLAB: 'onedl-mmdetection'}
+    name = other[stack.find_installed()[0].stack]
+    folder = tmp_path / f'{name.replace("-", "_")}-3.3.0.dist-info'
     folder.mkdir()
-    (folder / 'METADATA').write_text('Name: mmdet\nVersion: 3.3.0\n')
+    (folder / 'METADATA').write_text(f'Name: {name}\nVersion: 3.3.0\n')
     code = f'import sys; sys.path.insert(0, {str(tmp_path)!r})\n'
     code += 'import mmattn.registry'
     result = subprocess.run(

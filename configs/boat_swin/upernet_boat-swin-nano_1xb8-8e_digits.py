@@ -15,7 +15,8 @@ norm_cfg = dict(type='BN', requires_grad=True)
 class_weight = [0.2] + [1.0] * 10
 
 model = dict(
-    data_preprocessor=dict(size=(128, 128)),
+    # mmseg 1.2 cannot weight classes where padding is ignored.
+    data_preprocessor=dict(size=(128, 128), seg_pad_val=0),
     backbone=dict(
         arch='nano',
         drop_path_rate=0.0,

@@ -175,7 +175,7 @@ class FusedConvMLP(FusedMLP):
         hidden = F.conv2d(
             hidden.permute(0, 3, 1, 2),
             *conv,
-            padding=self.kernels.shape[-1] // 2,
+            padding=int(self.kernels.shape[-1]) // 2,
             groups=len(self.kernels),
         )
         return F.linear(F.gelu(hidden.permute(0, 2, 3, 1)), *fc2)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+pytest.importorskip('torch.nn.attention', reason='needs torch 2.3')
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dev'
 
 

@@ -11,7 +11,7 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, METRICS
+from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
 
 from mmattn.engine.reproducible import (
@@ -55,6 +55,8 @@ class Draws(BaseMetric):
         return dict(acc=sum(results))
 
 
+# Older mmengine cannot print classes in a config.
+@MODELS.register_module('ReproducibleModel', force=True)
 class Model(BaseModel):
     def __init__(self):
         super().__init__()
@@ -81,7 +83,7 @@ def config(work_dir, by_epoch=True, workers=0, persistent=False, steps=None):
     steps = steps or (3 if by_epoch else 8)
     loop = dict(max_epochs=steps) if by_epoch else dict(max_iters=steps)
     return dict(
-        model=dict(type=Model),
+        model=dict(type='ReproducibleModel'),
         work_dir=str(work_dir),
         train_dataloader=loader,
         train_cfg=dict(by_epoch=by_epoch, val_interval=1, **loop),
