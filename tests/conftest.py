@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -162,3 +163,18 @@ def installed(wheel):
         cwd=wheel.parent,
     )
     return target
+
+
+@pytest.fixture(autouse=True)
+def _restore_checkpoint_loading():
+    """Undo what tools that run in this process set for all of it."""
+    name = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+    value = os.environ.get(name)
+    engine = sys.modules.get('mmengine.runner.checkpoint')
+    schemes = engine and dict(engine.CheckpointLoader._schemes)
+    yield
+    os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
+    if engine:
+        engine.CheckpointLoader._schemes = schemes

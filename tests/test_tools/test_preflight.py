@@ -12,8 +12,8 @@ import pytest
 from mmattn import stack
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
-# They need no stack.
-WITHOUT = {'make_digit_scenes', 'preflight'}
+# They need no stack, or are no tools.
+WITHOUT = {'make_digit_scenes', 'pictures', 'preflight'}
 NAMES = sorted({path.stem for path in TOOLS.glob('*.py')} - WITHOUT)
 
 
