@@ -27,27 +27,10 @@ def rename_published(model: nn.Module, state_dict: dict[str, Any]) -> dict:
     Returns:
         The renamed tensors, those of the head included; ``state_dict`` itself
         if it is in mmattn's names already or of no known format.
-
-    Raises:
-        ValueError: If no tensor fits the model, which mmengine only logs.
     """
     model = getattr(model, 'module', model)
     if not isinstance(getattr(model, 'backbone', None), BaseBackbone):
         return state_dict
-    renamed = _rename(state_dict)
-    own = model.state_dict()
-    if renamed and not any(
-        key in own and own[key].shape == getattr(value, 'shape', None)
-        for key, value in renamed.items()
-    ):
-        raise ValueError(
-            f'none of {len(renamed)} tensors fits the {type(model).__name__}; '
-            'check the file and the arch'
-        )
-    return renamed
-
-
-def _rename(state_dict: dict[str, Any]) -> dict:
     if any(key.startswith(_OWN) for key in state_dict):
         return state_dict
     tensors = {
