@@ -115,6 +115,7 @@ def test(cfg: Config, args: argparse.Namespace) -> None:
         evaluation.dump_predictions(runner, args.out)
     if args.optimize:
         runner.register_hook(OptimizeForInferenceHook())
+    evaluation.write_metrics_once(runner)
     runner.test()
 
 

@@ -4,7 +4,9 @@ import os
 from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import master_only
 from mmengine.evaluator import DumpResults
+from mmengine.hooks import LoggerHook
 from mmengine.runner import Runner
 
 from mmattn.config import codebase_of, type_name
@@ -111,6 +113,16 @@ def dump_predictions(runner: Runner, out: str) -> None:
 
         metric = DumpDetResults
     runner.test_evaluator.metrics.append(metric(out_file_path=out))
+
+
+def write_metrics_once(runner: Runner) -> None:
+    """Let one process write the file of metrics.
+
+    mmengine lets all of them write it, at the same time.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, LoggerHook):
+            hook.after_test_epoch = master_only(hook.after_test_epoch)
 
 
 def check_out(cfg: Config, out: str) -> None:

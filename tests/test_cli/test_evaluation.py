@@ -1,8 +1,11 @@
 """What the test command changes in the configs of the three codebases."""
 
+from types import SimpleNamespace
+
 import pytest
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.hooks import LoggerHook
 from mmengine.registry import MODELS, DefaultScope
 
 from mmattn.cli import evaluation
@@ -133,3 +136,18 @@ def test_out_is_a_pickle_file_or_a_folder_of_label_maps(tmp_path):
     evaluation.check_out(cfg, str(tmp_path / 'maps'))
     assert cfg.test_evaluator.output_dir == str(tmp_path / 'maps')
     assert (tmp_path / 'maps').is_dir()
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_one_process_writes_the_metrics(rank, monkeypatch):
+    written = []
+
+    class Logger(LoggerHook):
+        def after_test_epoch(self, runner, metrics=None):
+            written.append(metrics)
+
+    runner = SimpleNamespace(hooks=[Logger()])
+    evaluation.write_metrics_once(runner)
+    monkeypatch.setattr('mmengine.dist.utils.get_rank', lambda group: rank)
+    runner.hooks[0].after_test_epoch(runner, metrics=dict(acc=1))
+    assert written == ([dict(acc=1)] if rank == 0 else [])
