@@ -122,6 +122,32 @@ def convert_published_weights(checkpoint: ModuleType) -> None:
     checkpoint.load_state_dict = convert_and_load
 
 
+def check_pretrained(weight_init: ModuleType) -> None:
+    """Reject an ``init_cfg`` of a whole model of whose file nothing fits.
+
+    mmengine only logs what does not fit and trains from random weights.
+    """
+    load = weight_init.PretrainedInit.__call__
+
+    @functools.wraps(load)
+    def load_and_check(self: Any, module: Any) -> None:
+        seen = []
+        handle = module._register_load_state_dict_pre_hook(
+            lambda state, *_: seen.append(state)
+        )
+        try:
+            load(self, module)
+        finally:
+            handle.remove()
+        parts = (type(part).__module__ for part in module.modules())
+        if seen and any(name.startswith('mmattn.') for name in parts):
+            from mmattn.checkpoints.whole_model import check_any_fits
+
+            check_any_fits(module, seen[0], self.checkpoint)
+
+    weight_init.PretrainedInit.__call__ = load_and_check
+
+
 def register_classifiers(hub: ModuleType) -> None:
     """Add mmattn's classifiers to mmpretrain's ``ModelHub``."""
     from mmattn.zoo import SCHEME, check_digest, index_files, read_index
@@ -151,6 +177,7 @@ def install() -> None:
     calls = {
         'mmengine.config.config': keep_default_scope,
         'mmengine.config.utils': find_more_configs,
+        'mmengine.model.weight_init': check_pretrained,
         'mmengine.runner.checkpoint': extend_loading,
         'mmpretrain.apis.model': register_classifiers,
     }

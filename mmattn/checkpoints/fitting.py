@@ -3,7 +3,9 @@
 import re
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -124,13 +126,22 @@ def wrong_kinds(
     ]
 
 
-def describe_checkpoint(state: Mapping[str, Tensor]) -> str:
-    """Say which backbone a checkpoint seems to be of, or nothing."""
-    try:
+def describe_checkpoint(state: Mapping[str, Tensor], meta: Any = None) -> str:
+    """Say in a sentence what a checkpoint looks like; '' if unknown.
+
+    Args:
+        state: Tensors by name.
+        meta: ``meta`` of the checkpoint, which may name the config.
+    """
+    what = ''
+    with suppress(ValueError):
         found = convert(dict(state), strict=False)
-    except ValueError:
-        return ''
-    return f'a checkpoint of {found.describe()}'
+        what = f'a checkpoint of {found.describe()}'
+    name = meta.get('experiment_name') if isinstance(meta, dict) else None
+    if isinstance(name, str):
+        config = re.sub(r'_\d{8}_\d{6}$', '', name)[:100]
+        what = f'{what or "one"} that was trained with {config!r}'
+    return f' It looks like {what}.' if what else ''
 
 
 def _kind(x: Tensor) -> str:

@@ -155,8 +155,8 @@ def check_weights(
         advice = f'the heads have to fit: {", ".join(wrong[:3])}'
     raise UsageError(
         f'checkpoint {path} does not fit the model: {fit}.'
-        f'{_describe(state, meta)} Give the config and the checkpoint of one '
-        'training, or convert a published checkpoint with '
+        f'{describe_checkpoint(state, meta)} Give the config and the '
+        'checkpoint of one training, or convert a published checkpoint with '
         f'tools/convert_checkpoint.py; {advice}'
     )
 
@@ -201,12 +201,3 @@ def load_verified(filename: str, map_location: Any = None) -> Any:
             f'checkpoint {filename} is damaged or not a checkpoint '
             f'({str(error)[:200]!r}); download or copy it again'
         ) from error
-
-
-def _describe(state: Mapping[str, Tensor], meta: Any) -> str:
-    what = describe_checkpoint(state)
-    name = meta.get('experiment_name') if isinstance(meta, dict) else None
-    if isinstance(name, str):
-        config = re.sub(r'_\d{8}_\d{6}$', '', name)[:100]
-        what = f'{what or "one"} that was trained with {config!r}'
-    return f' It looks like {what}.' if what else ''
