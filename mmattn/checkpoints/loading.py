@@ -69,8 +69,14 @@ def load_file(
     content = read_whole(path)
     with _named(path):
         state = _strip_wrapper_prefixes(tensors_of(content))
-        if not allow_nonfinite:
-            _check_finite(state)
+        names = [name for name, x in state.items() if not is_finite(x)]
+        if names and not allow_nonfinite:
+            raise InvalidCheckpoint(
+                f'has NaN or infinite values in {len(names)} of {len(state)} '
+                f'tensors, such as {names[0]}',
+                'train again with a lower learning rate, or accept it with '
+                'allow_nonfinite=True (--allow-nonfinite)',
+            )
     return state
 
 
@@ -276,17 +282,6 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except InvalidCheckpoint as error:
         raise ValueError(f'checkpoint {path} {error}') from error
-
-
-def _check_finite(state: dict[str, Tensor]) -> None:
-    names = [name for name, x in state.items() if not is_finite(x)]
-    if names:
-        raise InvalidCheckpoint(
-            f'has NaN or infinite values in {len(names)} of {len(state)} '
-            f'tensors, such as {names[0]}',
-            'train again with a lower learning rate, or accept it with '
-            'allow_nonfinite=True (--allow-nonfinite)',
-        )
 
 
 def is_finite(x: Tensor) -> bool:

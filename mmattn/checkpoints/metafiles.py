@@ -19,8 +19,24 @@ def add_entry(folder: Path, entry: dict) -> None:
         folder: The zoo; its ``model-index.yml`` is created if missing.
         entry: A model as in ``Models`` of a metafile.
     """
+    metafile, index = folder / 'metafile.yml', folder / 'model-index.yml'
     with _locked(folder):
-        _add_entry(folder, entry)
+        content = read_yaml(metafile) if metafile.exists() else {}
+        collections = content.setdefault('Collections', [])
+        if entry['In Collection'] not in [c['Name'] for c in collections]:
+            collections.append({'Name': entry['In Collection']})
+        models = content.setdefault('Models', [])
+        names = [model['Name'] for model in models]
+        if entry['Name'] in names:
+            models[names.index(entry['Name'])] = entry
+        else:
+            models.append(entry)
+        _write_yaml(metafile, content)
+        content = read_yaml(index) if index.exists() else {}
+        imported = content.setdefault('Import', [])
+        if metafile.name not in imported:  # an index written by hand
+            imported.append(metafile.name)
+            _write_yaml(index, content)
 
 
 def check_replaceable(name: str, folder: Path) -> None:
@@ -71,27 +87,6 @@ def check_new_name(name: str, folder: Path, codebases: list[Path]) -> None:
             f'the name {name!r} is already used in {taken[name]}; choose '
             'another'
         )
-
-
-def _add_entry(folder: Path, entry: dict) -> None:
-    metafile = folder / 'metafile.yml'
-    content = read_yaml(metafile) if metafile.exists() else {}
-    collections = content.setdefault('Collections', [])
-    if entry['In Collection'] not in [c['Name'] for c in collections]:
-        collections.append({'Name': entry['In Collection']})
-    models = content.setdefault('Models', [])
-    names = [model['Name'] for model in models]
-    if entry['Name'] in names:
-        models[names.index(entry['Name'])] = entry
-    else:
-        models.append(entry)
-    _write_yaml(metafile, content)
-    index = folder / 'model-index.yml'
-    content = read_yaml(index) if index.exists() else {}
-    imported = content.setdefault('Import', [])
-    if metafile.name not in imported:  # an index written by hand
-        imported.append(metafile.name)
-        _write_yaml(index, content)
 
 
 @contextmanager

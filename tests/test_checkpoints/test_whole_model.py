@@ -109,7 +109,7 @@ def test_an_init_cfg_of_which_nothing_fits(tmp_path):
     message = (
         rf'{path} does not fit Whole: 0 of {total} tensors fit, 1 have other '
         rf'shapes \(neck.weight: \[3, 3\] instead of \[2, 2\]\), {total - 1} '
-        r'are missing \(.*\), 2 are unexpected \(conv\).*init_cfg'
+        r'are missing \(.*\), 2 are unexpected \(conv, fc\).*init_cfg'
     )
     with pytest.raises(ValueError, match=message):
         model.init_weights()
