@@ -87,24 +87,10 @@ def keep_default_scope(config: ModuleType) -> None:
 
 
 def extend_loading(checkpoint: ModuleType) -> None:
-    """Let mmengine load ``mmattn://NAME`` and published checkpoints."""
-    convert_published_weights(checkpoint)
-
-    def load_from_mmattn(filename: str, map_location: object = None) -> dict:
-        from mmattn.checkpoints.loading import read_whole
-
-        return read_whole(filename, map_location)
-
-    checkpoint.CheckpointLoader.register_scheme(
-        'mmattn://', load_from_mmattn, force=True
-    )
-
-
-def convert_published_weights(checkpoint: ModuleType) -> None:
-    """Let mmengine load published checkpoints into models with our backbones.
+    """Let mmengine load ``mmattn://NAME`` and published checkpoints.
 
     ``mmpretrain.get_model(name, pretrained=FILE)``, inferencers and
-    ``load_from`` then convert them.
+    ``load_from`` then convert published checkpoints for our backbones.
     """
     load = checkpoint.load_state_dict
 
@@ -119,11 +105,19 @@ def convert_published_weights(checkpoint: ModuleType) -> None:
             state_dict = rename_published(module, state_dict)
         load(module, state_dict, *args, **kwargs)
 
+    def load_from_mmattn(filename: str, map_location: object = None) -> dict:
+        from mmattn.checkpoints.loading import read_whole
+
+        return read_whole(filename, map_location)
+
     checkpoint.load_state_dict = convert_and_load
+    checkpoint.CheckpointLoader.register_scheme(
+        'mmattn://', load_from_mmattn, force=True
+    )
 
 
 def check_pretrained(weight_init: ModuleType) -> None:
-    """Reject an ``init_cfg`` of a whole model of whose file nothing fits.
+    """Raise if a whole model's ``init_cfg`` checkpoint does not fit at all.
 
     mmengine only logs what does not fit and trains from random weights.
     """

@@ -47,11 +47,7 @@ class CheckWeights(Hook):
 
     mmengine only logs what does not fit and continues with random weights.
 
-    Args:
-        path: The checkpoint, for messages.
-        whole: Whether the whole model has to be loaded, or only the backbone.
-        partial: Load what fits; only heads have to fit if ``whole``.
-        allow_nonfinite: Accept NaN and infinite values.
+    Args: Those of :func:`check_weights`.
     """
 
     priority = 'LOWEST'
@@ -63,10 +59,7 @@ class CheckWeights(Hook):
         partial: bool = False,
         allow_nonfinite: bool = False,
     ) -> None:
-        self.path = path
-        self.options = dict(
-            whole=whole, partial=partial, allow_nonfinite=allow_nonfinite
-        )
+        self.options = path, whole, partial, allow_nonfinite
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the checkpoint with the model.
@@ -80,11 +73,7 @@ class CheckWeights(Hook):
             {key.removeprefix('module.'): x for key, x in state.items()},
         )
         fit = check_weights(
-            runner.model,
-            state,
-            self.path,
-            meta=checkpoint.get('meta'),
-            **self.options,
+            runner.model, state, *self.options, checkpoint.get('meta')
         )
         if fit.kinds:  # mmengine would cast them
             checkpoint['state_dict'] = {
