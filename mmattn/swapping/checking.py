@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmattn.config import replace_sync_norms
 
-from .edits import Path, get_at, plain
+from .edits import Path, get_at, plain, walk
 from .samples import SIZE, SIZES, Size, make_batch
 
 # Upper limits of counts that make a check slow.
@@ -57,7 +57,18 @@ def shrink_model(config: dict) -> dict:
             'data_preprocessor', plain(config['data_preprocessor'])
         )
     replace_sync_norms(model)
-    _shrink(model)
+    for node in walk(model):
+        node.pop('init_cfg', None)
+        if node.get('use_autocast'):
+            node['use_autocast'] = False  # needs a GPU
+        for key in ('pretrained', 'teacher_ckpt'):
+            if node.get(key) is not None:
+                node[key] = False if node[key] is True else None  # timm
+        for key, limit in _LIMITS.items():
+            if isinstance(node.get(key), int):
+                node[key] = min(node[key], limit)
+        if str(node.get('type', '')).endswith('Sampler') and 'num' in node:
+            node['num'] = min(node['num'], _MAX_SAMPLED)
     if get_at(model, ('head', 'loss', 'use_sigmoid')) is None:
         (model.get('train_cfg') or {}).pop('augments', None)  # of labels
     preprocessor = model.get('data_preprocessor') or {}
@@ -72,27 +83,6 @@ def shrink_model(config: dict) -> dict:
         if get_at(model, ('test_cfg', key)) is not None:
             model['test_cfg'][key] = SIZE
     return model
-
-
-def _shrink(node: Any) -> None:
-    if isinstance(node, (list, tuple)):
-        for item in node:
-            _shrink(item)
-    if not isinstance(node, dict):
-        return
-    node.pop('init_cfg', None)
-    if node.get('use_autocast'):
-        node['use_autocast'] = False  # needs a GPU
-    for key in ('pretrained', 'teacher_ckpt'):
-        if node.get(key) is not None:
-            node[key] = False if node[key] is True else None  # timm
-    for key, limit in _LIMITS.items():
-        if isinstance(node.get(key), int):
-            node[key] = min(node[key], limit)
-    if str(node.get('type', '')).endswith('Sampler') and 'num' in node:
-        node['num'] = min(node['num'], _MAX_SAMPLED)
-    for value in node.values():
-        _shrink(value)
 
 
 def check_model(config: dict, codebase: str, network: Path) -> bool:

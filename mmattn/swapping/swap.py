@@ -128,7 +128,7 @@ def new_name(source: Source, family: Family) -> str:
 def list_warnings(
     config: dict, checkpoint: str | None, keep_optimizer: bool
 ) -> list[str]:
-    """Warn of random weights and of optimizers that do not suit them."""
+    """Describe what may keep the new config from training well."""
     wrapper = config.get('optim_wrapper') or {}
     keys = get_at(wrapper, ('paramwise_cfg', 'custom_keys')) or {}
     found = [key for key in keys if key in 'backbone.']
@@ -154,8 +154,8 @@ def list_warnings(
     if wrapper and not constructor.startswith('mmattn.'):
         if not keep_optimizer:
             warnings.append(
-                f'{constructor} is kept: norms and position tables of the '
-                'backbone may decay'
+                f'{constructor} is kept: it may apply weight decay to norms '
+                'and position tables of the backbone'
             )
     return warnings
 

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from yapf.yapflib.yapf_api import FormatCode
 
-from .edits import Edit, apply_edits, get_at, plain
+from .edits import Edit, apply_edits, get_at
 from .source import Source, shorten_types
 from .unsupported import SwapError
 
@@ -65,7 +65,7 @@ def check_text(path: Path, source: Source, edits: Sequence[Edit]) -> None:
     Raises:
         SwapError: If they are not the same.
     """
-    config = plain(Config.fromfile(path).to_dict())
+    config = Config.fromfile(path).to_dict()
     config = shorten_types(config, source.codebase)
     wanted = apply_edits(source.config, edits)
     wrong = [key for key in wanted if config.get(key) != wanted[key]]
