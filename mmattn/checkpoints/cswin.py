@@ -9,7 +9,7 @@ import re
 
 from torch import Tensor
 
-from .naming import Renamed, below, by_table, join, rename
+from .naming import Renamed, by_table, join, rename
 
 _CSWIN_BLOCK = {
     'norm1.*': 'norm1.*',
@@ -52,11 +52,11 @@ def rename_cswin(
     stages = (re.match(r'stage(\d+)\.', key) for key in state)
     last = max(int(stage[1]) for stage in stages if stage) - 1
     names = _NAMES | {'norm.*': f'norm{last}.*'}
-    names |= below('stage#.#', 'stages.#-1.blocks.#', block)
+    new_name = by_table(names, ('stage#.#', 'stages.#-1.blocks.#', block))
     # Vertical stripes (attns.0) take the first half of the channels. Blocks of
     # the last stage have one convolution over all channels.
     first, second = '.attns.0.get_v.', '.attns.1.get_v.'
-    return rename(join(state, first, second, first), by_table(names))
+    return rename(join(state, first, second, first), new_name)
 
 
 def rename_boat_cswin(state: dict[str, Tensor]) -> Renamed:

@@ -119,7 +119,7 @@ def load_and_compare(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
 
 
 def describe_checkpoint(state: Mapping[str, Tensor], meta: Any = None) -> str:
-    """Say in a sentence what a checkpoint looks like; '' if unknown.
+    """Describe a checkpoint in a sentence; '' if its format is unknown.
 
     Args:
         state: Tensors by name.

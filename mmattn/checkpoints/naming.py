@@ -55,13 +55,20 @@ def rename(
     return renamed
 
 
-def by_table(names: Mapping[str, str]) -> Callable[[str], str | None]:
+def by_table(
+    names: Mapping[str, str], *modules: tuple[str, str, Mapping[str, str]]
+) -> Callable[[str], str | None]:
     """Return a function for :func:`rename`.
 
     Args:
         names: Old names to mmattn's. ``#`` stands for a number, ``#-1`` in a
             new name for one less, and ``*`` for a part without dots.
+        *modules: Old and new name of a module, and the names inside it.
     """
+    names = dict(names)
+    for place, new_place, inside in modules:
+        for old, new in inside.items():
+            names[f'{place}.{old}'] = f'{new_place}.{new}'
     rules = []
     for old, new in names.items():
         pattern = re.escape(old).replace(r'\#', r'(\d+)')
@@ -103,11 +110,6 @@ def join(
             pair = result.pop(key), result.pop(other)
             result[key.replace(first, joined)] = torch.cat(pair)
     return result
-
-
-def below(old: str, new: str, names: Mapping[str, str]) -> dict[str, str]:
-    """Prepend the names of a module to those inside it."""
-    return {f'{old}.{a}': f'{new}.{b}' for a, b in names.items()}
 
 
 def list_names(names: Collection[str]) -> str:

@@ -9,7 +9,7 @@ import re
 
 from torch import Tensor
 
-from .naming import Renamed, below, by_table, rename
+from .naming import Renamed, by_table, rename
 
 # ENLTB; also used for the ENLCA format.
 ENL_NAMES = {
@@ -28,33 +28,26 @@ _RESIDUAL = {
     '#.bn#.*': '#.conv#.bn.*',
 }
 _TRANSFORMER = {
-    'self_attn.in_proj_*': 'attn.in_proj_*',
-    'self_attn.out_proj.*': 'attn.o_proj.*',
-    'linear#.*': 'fc#.*',
-    'norm#.*': 'norm#.*',
+    'norm.*': 'norm.*',
+    'layers.#.self_attn.in_proj_*': 'layers.#.attn.in_proj_*',
+    'layers.#.self_attn.out_proj.*': 'layers.#.attn.o_proj.*',
+    'layers.#.linear#.*': 'layers.#.fc#.*',
+    'layers.#.norm#.*': 'layers.#.norm#.*',
 }
-_NAMES = (
-    {
-        'Encoder1.layers.#.fusionblock.*.*': 'stages.#.conv.fuse.*.*',
-        'Encoder2.downsample.#.*.*': 'stages.#+3.path_downsample.*.*',
-        'Encoder2.channel_adjuster.#.*': 'stages.#+3.path_adjust.*',
-        'scale_integrator.proj_layers.#.*': 'integrator.reduce.#.*',
-        'scale_integrator.transformer.norm.*': 'integrator.norm.*',
-        'scale_integrator.reproj_layers.#.*': 'fusions.#+2.expand.*',
-        'fuser.#.*': 'fusions.#+2.fuse.*',
-    }
-    | below('Encoder1.layers.#.resblock', 'stages.#.conv.paths.0', _RESIDUAL)
-    | below(
-        'Encoder1.layers.#.dilated_resblock',
-        'stages.#.conv.paths.1',
-        _RESIDUAL,
-    )
-    | below('Encoder2.stages.#.#', 'stages.#+2.blocks.#', _ENLTB)
-    | below(
-        'scale_integrator.transformer.layers.#',
-        'integrator.layers.#',
-        _TRANSFORMER,
-    )
+_NAMES = {
+    'Encoder1.layers.#.fusionblock.*.*': 'stages.#.conv.fuse.*.*',
+    'Encoder2.downsample.#.*.*': 'stages.#+3.path_downsample.*.*',
+    'Encoder2.channel_adjuster.#.*': 'stages.#+3.path_adjust.*',
+    'scale_integrator.proj_layers.#.*': 'integrator.reduce.#.*',
+    'scale_integrator.reproj_layers.#.*': 'fusions.#+2.expand.*',
+    'fuser.#.*': 'fusions.#+2.fuse.*',
+}
+_LAYERS, _PATHS = 'Encoder1.layers.#', 'stages.#.conv.paths'
+_MODULES = (
+    (f'{_LAYERS}.resblock', f'{_PATHS}.0', _RESIDUAL),
+    (f'{_LAYERS}.dilated_resblock', f'{_PATHS}.1', _RESIDUAL),
+    ('Encoder2.stages.#.#', 'stages.#+2.blocks.#', _ENLTB),
+    ('scale_integrator.transformer', 'integrator', _TRANSFORMER),
 )
 _PARTS = ('Encoder2', 'scale_integrator')
 _LAYER = re.compile(r'^(Encoder1\.layers\.)(\d+)\.')
@@ -73,7 +66,7 @@ def rename_perspective(state: dict[str, Tensor]) -> Renamed:
                 f'{part} is missing from the Perspective+ U-Net checkpoint; '
                 'models trained without it are not supported'
             )
-    new_name = by_table(_NAMES)
+    new_name = by_table(_NAMES, *_MODULES)
 
     def halve(layer: re.Match) -> str:
         return f'{layer[1]}{int(layer[2]) // 2}.'

@@ -7,10 +7,10 @@ attention ``dw_conv``.
 
 from torch import Tensor
 
-from .naming import Renamed, below, by_table, join, rename
+from .naming import Renamed, by_table, join, rename
 
 # Stages, output norms and heads are numbered from 1.
-_BLOCK = {
+_IN_BLOCK = {
     'gamma_1': 'gamma1.weight',
     'gamma_2': 'gamma2.weight',
     'norm1.*': 'norm1.*',
@@ -43,10 +43,13 @@ _NAMES = {
     'patch_embed3.norm.*': 'stages.2.downsample.norm.*',
     'patch_embed4.proj.*': 'stages.3.downsample.conv.*',
     'patch_embed4.norm.*': 'stages.3.downsample.norm.*',
-} | below('block#.#', 'stages.#-1.blocks.#', _BLOCK)
+}
+
+
+_BLOCKS = 'block#.#', 'stages.#-1.blocks.#', _IN_BLOCK
 
 
 def rename_smt(state: dict[str, Tensor]) -> Renamed:
     """Rename an official SMT checkpoint; see :func:`.naming.rename`."""
     state = join(state, '.attn.q.', '.attn.kv.', '.attn.qkv.')
-    return rename(state, by_table(_NAMES))
+    return rename(state, by_table(_NAMES, _BLOCKS))

@@ -15,7 +15,7 @@ from functools import partial
 
 from torch import Tensor
 
-from .naming import Renamed, below, by_table, rename
+from .naming import Renamed, by_table, rename
 
 _NAMES = {
     'patch_embed.proj.*': 'stem.proj.*',
@@ -51,19 +51,39 @@ _OPENMMLAB_BLOCK = _BLOCK | {
     'ffn.layers.0.0.*': 'mlp.fc1.*',
     'ffn.layers.1.*': 'mlp.fc2.*',
 }
+# Feature extractors of timm have layers_0.
+_TIMM = partial(re.sub, '^layers_', 'layers.')
 
 
-def rename_swin(state: dict[str, Tensor]) -> Renamed:
-    """Rename a checkpoint of microsoft or timm; see :func:`.naming.rename`."""
-    # Feature extractors of timm have layers_0.
-    return _rename(
-        state, _BLOCK, lambda key: key.replace('layers_', 'layers.')
-    )
+def rename_swin(
+    state: dict[str, Tensor],
+    block: dict[str, str] = _BLOCK,
+    as_layers: Callable[[str], str] = _TIMM,
+) -> Renamed:
+    """Rename a checkpoint of microsoft or timm; see :func:`.naming.rename`.
+
+    Args:
+        state: Tensors by their old names.
+        block: Names inside a block, for other formats.
+        as_layers: Maps a key to its name in a model with stages ``layers.N``.
+    """
+    pattern = re.compile(r'layers\.(\d+)\.(downsample)?')
+    parts = [x for key in state if (x := pattern.match(as_layers(key)))]
+    last = max((int(part[1]) for part in parts), default=0)
+    names = _NAMES | {'norm.*': f'norm{last}.*'}
+    # In timm the first stage has no downsampling, elsewhere the last.
+    downsampled = {int(part[1]) for part in parts if part[2]}
+    if last not in downsampled or 0 in downsampled:
+        old = 'layers.#.downsample.*.*'
+        names[old] = names[old].replace('#', '#+1')
+    blocks = 'layers.#.blocks.#', 'stages.#.blocks.#', block
+    new_name = by_table(names, blocks)
+    return rename(state, lambda key: new_name(as_layers(key)))
 
 
 def rename_boat_swin(state: dict[str, Tensor]) -> Renamed:
     """Rename an official BOAT-Swin checkpoint."""
-    return _rename(state, _BOAT_BLOCK, str)
+    return rename_swin(state, _BOAT_BLOCK)
 
 
 def rename_torchvision_swin(state: dict[str, Tensor]) -> Renamed:
@@ -78,7 +98,7 @@ def rename_torchvision_swin(state: dict[str, Tensor]) -> Renamed:
         return f'layers.{(index - 1) // 2}.{kind}.'
 
     pattern = r'^features\.([1-9]\d*)\.'
-    return _rename(
+    return rename_swin(
         state, _TORCHVISION_BLOCK, partial(re.sub, pattern, as_layers)
     )
 
@@ -86,36 +106,11 @@ def rename_torchvision_swin(state: dict[str, Tensor]) -> Renamed:
 def rename_openmmlab_swin(state: dict[str, Tensor]) -> Renamed:
     """Rename a checkpoint of mmpretrain, mmdet or mmseg."""
     as_layers = partial(re.sub, r'^stages\.', 'layers.')
-    renamed = _rename(state, _OPENMMLAB_BLOCK, as_layers)
+    renamed = rename_swin(state, _OPENMMLAB_BLOCK, as_layers)
     for key, value in renamed.backbone.items():
         if '.downsample.' in key:
             renamed.backbone[key] = _from_unfold(value)
     return renamed
-
-
-def _rename(
-    state: dict[str, Tensor],
-    block: dict[str, str],
-    as_layers: Callable[[str], str],
-) -> Renamed:
-    """Rename a checkpoint.
-
-    Args:
-        block: Names inside a block.
-        as_layers: Maps a key to its name in a model with stages ``layers.N``.
-    """
-    pattern = re.compile(r'layers\.(\d+)\.(downsample)?')
-    parts = [x for key in state if (x := pattern.match(as_layers(key)))]
-    last = max((int(part[1]) for part in parts), default=0)
-    names = _NAMES | {'norm.*': f'norm{last}.*'}
-    names |= below('layers.#.blocks.#', 'stages.#.blocks.#', block)
-    # In timm the first stage has no downsampling, elsewhere the last.
-    downsampled = {int(part[1]) for part in parts if part[2]}
-    if last not in downsampled or 0 in downsampled:
-        old = 'layers.#.downsample.*.*'
-        names[old] = names[old].replace('#', '#+1')
-    new_name = by_table(names)
-    return rename(state, lambda key: new_name(as_layers(key)))
 
 
 def _from_unfold(value: Tensor) -> Tensor:

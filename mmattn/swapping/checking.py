@@ -3,13 +3,8 @@
 import logging
 import random
 from collections.abc import Callable
-from contextlib import (
-    AbstractContextManager,
-    ExitStack,
-    nullcontext,
-    suppress,
-)
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 
 import numpy as np
 import torch
@@ -130,29 +125,23 @@ def run_check(
     # Losses that depend on the epoch read it here; a Runner would set it.
     for name in ('epoch', 'iter'):
         MessageHub.get_current_instance().update_info(name, 0)
-    with ExitStack() as stack:
-        stack.enter_context(DefaultScope.overwrite_default_scope(codebase))
-        stack.enter_context(prepare(small))
-        model = _try('build', lambda: _build(small))
-        whole = dict(config, model=small)
-
-        def make(training: bool) -> dict:
-            return make_batch(whole, codebase, training, size)
-
-        has_loss = _try('loss', lambda: _check_loss(model, make, network))
-        _try('prediction', lambda: _predict(model, make, codebase))
+    make = partial(make_batch, dict(config, model=small), codebase, size=size)
+    scope = DefaultScope.overwrite_default_scope(codebase)
+    with scope, prepare(small):
+        step = 'build'
+        try:
+            model = _build(small)
+            step = 'loss'
+            has_loss = _check_loss(model, make, network)
+            step = 'prediction'
+            _predict(model, make, codebase)
+        except CheckFailed:
+            raise
+        except Exception as error:  # codebases raise anything
+            raise CheckFailed(
+                f'{step}: {type(error).__name__}: {error}'
+            ) from error
     return has_loss
-
-
-def _try(step: str, call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except CheckFailed:
-        raise
-    except Exception as error:  # codebases raise anything
-        raise CheckFailed(
-            f'{step}: {type(error).__name__}: {error}'
-        ) from error
 
 
 def _build(cfg: dict) -> nn.Module:
@@ -172,10 +161,10 @@ def _build(cfg: dict) -> nn.Module:
 
 
 def _check_loss(
-    model: nn.Module, make: Callable[[bool], dict], network: Path
+    model: nn.Module, make: Callable[..., dict], network: Path
 ) -> bool:
     model.train()
-    data = model.data_preprocessor(make(True), True)
+    data = model.data_preprocessor(make(training=True), True)
     try:
         losses = model(**data, mode='loss')
     except NotImplementedError:
@@ -217,10 +206,10 @@ def _parameters_of(loss: Tensor) -> set[Tensor]:
 
 
 def _predict(
-    model: nn.Module, make: Callable[[bool], dict], codebase: str
+    model: nn.Module, make: Callable[..., dict], codebase: str
 ) -> None:
     model.eval()
-    batch = make(False)
+    batch = make(training=False)
     count = len(batch['data_samples'])
     with torch.no_grad():
         data = model.data_preprocessor(batch, False)

@@ -1,4 +1,4 @@
-"""From a config and a backbone to the edits of a swap, or to an error."""
+"""Plan the edits that replace the backbone of a config."""
 
 from collections.abc import Sequence
 

@@ -15,13 +15,13 @@ from .source import Source, read_source
 from .unsupported import SwapError, find_network
 from .writing import write_config
 
-# How the part of a config's name that names the backbone begins.
+# How the part of a config name that stands for the backbone begins.
 _BACKBONE = re.compile(
     r'[rxs]\d|res|hr|regnet|swin|convnext|mobilenet|vgg|pvt|twins|mit|vit|'
     r'beit|mae|mscan|poolformer|d53|cspnext|[slmx]$|tiny$|nano$|'
     r'boat|cswin|smt|enl|sliding-window|multi-head|key-value'
 )
-# Part of its own in names of new-style configs, such as swin_l.
+# In names of new-style configs the size is a separate part: swin_l.
 _SIZE = re.compile(r'[ntsblx]|nano|tiny|small|base|large|huge')
 
 
@@ -138,7 +138,7 @@ def list_warnings(
         slow = f' and trains at {rate:g} times the learning rate'
         warnings.append(
             f'the backbone starts from random weights{slow * (rate != 1)}; '
-            'name pretrained weights with --checkpoint FILE'
+            'set pretrained weights with --checkpoint FILE'
         )
     elif rate == 0:
         warnings.append('the backbone has a learning rate of 0')

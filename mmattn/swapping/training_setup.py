@@ -114,7 +114,7 @@ def edit_optimizer(config: dict, family: Family, codebase: str) -> list[Edit]:
                 Edit(
                     (path[0], 'paramwise_cfg', 'custom_keys', 'backbone'),
                     dict(lr_mult=1.0),
-                    'The learning rates of biases are for neck and head.',
+                    'Other learning rates of biases are for neck and head.',
                 )
             )
     return edits
