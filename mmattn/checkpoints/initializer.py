@@ -88,17 +88,17 @@ class BackbonePretrained:
                 f'{self.checkpoint} ({converted.describe()}) does not fit '
                 f'{type(module).__name__}: {error}'
             ) from error
-        resized = [
-            name
+        resized = sum(
+            name in before and before[name].shape != value.shape
             for name, value in state.items()
-            if name in before and before[name].shape != value.shape
-        ]
+        )
         unused = fit.unexpected + converted.unused
         unused += [f'{converted.head_name}.{name}' for name in converted.head]
         print_log(
-            f'{type(module).__name__} loaded {fit.loaded} of {len(before)} '
-            f'tensors from {self.checkpoint} (format {converted.source}), '
-            f'resized {len(resized)}, newly initialized {count_names(added)}, '
+            f'{type(module).__name__} loaded {fit.loaded} of '
+            f'{fit.total + len(added)} tensors from {self.checkpoint} '
+            f'(format {converted.source}), '
+            f'resized {resized}, newly initialized {count_names(added)}, '
             f'missing {count_names(fit.missing)}, '
             f'unused {count_names(unused)}',
             logger='current',

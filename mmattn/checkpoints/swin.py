@@ -28,10 +28,11 @@ _NAMES = {
     'head.*': 'head.fc.*',
     'head.fc.*': 'head.fc.*',
 }
+_TABLE = 'attn.relative_position_bias_table'
 # Inside a block.
 _BLOCK = {
     'norm1.*': 'norm1.*',
-    'attn.relative_position_bias_table': 'attn.relative_position_bias_table',
+    _TABLE: _TABLE,
     'attn.qkv.*': 'attn.qkv.*',
     'attn.proj.*': 'attn.proj.*',
     'norm2.*': 'norm2.*',
@@ -45,9 +46,12 @@ _BOAT_BLOCK = _BLOCK | {
     'attnC.get_v.*': 'feature_attn.lepe.*',
 }
 _TORCHVISION_BLOCK = _BLOCK | {'mlp.0.*': 'mlp.fc1.*', 'mlp.3.*': 'mlp.fc2.*'}
-_OPENMMLAB_BLOCK = _BLOCK | {
-    'attn.w_msa.*': 'attn.*',
-    'attn.w_msa.*.*': 'attn.*.*',
+_OPENMMLAB_BLOCK = {
+    'norm1.*': 'norm1.*',
+    'attn.w_msa.relative_position_bias_table': _TABLE,
+    'attn.w_msa.qkv.*': 'attn.qkv.*',
+    'attn.w_msa.proj.*': 'attn.proj.*',
+    'norm2.*': 'norm2.*',
     'ffn.layers.0.0.*': 'mlp.fc1.*',
     'ffn.layers.1.*': 'mlp.fc2.*',
 }

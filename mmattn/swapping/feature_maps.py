@@ -128,18 +128,19 @@ def match_maps(maps: Sequence[FeatureMap]) -> list[int]:
         level = strides[0].bit_length()
         distances = [abs(x.bit_length() - level) for x in STRIDES]
         return [distances.index(min(distances))] * len(strides)
+    detail = f'their strides are {", ".join(map(str, strides))}'
     if strides != sorted(strides):
         raise UnsupportedSwap(
             'the backbone is a whole network: its maps come from a decoder '
             'or from branches',
-            f'their strides are {", ".join(map(str, strides))}',
+            detail,
         )
     if len(set(strides)) == len(strides) and set(strides) <= set(STRIDES):
         return [STRIDES.index(stride) for stride in strides]
     if len(strides) > len(STRIDES):
         raise UnsupportedSwap(
             f'the backbone returns more than {len(STRIDES)} maps',
-            f'their strides are {", ".join(map(str, strides))}',
+            detail,
         )
     return list(range(len(STRIDES) - len(strides), len(STRIDES)))
 
