@@ -3,8 +3,6 @@
 import fcntl
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -20,7 +18,9 @@ def add_entry(folder: Path, entry: dict) -> None:
         entry: A model as in ``Models`` of a metafile.
     """
     metafile, index = folder / 'metafile.yml', folder / 'model-index.yml'
-    with _locked(folder):
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # against other processes
         content = read_yaml(metafile) if metafile.exists() else {}
         collections = content.setdefault('Collections', [])
         if entry['In Collection'] not in [c['Name'] for c in collections]:
@@ -37,6 +37,8 @@ def add_entry(folder: Path, entry: dict) -> None:
         if metafile.name not in imported:  # an index written by hand
             imported.append(metafile.name)
             _write_yaml(index, content)
+    finally:
+        os.close(lock)  # releases the lock
 
 
 def check_replaceable(name: str, folder: Path) -> None:
@@ -87,17 +89,6 @@ def check_new_name(name: str, folder: Path, codebases: list[Path]) -> None:
             f'the name {name!r} is already used in {taken[name]}; choose '
             'another'
         )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder against other processes."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(number)  # releases the lock
 
 
 def _write_yaml(path: Path, content: dict) -> None:
