@@ -59,13 +59,11 @@ def load_digit_pools(seed: int) -> tuple[DigitPool, DigitPool]:
     """
     digits = _sklearn_datasets().load_digits()
     rng = np.random.default_rng([seed, 0])
-    splits = [], []
+    is_val = np.zeros(len(digits.target), dtype=bool)
     for label in range(10):
         order = rng.permutation(np.flatnonzero(digits.target == label))
-        cut = round(len(order) * _VAL_FRACTION)
-        splits[0].append(order[cut:])
-        splits[1].append(order[:cut])
-    train, val = (np.sort(np.concatenate(parts)) for parts in splits)
+        is_val[order[: round(len(order) * _VAL_FRACTION)]] = True
+    train, val = np.flatnonzero(~is_val), np.flatnonzero(is_val)
     images = digits.images / _MAX_GREY
     return (
         DigitPool(train, digits.target[train], images[train]),
@@ -76,20 +74,6 @@ def load_digit_pools(seed: int) -> tuple[DigitPool, DigitPool]:
 def load_photos() -> list[np.ndarray]:
     """Return scikit-learn's two photographs, ``(427, 640, 3)`` uint8 RGB."""
     return list(_sklearn_datasets().load_sample_images().images)
-
-
-def bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """First row and column of a mask, and those after the last.
-
-    In the order top, bottom, left, right.
-    """
-    rows, columns = np.nonzero(mask)
-    return (
-        int(rows.min()),
-        int(rows.max()) + 1,
-        int(columns.min()),
-        int(columns.max()) + 1,
-    )
 
 
 def upscale_digit(image: np.ndarray, height: int, aspect: float) -> Glyph:
@@ -111,11 +95,8 @@ def upscale_digit(image: np.ndarray, height: int, aspect: float) -> Glyph:
     ink = np.asarray(ink, dtype=np.float64)
     alpha = np.clip((ink - _FOREGROUND) / _EDGE_WIDTH + 0.5, 0, 1)
     mask = ink >= _FOREGROUND
-    top, bottom, left, right = bounds(mask)
-    window = (
-        slice(max(top - 1, 0), bottom + 1),
-        slice(max(left - 1, 0), right + 1),
-    )
+    left, top, right, bottom = Image.fromarray(mask).getbbox()
+    window = np.s_[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1]
     return Glyph(alpha[window], mask[window])
 
 

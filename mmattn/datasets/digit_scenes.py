@@ -86,9 +86,16 @@ class PlacedDigit(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """An image, ``(size, size, 3)`` uint8 RGB, and the digits on it."""
+    """Digits on a photograph.
+
+    Attributes:
+        image: ``(size, size, 3)`` uint8 RGB.
+        classes: ``(size, size)`` uint8: d + 1 on digit d, 0 elsewhere.
+        digits: The digits, whose bounding boxes do not overlap.
+    """
 
     image: np.ndarray
+    classes: np.ndarray
     digits: list[PlacedDigit]
 
 
@@ -101,8 +108,6 @@ def compose_scene(
 ) -> Scene:
     """Paste a few digits on a crop of a photograph.
 
-    The bounding boxes do not overlap.
-
     Args:
         spec: Seed and size.
         pool: Digits to draw from.
@@ -113,6 +118,7 @@ def compose_scene(
     rng = np.random.default_rng([spec.seed, split, _SCENE, index])
     canvas = _cut_background(rng, photos, spec.size)
     occupied = np.zeros((spec.size, spec.size), dtype=bool)
+    classes = np.zeros((spec.size, spec.size), dtype=np.uint8)
     digits = []
     for _ in range(rng.integers(*_DIGITS_PER_SCENE, endpoint=True)):
         choice = rng.integers(len(pool.indices))
@@ -130,9 +136,10 @@ def compose_scene(
         canvas[window] = _ink(rng, canvas[window], glyph)
         mask = np.zeros_like(occupied)
         mask[window] = glyph.mask
-        names = int(pool.indices[choice]), int(pool.labels[choice])
-        digits.append(PlacedDigit(*names, mask))
-    return Scene(np.rint(canvas).astype(np.uint8), digits)
+        number, label = int(pool.indices[choice]), int(pool.labels[choice])
+        classes[mask] = label + 1
+        digits.append(PlacedDigit(number, label, mask))
+    return Scene(np.rint(canvas).astype(np.uint8), classes, digits)
 
 
 def compose_crop(
