@@ -233,6 +233,11 @@ def mask_with_wrong_counts(data):
     data.change_json(segmentation=dict(size=SIZE, counts=[1, 2]))
 
 
+@fault('mmdet', IMAGE, 'mask')
+def mask_without_counts(data):
+    data.change_json(segmentation=dict(size=SIZE))
+
+
 @fault('mmdet', IMAGE, 'without pixels', stops=False)
 def polygon_of_two_points(data):
     data.change_json(segmentation=[[1, 2, 3, 4]])
