@@ -126,13 +126,11 @@ def split_levels(order: Tensor, cluster_size: int) -> tuple[Tensor, ...]:
     sizes = torch.tensor(
         cluster_sizes(order.shape[1], cluster_size), device=order.device
     )
-    levels = []
-    while len(sizes) > 1:
-        groups = torch.arange(len(sizes), device=order.device)
-        labels = groups.repeat_interleave(sizes).expand_as(order)
-        levels.append(torch.empty_like(order).scatter_(1, order, labels))
-        sizes = sizes.view(-1, 2).sum(1)  # a parent is its two halves
-    return tuple(reversed(levels))
+    groups = torch.arange(len(sizes), device=order.device)
+    labels = groups.repeat_interleave(sizes).expand_as(order)
+    last = torch.empty_like(order).scatter_(1, order, labels)
+    bisections = len(sizes).bit_length() - 1
+    return tuple(last >> i for i in reversed(range(bisections)))
 
 
 def count_heads(layer: nn.Module) -> int:

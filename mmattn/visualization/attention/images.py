@@ -101,11 +101,10 @@ def image_for_backbone(picture: np.ndarray) -> NetworkImage:
             are shrunk, none is enlarged.
     """
     file_size = picture.shape[:2]
-    ratio = min(1.0, _MAX_SIDE / max(file_size))
-    size = tuple(max(1, round(side * ratio)) for side in file_size)
-    if size != file_size:
-        shrunk = Image.fromarray(picture).resize(size[::-1], Image.BILINEAR)
-        picture = np.asarray(shrunk)
+    image = Image.fromarray(picture)
+    image.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.Resampling.BILINEAR)
+    picture = np.asarray(image)
+    size = picture.shape[:2]
     normalized = (picture - np.array(_MEAN)) / np.array(_STD)
     inputs = torch.from_numpy(normalized).float().permute(2, 0, 1)[None]
     scale = tuple(after / before for after, before in zip(size, file_size))

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-import torch.nn as nn
-
 from .explainers import count_heads
 from .explanations import AttentionRows, Clusters, Modulation, explain
 from .figures import Scene, plot_explanation
@@ -53,7 +51,6 @@ def write_page(
     folder: str | Path,
     image: NetworkImage,
     pixels: Sequence[Size],
-    layers: dict[str, nn.Module],
     calls: CallRecorder,
     facts: dict[str, str],
     index: int = 0,
@@ -66,8 +63,7 @@ def write_page(
             missing.
         image: The image.
         pixels: ``(row, column)`` on ``image.picture``.
-        layers: The layers to show, by name.
-        calls: The recorded calls of the layers.
+        calls: The recorded calls of the layers to show.
         facts: Label and text of each line at the top of the page.
         index: Index of the image in the recorded batch. Defaults to 0.
         max_heads: Heads to show per layer, spread evenly. Defaults to 4.
@@ -87,16 +83,16 @@ def write_page(
     }
     links, sections, paths = [], [], []
     for name, inputs in calls.inputs.items():
-        layer = layers[name]
+        layer = calls.layers[name]
         grid = fit_tokens(inputs[0].shape[1:3], image.picture.shape[:2])
         if grid is None:
             continue
         kind, heads = type(layer).__name__, count_heads(layer)
-        size, cell = (
-            ' x '.join(f'{side:.4g}' for side in sides) for sides in grid
+        (rows, columns), (height, width) = grid
+        text = (
+            f'{kind}, {heads} head{"s" * (heads > 1)}; {rows} x {columns} '
+            f'tokens of {height:.4g} x {width:.4g} pixels each'
         )
-        text = f'{kind}, {heads} head{"s" * (heads > 1)}; '
-        text += f'{size} tokens of {cell} pixels each'
         scene = Scene(image.picture, pixels, grid, name, text, max_heads)
         one = tuple(x[index : index + 1] for x in inputs)
         tokens = [grid.token_at(*pixel) for pixel in pixels]

@@ -76,6 +76,7 @@ class CallRecorder(ExitStack):
     """Context manager that records the first call of each layer.
 
     Attributes:
+        layers (dict[str, nn.Module]): The layers.
         inputs (dict[str, tuple[Tensor, ...]]): Arguments of each called
             layer, by its name, in the order of the calls.
         image_size (tuple[int, int] | None): Height and width of the
@@ -88,6 +89,7 @@ class CallRecorder(ExitStack):
 
     def __init__(self, model: nn.Module, layers: dict[str, nn.Module]) -> None:
         super().__init__()
+        self.layers = layers
         self.inputs: dict[str, tuple[Tensor, ...]] = {}
         self.image_size: tuple[int, int] | None = None
         names = {layer: name for name, layer in layers.items()}
