@@ -32,19 +32,6 @@ class DigitPool(NamedTuple):
     images: np.ndarray
 
 
-class Glyph(NamedTuple):
-    """An upscaled digit.
-
-    Attributes:
-        alpha: Opacity of the ink, ``(h, w)`` float64 in [0, 1].
-        mask: Foreground, ``(h, w)`` bool, at most one pixel away from all
-            four sides.
-    """
-
-    alpha: np.ndarray
-    mask: np.ndarray
-
-
 def load_digit_pools(seed: int) -> tuple[DigitPool, DigitPool]:
     """Split the digits of each class into training and validation.
 
@@ -76,8 +63,8 @@ def load_photos() -> list[np.ndarray]:
     return list(_sklearn_datasets().load_sample_images().images)
 
 
-def upscale_digit(image: np.ndarray, height: int, aspect: float) -> Glyph:
-    """Upscale an 8 x 8 digit and find its foreground.
+def upscale_digit(image: np.ndarray, height: int, aspect: float) -> np.ndarray:
+    """Upscale an 8 x 8 digit.
 
     Args:
         image: Ink, ``(8, 8)`` in [0, 1].
@@ -85,7 +72,8 @@ def upscale_digit(image: np.ndarray, height: int, aspect: float) -> Glyph:
         aspect: Width of the box divided by its height.
 
     Returns:
-        The glyph, cropped to its foreground plus at most one pixel.
+        Opacity of the ink, ``(h, w)`` float64 in [0, 1], cropped to the
+        foreground (0.5 and more) plus at most one pixel.
     """
     # Padding lets strokes at the border of the 8 x 8 box end smoothly.
     padded = np.pad(image, 1).astype(np.float32)
@@ -94,10 +82,8 @@ def upscale_digit(image: np.ndarray, height: int, aspect: float) -> Glyph:
     ink = Image.fromarray(padded).resize(size, Image.Resampling.BICUBIC)
     ink = np.asarray(ink, dtype=np.float64)
     alpha = np.clip((ink - _FOREGROUND) / _EDGE_WIDTH + 0.5, 0, 1)
-    mask = ink >= _FOREGROUND
-    left, top, right, bottom = Image.fromarray(mask).getbbox()
-    window = np.s_[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1]
-    return Glyph(alpha[window], mask[window])
+    left, top, right, bottom = Image.fromarray(alpha >= 0.5).getbbox()
+    return alpha[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1]
 
 
 def _sklearn_datasets():

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from .digit_glyphs import DigitPool, Glyph, upscale_digit
+from .digit_glyphs import DigitPool, upscale_digit
 
 DIGIT_CLASSES = tuple('0123456789')
 
@@ -123,19 +123,18 @@ def compose_scene(
     for _ in range(rng.integers(*_DIGITS_PER_SCENE, endpoint=True)):
         choice = rng.integers(len(pool.indices))
         height = round(spec.size * rng.uniform(*_SCENE_HEIGHTS))
-        glyph = upscale_digit(
-            pool.images[choice], height, rng.uniform(*_ASPECTS)
-        )
+        aspect = rng.uniform(*_ASPECTS)
+        alpha = upscale_digit(pool.images[choice], height, aspect)
         for _ in range(_PLACEMENT_TRIES):
-            window = _random_window(rng, glyph.mask.shape, spec.size)
+            window = _random_window(rng, alpha.shape, spec.size)
             if not occupied[window].any():
                 break
         else:
             continue
         occupied[window] = True
-        canvas[window] = _ink(rng, canvas[window], glyph)
+        canvas[window] = _ink(rng, canvas[window], alpha)
         mask = np.zeros_like(occupied)
-        mask[window] = glyph.mask
+        mask[window] = alpha >= 0.5
         number, label = int(pool.indices[choice]), int(pool.labels[choice])
         classes[mask] = label + 1
         digits.append(PlacedDigit(number, label, mask))
@@ -167,9 +166,9 @@ def compose_crop(
     height = round(side * rng.uniform(*_CROP_HEIGHTS))
     # A wider box than the crop would not fit into it.
     aspect = min(rng.uniform(*_ASPECTS), side / (height * 1.25))
-    glyph = upscale_digit(image, height, aspect)
-    window = _random_window(rng, glyph.mask.shape, side)
-    canvas[window] = _ink(rng, canvas[window], glyph)
+    alpha = upscale_digit(image, height, aspect)
+    window = _random_window(rng, alpha.shape, side)
+    canvas[window] = _ink(rng, canvas[window], alpha)
     return np.rint(canvas).astype(np.uint8)
 
 
@@ -197,10 +196,10 @@ def _random_window(
 
 
 def _ink(
-    rng: np.random.Generator, behind: np.ndarray, glyph: Glyph
+    rng: np.random.Generator, behind: np.ndarray, alpha: np.ndarray
 ) -> np.ndarray:
-    """Blend a glyph of random color over ``behind``, ``(h, w, 3)``."""
+    """Blend ink of a random color over ``behind``, ``(h, w, 3)``."""
     hue, saturation = rng.random(), rng.uniform(*_INK_SATURATION)
     color = colorsys.hsv_to_rgb(hue, saturation, rng.uniform(*_INK_VALUE))
-    alpha = glyph.alpha[..., None] * rng.uniform(*_INK_OPACITY)
+    alpha = alpha[..., None] * rng.uniform(*_INK_OPACITY)
     return behind * (1 - alpha) + 255 * np.array(color) * alpha

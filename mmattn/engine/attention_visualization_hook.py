@@ -43,8 +43,6 @@ class AttentionVisualizationHook(Hook):
             4.
     """
 
-    priority = 'NORMAL'
-
     def __init__(
         self,
         interval: int = 500,

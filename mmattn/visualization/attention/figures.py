@@ -47,8 +47,8 @@ def _plot_rows(rows: AttentionRows, scene: Scene) -> Figure:
     heads = scene.choose_heads(weights.shape[1])
     with_mean = weights.shape[1] > 1
     legend = (
-        'from the smallest to the largest weight of the panel, given below '
-        "it; small frame: the pixel's token"
+        "what the pixel's token (small frame) attends to, from the smallest "
+        'to the largest weight of the panel, given below it'
     )
     if not reach.all():
         legend += '; pale: out of reach'
@@ -87,8 +87,9 @@ def _plot_clusters(clusters: Clusters, scene: Scene) -> Figure:
         scene,
         len(heads),
         1 + len(levels) + len(scene.pixels),
-        'the closer two colors, the later the bisection that separated the '
-        'groups; right: the last groups of the pixels',
+        'tokens of one color are in one group; the closer two colors, the '
+        'later the bisection that separated them; right: the clusters of the '
+        'pixels, whose tokens attend to them and to part of the sibling',
         GROUPS,
     )
     for head, (first, *panels) in zip(heads, axes):
@@ -117,8 +118,9 @@ def _plot_modulation(modulation: Modulation, scene: Scene) -> Figure:
         scene,
         1,
         1 + len(maps),
-        'from the smallest to the largest magnitude of the panel (mean '
-        'absolute value over channels), given below it',
+        'outputs of the convolutions, and the modulator that is made of them '
+        'and multiplies the values: from the smallest to the largest mean '
+        'magnitude of the panel, given below it',
         HEAT,
     )
     show(axes[0, 0], scene.picture, 'image')

@@ -13,25 +13,11 @@ from .recording import CallRecorder
 
 PAGE = 'index.html'
 
-# Kind of explanation -> part of the file name, and the caption on the page.
+# Part of the file name.
 _KINDS = {
-    AttentionRows: (
-        'attention',
-        'What the token of each selected pixel attends to. It cannot attend '
-        'to anything outside of the outline.',
-    ),
-    Clusters: (
-        'clusters',
-        'Tokens of one color are in one group, wherever they are. Each '
-        'bisection halves every group. Tokens attend to those of their last '
-        'group and to some of its sibling. Right: the clusters of the '
-        'selected pixels.',
-    ),
-    Modulation: (
-        'modulator',
-        'Output of the convolutions of each size, and the modulator that is '
-        'made of them and multiplies the values.',
-    ),
+    AttentionRows: 'attention',
+    Clusters: 'clusters',
+    Modulation: 'modulator',
 }
 
 _HEAD = """<!DOCTYPE html>
@@ -42,7 +28,6 @@ h1 { font-size: 1.5em; } h2 { font-size: 1.1em; margin-top: 2.5em; }
 h2, nav { font-family: monospace; }
 dl { display: grid; grid-template-columns: max-content auto; gap: 0 1em; }
 dt { color: #59636e; } dd { margin: 0; overflow-wrap: anywhere; }
-figure { margin: 1em 0; } figcaption { color: #59636e; }
 img { max-width: 100%; } a { color: #0969da; }
 </style></head><body><h1>Attention</h1>"""
 
@@ -103,14 +88,13 @@ def write_page(
             text = escape(f'{kind}({layer.extra_repr()})')
             sections.append(f'<h2 id="{label}">{label}</h2><p>{text}</p>')
         for explanation in explanations:
-            suffix, caption = _KINDS[type(explanation)]
-            path = folder / f'{name}.{suffix}.png'
+            path = folder / f'{name}.{_KINDS[type(explanation)]}.png'
             plot_explanation(explanation, scene).savefig(path)
             paths.append(path)
             link = escape(path.name)  # relative: the folder can be moved
             sections.append(
-                f'<figure><a href="{link}"><img src="{link}" loading="lazy" '
-                f'alt="{link}"></a><figcaption>{caption}</figcaption></figure>'
+                f'<p><a href="{link}"><img src="{link}" loading="lazy" '
+                f'alt="{link}"></a></p>'
             )
     table = [
         f'<dt>{escape(label)}</dt><dd>{escape(text)}</dd>'
