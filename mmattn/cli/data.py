@@ -43,16 +43,18 @@ def check_data(cfg: Config, splits: list[str], workers: int) -> int:
                 if other == 'train' != split:
                     check.find_overlap(training)
             checks.append((split, check))
-            print(*check.findings, describe(split, check), sep='\n')
+            print(describe(split, check))
     return sum(len(check.errors) for _, check in checks)
 
 
 def describe(split: str, check: DatasetCheck) -> str:
-    """A table of the images, instances and pixels of each class."""
-    counts, errors = check.counts, len(check.errors)
+    """The faults, and the images, instances and pixels of each class."""
+    counts, errors, warnings = check.counts, check.errors, check.warnings
     lines = [
+        *(f'error: {fault}' for fault in errors),
+        *(f'warning: {fault}' for fault in warnings),
         f'{split}: {len(check.dataset or ())} images of {check.file}, '
-        f'{errors} errors, {len(check.findings) - errors} warnings'
+        f'{len(errors)} errors, {len(warnings)} warnings',
     ]
     found = {what for what, _ in counts}
     columns = [x for x in ('images', 'instances', 'pixels') if x in found]
@@ -145,8 +147,7 @@ def report_data_errors(runner: Runner) -> None:
 
 def make_error(check: Check, config: str) -> DataError:
     """Report the first error of a check, and how to find the others."""
-    finding = check.errors[0]
     return DataError(
-        f'{finding.file}: {finding.fault}. All faults of the data: '
+        f'{check.errors[0]}. All faults of the data: '
         f'`python tools/check_dataset.py {config}`'
     )

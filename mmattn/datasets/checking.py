@@ -63,7 +63,8 @@ class DatasetCheck(Check):
             samples = pool.imap(check, range(len(dataset)), 8)
             console = Console(stderr=True)
             for sample in track(samples, split, len(dataset), console=console):
-                self.findings += sample.findings
+                self.errors += sample.errors
+                self.warnings += sample.warnings
                 self.counts += sample.counts
                 self.digests |= sample.digests
         self._check_counts()

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from .digit_glyphs import load_digit_pools, load_photos
+from .digit_glyphs import load_digit_pools
 from .digit_scenes import (
     DIGIT_CLASSES,
     DigitSceneSpec,
@@ -110,18 +110,17 @@ def read_parameters(root: str | Path) -> DigitSceneSpec | None:
 
 
 def _write_all(root: Path, spec: DigitSceneSpec) -> None:
-    photos, pools = load_photos(), load_digit_pools(spec.seed)
     annotations = root / 'annotations'
-    for split, (pool, name, count) in enumerate(
-        zip(pools, _SCENE_FOLDERS, (spec.num_train, spec.num_val))
-    ):
+    counts = (spec.num_train, spec.num_val)
+    for split, pool in enumerate(load_digit_pools(spec.seed)):
+        name = _SCENE_FOLDERS[split]
         images, maps = root / 'images' / name, annotations / name
         images.mkdir(parents=True)
         maps.mkdir(parents=True)
         scenes = []
-        for index in range(count):
+        for index in range(counts[split]):
             file = f'{index:06d}.png'
-            scene = compose_scene(spec, pool, photos, split, index)
+            scene = compose_scene(spec, pool, split, index)
             _write_png(images / file, scene.image)
             _write_png(maps / file, scene.classes)
             scenes.append((file, scene.digits))
@@ -131,7 +130,7 @@ def _write_all(root: Path, spec: DigitSceneSpec) -> None:
         for label in range(10):
             (crops / str(label)).mkdir(parents=True)
         for digit, label, image in zip(*pool):
-            crop = compose_crop(spec, image, photos, split, int(digit))
+            crop = compose_crop(spec, image, split, int(digit))
             _write_png(crops / str(label) / f'{digit:04d}.png', crop)
     manifest = dict(generator=_GENERATOR, parameters=asdict(spec))
     _write_json(root / MANIFEST, manifest)

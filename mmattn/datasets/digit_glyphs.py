@@ -5,6 +5,7 @@ Nothing is downloaded: scikit-learn includes the 1,797 digits of
 ``load_sample_images`` (427 x 640).
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +59,7 @@ def load_digit_pools(seed: int) -> tuple[DigitPool, DigitPool]:
     )
 
 
+@functools.cache
 def load_photos() -> list[np.ndarray]:
     """Return scikit-learn's two photographs, ``(427, 640, 3)`` uint8 RGB."""
     return list(_sklearn_datasets().load_sample_images().images)

@@ -5,14 +5,13 @@ index), so it does not depend on the others or on their number.
 """
 
 import colorsys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from .digit_glyphs import DigitPool, upscale_digit
+from .digit_glyphs import DigitPool, load_photos, upscale_digit
 
 DIGIT_CLASSES = tuple('0123456789')
 
@@ -102,7 +101,6 @@ class Scene(NamedTuple):
 def compose_scene(
     spec: DigitSceneSpec,
     pool: DigitPool,
-    photos: Sequence[np.ndarray],
     split: int,
     index: int,
 ) -> Scene:
@@ -111,12 +109,11 @@ def compose_scene(
     Args:
         spec: Seed and size.
         pool: Digits to draw from.
-        photos: Photographs, ``(H, W, 3)`` uint8 RGB.
         split: Index of the split.
         index: Index of the scene in its split.
     """
     rng = np.random.default_rng([spec.seed, split, _SCENE, index])
-    canvas = _cut_background(rng, photos, spec.size)
+    canvas = _cut_background(rng, spec.size)
     occupied = np.zeros((spec.size, spec.size), dtype=bool)
     classes = np.zeros((spec.size, spec.size), dtype=np.uint8)
     digits = []
@@ -144,7 +141,6 @@ def compose_scene(
 def compose_crop(
     spec: DigitSceneSpec,
     image: np.ndarray,
-    photos: Sequence[np.ndarray],
     split: int,
     index: int,
 ) -> np.ndarray:
@@ -153,7 +149,6 @@ def compose_crop(
     Args:
         spec: Seed and size.
         image: Ink, ``(8, 8)`` in [0, 1].
-        photos: Photographs, ``(H, W, 3)`` uint8 RGB.
         split: Index of the split.
         index: Index of the crop in its split.
 
@@ -162,7 +157,7 @@ def compose_crop(
     """
     rng = np.random.default_rng([spec.seed, split, _CROP, index])
     side = spec.crop_size
-    canvas = _cut_background(rng, photos, side)
+    canvas = _cut_background(rng, side)
     height = round(side * rng.uniform(*_CROP_HEIGHTS))
     # A wider box than the crop would not fit into it.
     aspect = min(rng.uniform(*_ASPECTS), side / (height * 1.25))
@@ -172,10 +167,9 @@ def compose_crop(
     return np.rint(canvas).astype(np.uint8)
 
 
-def _cut_background(
-    rng: np.random.Generator, photos: Sequence[np.ndarray], size: int
-) -> np.ndarray:
+def _cut_background(rng: np.random.Generator, size: int) -> np.ndarray:
     """Return a crop of a photograph, ``(size, size, 3)`` float in 0..255."""
+    photos = load_photos()
     photo = photos[rng.integers(len(photos))]
     side = round(size * rng.uniform(*_BACKGROUND_SCALES))
     side = min(side, *photo.shape[:2])

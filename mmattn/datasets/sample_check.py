@@ -14,18 +14,6 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 Size = tuple[int | None, int | None]  # height, width
 
 
-class Finding(NamedTuple):
-    """A fault of a file, with what to do about it."""
-
-    file: str
-    fault: str
-    is_error: bool = True
-
-    def __str__(self) -> str:
-        kind = 'error' if self.is_error else 'warning'
-        return f'{kind}: {self.file}: {self.fault}'
-
-
 class Labels(NamedTuple):
     """Labels that a model accepts: 0 to ``end - 1``, and the ignored ones."""
 
@@ -49,7 +37,8 @@ class Check:
         file: The file that is checked.
 
     Attributes:
-        findings: The faults.
+        errors: Faults that stop or spoil a training, as ``FILE: FAULT``.
+        warnings: Other faults.
         counts: Number of images, instances and pixels by ``(what, label)``;
             ``'raw'`` are pixels by the labels of the file.
         digests: An image by the digest of its content.
@@ -57,18 +46,15 @@ class Check:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.findings: list[Finding] = []
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
         self.counts: Counter[tuple[str, int]] = Counter()
         self.digests: dict[bytes, str] = {}
 
-    @property
-    def errors(self) -> list[Finding]:
-        """The faults that stop or spoil a training."""
-        return [finding for finding in self.findings if finding.is_error]
-
     def add(self, fault: str, is_error: bool = True, file: str = '') -> None:
-        """Add a fault, by default of the checked file."""
-        self.findings.append(Finding(file or self.file, fault, is_error))
+        """Add a fault, by default of the checked file, and how to fix it."""
+        faults = self.errors if is_error else self.warnings
+        faults.append(f'{file or self.file}: {fault}')
 
 
 class SampleCheck(Check):

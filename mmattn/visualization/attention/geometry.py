@@ -11,7 +11,7 @@ Size = tuple[int, int]
 # If the sides of a token differ by more, the map is something else than a
 # feature map of the image, such as a sequence.
 _MAX_ASPECT = 2**0.5
-_MAX_STRIDE = 256
+_STRIDES = tuple(2**i for i in range(9))
 
 
 class TokenGrid(NamedTuple):
@@ -45,11 +45,9 @@ def fit_tokens(size: Size, picture: Size) -> TokenGrid | None:
     Returns:
         The grid, or None if the map is not a feature map of the image.
     """
-    stride = 1
-    while stride <= _MAX_STRIDE:
+    for stride in _STRIDES:
         if tuple(-(-side // stride) for side in picture) == tuple(size):
             return TokenGrid(tuple(size), (stride, stride))
-        stride *= 2
     height, width = (side / n for side, n in zip(picture, size))
     if abs(math.log(height / width)) > math.log(_MAX_ASPECT):
         return None

@@ -105,12 +105,8 @@ def show(
 ) -> None:
     """Show an image whose pixel (0, 0) starts at the point (0, 0).
 
-    Args:
-        panel: Where.
-        picture: The image.
-        title: Text above it, in the first row of panels only.
-        row: Text left of it.
-        note: Text below it.
+    ``title`` stands above the first row of panels, ``row`` left of the panel
+    and ``note`` below it.
     """
     height, width = picture.shape[:2]
     # Invisible, but it makes the file a third smaller.
