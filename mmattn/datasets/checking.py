@@ -70,7 +70,7 @@ class DatasetCheck(Check):
         self._check_counts()
 
     def find_overlap(self, training: Check) -> None:
-        """Find images of the training data in this data set, by content."""
+        """Find images that the training data have too, by their pixels."""
         for digest in training.digests.keys() & self.digests.keys():
             first = training.digests[digest]
             fault = f'is in the training data too, as {first}; remove one'

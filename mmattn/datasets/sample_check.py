@@ -41,7 +41,7 @@ class Check:
         warnings: Other faults.
         counts: Number of images, instances and pixels by ``(what, label)``;
             ``'raw'`` are pixels by the labels of the file.
-        digests: An image by the digest of its content.
+        digests: An image by the digest of its pixels.
     """
 
     def __init__(self, file: str) -> None:
@@ -87,13 +87,13 @@ class SampleCheck(Check):
 
     def _read(
         self, file: str, backend_args: dict | None
-    ) -> tuple[Image.Image | None, bytes]:
+    ) -> Image.Image | None:
         content = b''
         try:
             content = fileio.get(file, backend_args=backend_args)
             image = Image.open(io.BytesIO(content))
             image.load()
-            return image, content
+            return image
         except FileNotFoundError:
             fault = 'does not exist; check data_root and data_prefix'
         except UnidentifiedImageError:
@@ -102,13 +102,13 @@ class SampleCheck(Check):
         except Exception as error:  # decoders raise anything
             fault = f'cannot be read ({error}); copy it again'
         self.add(fault, file=file)
-        return None, content
+        return None
 
     def _check_image(self, backend_args: dict | None) -> None:
-        image, content = self._read(self.file, backend_args)
+        image = self._read(self.file, backend_args)
         if image is None:
             return
-        self.digests[hashlib.blake2b(content).digest()] = self.file
+        self.digests[hashlib.blake2b(image.tobytes()).digest()] = self.file
         given, stored = self.size, image.size[::-1]
         # 1 is upright, 5 to 8 swap height and width.
         turned = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -127,7 +127,7 @@ class SampleCheck(Check):
             )
 
     def _check_map(self, file: str, backend_args: dict | None) -> None:
-        image, _ = self._read(file, backend_args)
+        image = self._read(file, backend_args)
         if image is None:
             return
         add = partial(self.add, file=file)

@@ -3,13 +3,12 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
+import mmcv
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend
-from PIL import Image
 
 from mmattn.registry import HOOKS
 from mmattn.visualization.attention import (
@@ -157,9 +156,6 @@ def _add_to_visualizer(
         if isinstance(backend, LocalVisBackend):
             continue
         for path in pictures:
-            with Image.open(path) as picture:
-                backend.add_image(
-                    f'attention/{name}/{path.stem}',
-                    np.asarray(picture.convert('RGB')),
-                    runner.iter,
-                )
+            picture = mmcv.imread(path, channel_order='rgb')
+            name_there = f'attention/{name}/{path.stem}'
+            backend.add_image(name_there, picture, runner.iter)

@@ -87,7 +87,7 @@ def _explain_random_features(
 def _explain_key_values(
     layer: KeyValueAttention, inputs: Inputs, tokens: Tokens
 ) -> list[Explanation]:
-    """Needs keys that form a map; other tokens have no position to show."""
+    """Keys that do not form a map have no position to show."""
     weights = attention_rows(layer, inputs, tokens, layer.v_proj, layer.o_proj)
     return [AttentionRows(weights)] if weights.ndim == 4 else []
 

@@ -1,4 +1,4 @@
-"""Prepare images for a network and for display under attention."""
+"""Prepare images for a network, and as backgrounds of its attention."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
