@@ -33,18 +33,20 @@ def check_data(cfg: Config, splits: list[str], workers: int) -> int:
     Returns:
         The number of errors.
     """
-    checks: list[tuple[str, DatasetCheck]] = []
+    errors, training = 0, []
     for split in splits:
         for node in find_datasets(cfg[f'{split}_dataloader'].get('dataset')):
             check = DatasetCheck(node, cfg)
             if check.dataset is not None:
                 check.check_samples(split, workers)
-            for other, training in checks:
-                if other == 'train' != split:
-                    check.find_overlap(training)
-            checks.append((split, check))
+            if split == 'train':
+                training.append(check)
+            else:
+                for other in training:
+                    check.find_overlap(other)
             print(describe(split, check))
-    return sum(len(check.errors) for _, check in checks)
+            errors += len(check.errors)
+    return errors
 
 
 def describe(split: str, check: DatasetCheck) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .explanations import AttentionRows, Clusters, Explanation, Modulation
-from .geometry import fit_tokens
+from .images import fit_tokens
 from .panels import (
     GROUPS,
     HEAT,

@@ -7,8 +7,7 @@ from pathlib import Path
 from .explainers import count_heads
 from .explanations import AttentionRows, Clusters, Modulation, explain
 from .figures import Scene, plot_explanation
-from .geometry import Size, fit_tokens
-from .images import NetworkImage
+from .images import NetworkImage, Size, fit_tokens
 from .recording import CallRecorder
 
 PAGE = 'index.html'
@@ -74,11 +73,12 @@ def write_page(
             continue
         kind, heads = type(layer).__name__, count_heads(layer)
         (rows, columns), (height, width) = grid
-        text = (
-            f'{kind}, {heads} head{"s" * (heads > 1)}; {rows} x {columns} '
-            f'tokens of {height:.4g} x {width:.4g} pixels each'
+        title = (
+            f'{name}\n{kind}, {heads} head{"s" * (heads > 1)}; '
+            f'{rows} x {columns} tokens of {height:.4g} x {width:.4g} '
+            'pixels each'
         )
-        scene = Scene(image.picture, pixels, grid, name, text, max_heads)
+        scene = Scene(image.picture, pixels, grid, title, max_heads)
         one = tuple(x[index : index + 1] for x in inputs)
         tokens = [grid.token_at(*pixel) for pixel in pixels]
         explanations = explain(layer, one, tokens)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from .geometry import Size, TokenGrid
+from .images import Size, TokenGrid
 
 # Safe for color-blind readers. Values go from dark to bright. Groups of the
 # first bisection are blue and red, later ones get neighboring shades.
@@ -37,8 +37,7 @@ class Scene(NamedTuple):
         picture: The network's input, ``(H, W, 3)`` uint8 RGB.
         pixels: Selected ``(row, column)`` of it.
         grid: Layout of the layer's tokens on it.
-        title: Name of the layer.
-        subtitle: Description of the layer.
+        title: Name of the layer, and a line that describes it.
         max_heads: Maximum number of heads to show, spread evenly.
     """
 
@@ -46,7 +45,6 @@ class Scene(NamedTuple):
     pixels: Sequence[Size]
     grid: TokenGrid
     title: str
-    subtitle: str
     max_heads: int = 4
 
     def choose_heads(self, count: int) -> list[int]:
@@ -82,8 +80,7 @@ def make_panels(
         squeeze=False,
         subplot_kw=dict(xticks=[], yticks=[], frame_on=False),
     )
-    title = f'{scene.title}\n{scene.subtitle}'
-    figure.suptitle(title, x=0.01, ha='left', fontsize=_NORMAL)
+    figure.suptitle(scene.title, x=0.01, ha='left', fontsize=_NORMAL)
     bar = figure.colorbar(
         ScalarMappable(cmap=colors),
         ax=panels,
