@@ -99,10 +99,7 @@ class Scene(NamedTuple):
 
 
 def compose_scene(
-    spec: DigitSceneSpec,
-    pool: DigitPool,
-    split: int,
-    index: int,
+    spec: DigitSceneSpec, pool: DigitPool, split: int, index: int
 ) -> Scene:
     """Paste a few digits on a crop of a photograph.
 
@@ -139,10 +136,7 @@ def compose_scene(
 
 
 def compose_crop(
-    spec: DigitSceneSpec,
-    image: np.ndarray,
-    split: int,
-    index: int,
+    spec: DigitSceneSpec, image: np.ndarray, split: int, index: int
 ) -> np.ndarray:
     """Paste one digit on a crop of a photograph.
 

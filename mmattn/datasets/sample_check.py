@@ -76,8 +76,9 @@ class SampleCheck(Check):
         for step in steps:
             if isinstance(step, LoadAnnotations) and info.get('seg_map_path'):
                 self._check_map(info['seg_map_path'], step.backend_args)
+        with_mask = loads_masks(steps)
         for instance in info.get('instances', ()):
-            self._check_instance(instance, loads_masks(steps))
+            self._check_instance(instance, with_mask)
         if 'gt_label' in info:
             given = np.atleast_1d(info['gt_label']).tolist()
             self.counts.update(('images', label) for label in given)
@@ -136,8 +137,10 @@ class SampleCheck(Check):
             add('is a JPEG, which changes labels; save it as PNG')
         size = pixels.shape[:2]
         if size != self.size and None not in self.size:
-            fault = f'has {_text(size)} pixels, its image {_text(self.size)}'
-            add(f'{fault}; make them equal')
+            add(
+                f'has {_text(size)} pixels, but its image has '
+                f'{_text(self.size)}; make them equal'
+            )
         if 'reduce_zero_label' not in self.info:  # of mmdet
             return
         if pixels.ndim > 2 or pixels.min() < 0 or pixels.max() > 255:

@@ -44,9 +44,7 @@ def select_layers(
         return layers
     matches = {name: _PLACE.search(name) for name in layers}
     places = {n: tuple(map(int, m.groups())) for n, m in matches.items() if m}
-    depths: dict[int, int] = {}
-    for stage, block in places.values():
-        depths[stage] = max(depths.get(stage, 0), block + 1)
+    depths = {stage: block + 1 for stage, block in sorted(places.values())}
     chosen = {
         name: layers[name]
         for name, (stage, block) in places.items()
