@@ -47,11 +47,7 @@ class CheckWeights(Hook):
 
     mmengine only logs what does not fit and continues with random weights.
 
-    Args:
-        path: The checkpoint, for messages.
-        whole: Whether the whole model has to be loaded, or only the backbone.
-        partial: Load what fits; only heads have to fit if ``whole``.
-        allow_nonfinite: Accept NaN and infinite values.
+    Args: Those of :func:`check_weights`.
     """
 
     priority = 'LOWEST'
@@ -63,10 +59,7 @@ class CheckWeights(Hook):
         partial: bool = False,
         allow_nonfinite: bool = False,
     ) -> None:
-        self.path = path
-        self.options = dict(
-            whole=whole, partial=partial, allow_nonfinite=allow_nonfinite
-        )
+        self.options = path, whole, partial, allow_nonfinite
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the checkpoint with the model.
@@ -80,11 +73,7 @@ class CheckWeights(Hook):
             {key.removeprefix('module.'): x for key, x in state.items()},
         )
         fit = check_weights(
-            runner.model,
-            state,
-            self.path,
-            meta=checkpoint.get('meta'),
-            **self.options,
+            runner.model, state, *self.options, checkpoint.get('meta')
         )
         if fit.kinds:  # mmengine would cast them
             checkpoint['state_dict'] = {
@@ -155,8 +144,8 @@ def check_weights(
         advice = f'the heads have to fit: {", ".join(wrong[:3])}'
     raise UsageError(
         f'checkpoint {path} does not fit the model: {fit}.'
-        f'{_describe(state, meta)} Give the config and the checkpoint of one '
-        'training, or convert a published checkpoint with '
+        f'{describe_checkpoint(state, meta)} Give the config and the '
+        'checkpoint of one training, or convert a published checkpoint with '
         f'tools/convert_checkpoint.py; {advice}'
     )
 
@@ -201,12 +190,3 @@ def load_verified(filename: str, map_location: Any = None) -> Any:
             f'checkpoint {filename} is damaged or not a checkpoint '
             f'({str(error)[:200]!r}); download or copy it again'
         ) from error
-
-
-def _describe(state: Mapping[str, Tensor], meta: Any) -> str:
-    what = describe_checkpoint(state)
-    name = meta.get('experiment_name') if isinstance(meta, dict) else None
-    if isinstance(name, str):
-        config = re.sub(r'_\d{8}_\d{6}$', '', name)[:100]
-        what = f'{what or "one"} that was trained with {config!r}'
-    return f' It looks like {what}.' if what else ''
