@@ -86,8 +86,8 @@ def test_requirements_cover_what_the_package_imports(wheel):
                 imported |= {name.name.split('.')[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add(node.module.split('.')[0])
-    # torch brings Triton, mmdet pycocotools, mmengine yapf.
-    brought = {'triton', 'pycocotools', 'yapf'}
+    # torch brings Triton, mmdet pycocotools, mmengine yapf and rich.
+    brought = {'triton', 'pycocotools', 'yapf', 'rich'}
     known = sys.stdlib_module_names | set(PINS[ONEDL]) | brought
     plain, by_extra = requirements_of(wheel)
     distributions = {DISTRIBUTION_OF.get(n, n) for n in imported - known}

@@ -91,7 +91,10 @@ class Run:
     def _loss(self) -> Tensor:
         self.module.zero_grad(set_to_none=True)
         maps = output_tensors(self._forward())
-        return sum(x.float().mean() for x in maps if x.requires_grad)
+        # The mean would save its input with torch 2.1.
+        return sum(
+            x.float().sum() / x.numel() for x in maps if x.requires_grad
+        )
 
     def _forward(self) -> Any:
         amp, settings = nullcontext(), self.settings

@@ -1,6 +1,7 @@
 """Report a user's mistakes in one message, without a traceback."""
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -44,6 +45,8 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except KeyboardInterrupt:
+        # A launcher repeats the signal: it must not interrupt the exit.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         _exit('interrupted', INTERRUPTED)
     except UsageError as error:
         if error.__cause__ is not None and os.environ.get('MMATTN_TRACEBACK'):

@@ -18,9 +18,9 @@ Size = tuple[int, int]
 def padded_size(size: Size, window: Size) -> Size:
     """Round both sides of ``size`` up to multiples of ``window``."""
     # Written so that compilers derive the simplest expressions.
-    height, width = (
+    height, width = [
         (side + step - 1) // step * step for side, step in zip(size, window)
-    )
+    ]
     return height, width
 
 

@@ -320,7 +320,8 @@ def test_layer_norm_hides_no_overflow(large):
         got = fuse(FusedLayerNorm, norm)(x)
     assert not (got.isfinite() & ~want.isfinite()).any()
     if large <= 1e18:
-        exact = norm.double()(x.double()).float()
+        # PyTorch 2.1 rounds the mean of large equal numbers.
+        exact = norm.double()(x.double() - x[..., :1]).float()
         torch.testing.assert_close(got, exact, rtol=1e-5, atol=1e-5)
 
 

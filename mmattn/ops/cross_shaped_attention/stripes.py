@@ -24,9 +24,9 @@ def stripe_sizes(size: Size, stripe_width: int | None) -> list[Size]:
 
 def even_padding(size: Size, stripe: Size) -> tuple[int, int, int, int]:
     """Padding to whole stripes: left, right, top, bottom."""
-    rows, columns = (
+    rows, columns = [
         full - side for full, side in zip(padded_size(size, stripe), size)
-    )
+    ]
     left, top = columns // 2, rows // 2
     return left, columns - left, top, rows - top
 
