@@ -1,4 +1,4 @@
-"""What the learning rate really is, said before the first iteration."""
+"""Scale the learning rate by the batch size, and log it."""
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -11,15 +11,15 @@ def enable_lr_scaling(cfg: Config) -> None:
     """Ask the Runner to scale the learning rate by the batch size.
 
     Raises:
-        UsageError: If the config does not name the batch size that its
-            learning rate was chosen for.
+        UsageError: If the config lacks the batch size that its learning rate
+            is for.
     """
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     if not isinstance(base, int) or base < 1:
         raise UsageError(
             '--auto-scale-lr expects auto_scale_lr.base_batch_size in the '
-            f'config, got auto_scale_lr={cfg.get("auto_scale_lr")}; set it '
-            'to the batch size of all GPUs that the learning rate is for'
+            f'config, got auto_scale_lr={cfg.get("auto_scale_lr")}; set it to '
+            'the total batch size that the learning rate is for'
         )
     cfg.auto_scale_lr.enable = True
 
@@ -27,8 +27,7 @@ def enable_lr_scaling(cfg: Config) -> None:
 class LearningRateReport(Hook):
     """Log the learning rates that a training starts with.
 
-    It runs after a checkpoint was resumed: what the checkpoint brought along
-    is what gets reported.
+    It runs after a checkpoint was resumed and so logs its learning rates.
     """
 
     priority = 'VERY_LOW'
@@ -60,7 +59,7 @@ class LearningRateReport(Hook):
 def describe_batch(
     world_size: int, batch_size: int, auto_scale_lr: dict | None
 ) -> str:
-    """Say how the batch compares with the one of the learning rate.
+    """Compare the batch size with that of the learning rate.
 
     Args:
         world_size: Number of processes.
@@ -78,12 +77,12 @@ def describe_batch(
         return line
     if settings.get('enable', False):
         return (
-            f"{line} The config's learning rate is for {base}: it was "
+            f"{line} The config's learning rate is for {base} and was "
             f'multiplied by {batch / base:g}.'
         )
     return (
         f"{line} The config's learning rate is for {base} and was not "
-        'scaled: --auto-scale-lr does it.'
+        'scaled; use --auto-scale-lr to scale it.'
     )
 
 

@@ -1,4 +1,4 @@
-"""Check that the weights of a checkpoint arrive in the model."""
+"""Check that the weights of a checkpoint fit the model."""
 
 import argparse
 import re
@@ -27,18 +27,21 @@ _STATISTICS = ('running_mean', 'running_var')
 _COMPUTED = ('relative_position_index', 'attn_mask', 'num_batches_tracked')
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(
+    parser: argparse.ArgumentParser, needs_heads: bool = False
+) -> None:
     """Add ``--partial`` and ``--allow-nonfinite``."""
+    heads = '; all weights of the heads must fit' if needs_heads else ''
     parser.add_argument(
         '--partial',
         action='store_true',
-        help='load what fits of a checkpoint that does not fit the model; '
-        'in a test, the heads have to fit',
+        help='load the weights that fit the model and ignore the others'
+        f'{heads} (default: fail)',
     )
     parser.add_argument(
         '--allow-nonfinite',
         action='store_true',
-        help='accept a checkpoint with NaN or infinite weights',
+        help='accept NaN and infinite weights (default: fail)',
     )
 
 
@@ -49,24 +52,14 @@ class CheckWeights(Hook):
 
     Args:
         path: The checkpoint, for messages.
-        whole: Whether the whole model has to be loaded, or only the backbone.
-        partial: Load what fits; only heads have to fit if ``whole``.
-        allow_nonfinite: Accept NaN and infinite values.
+        **options: ``whole``, ``partial`` and ``allow_nonfinite`` of
+            ``check_weights``.
     """
 
     priority = 'LOWEST'
 
-    def __init__(
-        self,
-        path: str,
-        whole: bool,
-        partial: bool = False,
-        allow_nonfinite: bool = False,
-    ) -> None:
-        self.path = path
-        self.options = dict(
-            whole=whole, partial=partial, allow_nonfinite=allow_nonfinite
-        )
+    def __init__(self, path: str, **options: bool) -> None:
+        self.path, self.options = path, options
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the checkpoint with the model.
@@ -152,11 +145,11 @@ def check_weights(
         return fit
     advice = '--partial loads what fits' + ', if the heads do' * whole
     if partial:
-        advice = f'the heads have to fit: {", ".join(wrong[:3])}'
+        advice = f'the heads must fit: {", ".join(wrong[:3])}'
     raise UsageError(
         f'checkpoint {path} does not fit the model: {fit}.'
-        f'{_describe(state, meta)} Give the config and the checkpoint of one '
-        'training, or convert a published checkpoint with '
+        f'{_describe(state, meta)} Use the config and the checkpoint of the '
+        'same training, or convert a published checkpoint with '
         f'tools/convert_checkpoint.py; {advice}'
     )
 

@@ -58,5 +58,5 @@ def test_a_pipeline_without_the_truth():
         'LoadImageFromFile',
         'PackInputs',
     ]
-    with pytest.raises(UsageError, match='whose test data set has a pipeline'):
+    with pytest.raises(UsageError, match='needs a pipeline'):
         build_pipeline(config(test_dataloader=dict(dataset=dict())))
