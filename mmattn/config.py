@@ -4,8 +4,7 @@ import copy
 import difflib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -93,10 +92,11 @@ def load_config(path: str | Path) -> Config:
     if not os.path.isfile(path):
         raise FileNotFoundError(f'there is no config file {path}')
     try:
-        with _no_cycles():
-            cfg = Config.fromfile(path)
-    except UsageError:
-        raise
+        cfg = Config.fromfile(path)
+    except RecursionError as error:
+        raise UsageError(
+            f'the config {path} includes itself, directly or through a base'
+        ) from error
     # A config is code, which may raise anything or exit.
     except (Exception, SystemExit) as error:
         raise UsageError(
@@ -104,34 +104,6 @@ def load_config(path: str | Path) -> Config:
         ) from error
     _check_types(cfg)
     return cfg
-
-
-@contextmanager
-def _no_cycles() -> Iterator[None]:
-    """Stop mmengine at once at a config that includes itself."""
-    above: list[str] = []
-
-    def check(read: Callable) -> staticmethod:
-        def checked(filename: str, *args: Any, **kwargs: Any) -> Any:
-            above.append(os.path.realpath(filename))
-            if above[-1] in above[:-1]:
-                chain = ' -> '.join(above)
-                raise UsageError(f'the config includes itself: {chain}')
-            result = read(filename, *args, **kwargs)
-            above.pop()
-            return result
-
-        return staticmethod(checked)
-
-    names = ('_file2dict', '_parse_lazy_import')
-    originals = {name: Config.__dict__[name] for name in names}
-    try:
-        for name in names:
-            setattr(Config, name, check(getattr(Config, name)))
-        yield
-    finally:
-        for name in names:
-            setattr(Config, name, originals[name])
 
 
 def build_model(cfg: Config) -> nn.Module:

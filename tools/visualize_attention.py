@@ -26,7 +26,7 @@ from mmattn.cli.arguments import parse_args as read_args
 from mmattn.cli.run_config import check_pretrained
 from mmattn.cli.usage import UsageError, run_command
 from mmattn.cli.weights import add_options, check_weights
-from mmattn.config import read_config
+from mmattn.config import build_model, read_config
 from mmattn.registry import MODELS
 from mmattn.swapping import find_family
 from mmattn.visualization import attention
@@ -204,7 +204,7 @@ def build_from_config(
         ('model', 'test_dataloader'),
         'visualization',
     )
-    model = single_image.build_model(cfg)
+    model = build_model(cfg)
     weights = args.checkpoint
     if weights is None:
         weights = ', '.join(check_pretrained(cfg)) or None

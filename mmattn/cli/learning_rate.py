@@ -2,6 +2,7 @@
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
 from mmattn.errors import UsageError
@@ -35,11 +36,8 @@ class LearningRateReport(Hook):
     def before_train(self, runner: Runner) -> None:
         """Log the rates, and whether they fit the batch size."""
         wrappers = runner.optim_wrapper
-        wrappers = dict(
-            wrappers.items()
-            if hasattr(wrappers, 'items')
-            else [('', wrappers)]
-        )
+        if not isinstance(wrappers, OptimWrapperDict):
+            wrappers = {'': wrappers}
         for name, wrapper in wrappers.items():
             groups = wrapper.optimizer.param_groups
             base = [g.get('initial_lr', g['lr']) for g in groups]

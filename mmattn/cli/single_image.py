@@ -9,7 +9,6 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmattn.cli.evaluation import read_dataset
-from mmattn.config import build_model as build_model
 from mmattn.errors import UsageError
 
 

@@ -3,11 +3,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmattn.cli.single_image import (
-    build_model,
-    build_pipeline,
-    run_features,
-)
+from mmattn.cli.single_image import build_pipeline, run_features
+from mmattn.config import build_model
 from mmattn.errors import UsageError
 
 
