@@ -27,6 +27,7 @@ def draw(tmp_path):
     def draw(visualizer, sample):
         sample.set_metainfo(dict(img_path=str(path)))
         visualizer.dataset_meta = dict(classes=CLASSES, palette=PALETTE)
+        np.random.seed(0)  # noqa: NPY002 (mmdet jitters colors with it)
         picture = draw_sample(visualizer, sample)
         assert 0 <= picture.min() and picture.max() <= 1
         return 255 * picture.permute(1, 2, 0)
