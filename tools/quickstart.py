@@ -303,9 +303,9 @@ def summarize(
     total = sum(p.numel() for p in model.parameters()) / 1e6
     inner = sum(p.numel() for p in model.backbone.parameters()) / 1e6
     device = next(model.parameters()).device.type
-    where = (
-        f'{torch.get_num_threads()} CPU threads' if device == 'cpu' else device
-    )
+    where = device
+    if device == 'cpu':
+        where = f'the CPU, threads: {torch.get_num_threads()}'
     checkpoint = find_checkpoint(runner, work_dir)
     say(
         f'\n{task.model} on a {backbone} nano backbone: {total:.2f} M '
