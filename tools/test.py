@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('config', help='config file or model name')
     parser.add_argument(
-        'checkpoint', help='checkpoint: a path, a URL or mmattn://MODEL_NAME'
+        'checkpoint', help='path, URL or mmattn://NAME of a model'
     )
     parser.add_argument(
         '--work-dir',

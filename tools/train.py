@@ -55,9 +55,10 @@ def make_parser() -> argparse.ArgumentParser:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='resume a training from CHECKPOINT (default: the newest complete '
-        'one in --work-dir); weights, optimizer, schedule, iteration and seed '
-        'come from it, so a new learning rate in the config has no effect',
+        help='resume a training from CHECKPOINT, or if none is given from the '
+        'newest complete one in --work-dir; weights, optimizer, schedule, '
+        'iteration and seed come from it, so a new learning rate in the '
+        'config has no effect',
     )
     parser.add_argument(
         '--start-if-none',
