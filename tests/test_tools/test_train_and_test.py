@@ -209,7 +209,7 @@ def test_two_processes_train_and_test_as_one(config, here):
     assert trained.returncode == 0, log[-4000:]
     assert 'No GPU: 2 processes' in log
     assert 'Batch: 2 x 8 = 16 images.' in log
-    assert 'it was multiplied by ' in log
+    assert 'was multiplied by ' in log
 
     options = ('--cfg-options', SHORT[-1])
     checkpoint = here / name / 'epoch_1.pth'
