@@ -149,7 +149,6 @@ def main() -> None:
             out_dir,
             image,
             pixels,
-            layers,
             calls,
             facts,
             max_heads=args.max_heads,

@@ -3,8 +3,6 @@
 ``tools/check_dataset.py`` finds all of them.
 """
 
-import sys
-import time
 from typing import Any
 
 import torch
@@ -13,18 +11,13 @@ from mmengine.dataset import Compose
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mmattn.cli.progress import format_time
-from mmattn.datasets.checking import (
-    DatasetCheck,
-    find_datasets,
-    find_overlap,
-    read_labels,
-)
+from mmattn.datasets.checking import DatasetCheck, find_datasets, read_labels
 from mmattn.datasets.sample_check import (
-    Finding,
+    Check,
     Labels,
     SampleCheck,
-    find_mask_fault,
+    check_mask,
+    loads_masks,
 )
 from mmattn.errors import DataError
 
@@ -40,57 +33,41 @@ def check_data(cfg: Config, splits: list[str], workers: int) -> int:
     Returns:
         The number of errors.
     """
-    checks: list[tuple[str, DatasetCheck]] = []
+    errors, training = 0, []
     for split in splits:
         for node in find_datasets(cfg[f'{split}_dataloader'].get('dataset')):
             check = DatasetCheck(node, cfg)
             if check.dataset is not None:
-                show_progress(split, len(check.dataset), check, workers)
-            for other, first in checks:
-                if other == 'train' != split:
-                    check.findings += find_overlap(first, check)
-            checks.append((split, check))
-            print(*check.findings, describe(split, check), sep='\n')
-    return sum(x.is_error for _, check in checks for x in check.findings)
-
-
-def show_progress(
-    split: str, total: int, check: DatasetCheck, workers: int
-) -> None:
-    """Check all samples, with a line of progress every ten seconds."""
-    start = told = time.monotonic()
-    for done in check.check_samples(workers):
-        now = time.monotonic()
-        if now - told > 10:
-            told = now
-            left = format_time((now - start) * (total - done) / done)
-            print(
-                f'{split}: {done} of {total} images, {len(check.findings)} '
-                f'findings, about {left} left',
-                file=sys.stderr,
-            )
+                check.check_samples(split, workers)
+            if split == 'train':
+                training.append(check)
+            else:
+                for other in training:
+                    check.find_overlap(other)
+            print(describe(split, check))
+            errors += len(check.errors)
+    return errors
 
 
 def describe(split: str, check: DatasetCheck) -> str:
-    """A table of the images, instances and pixels of each class."""
-    counts = check.counts
-    columns = [
-        what
-        for what in ('images', 'instances', 'pixels')
-        if any(kind == what for kind, _ in counts)
-    ]
-    errors = sum(finding.is_error for finding in check.findings)
+    """The faults, and the images, instances and pixels of each class."""
+    counts, errors, warnings = check.counts, check.errors, check.warnings
     lines = [
+        *(f'error: {fault}' for fault in errors),
+        *(f'warning: {fault}' for fault in warnings),
         f'{split}: {len(check.dataset or ())} images of {check.file}, '
-        f'{errors} errors, {len(check.findings) - errors} warnings'
+        f'{len(errors)} errors, {len(warnings)} warnings',
     ]
+    found = {what for what, _ in counts}
+    columns = [x for x in ('images', 'instances', 'pixels') if x in found]
     if columns:
-        width = max(map(len, (*check.classes, 'class')))
-        names = (f'{what:>14}' for what in columns)
-        lines.append(f'  {"class":<{width}}{"".join(names)}')
+        rows = [('class', *columns)]
         for label, name in enumerate(check.classes):
-            values = (f'{counts[what, label]:>14,}' for what in columns)
-            lines.append(f'  {name:<{width}}{"".join(values)}')
+            rows.append((name, *(f'{counts[x, label]:,}' for x in columns)))
+        width = max(len(name) for name, *_ in rows)
+        for name, *cells in rows:
+            cells = (f'{cell:>14}' for cell in cells)
+            lines.append(f'  {name:<{width}}{"".join(cells)}')
     return '\n'.join(lines)
 
 
@@ -109,39 +86,31 @@ class CheckedPipeline(Compose):
         Raises:
             DataError: If that fails, or if its labels are out of range.
         """
-        info, cause = dict(data), None
-        if not self._has_wrong_masks(info):
-            try:
-                prepared = super().__call__(data)
-            except Exception as error:  # files can hold anything
-                cause = error
-            else:
-                if not self._has_wrong_labels(prepared):
-                    return prepared
-        findings = SampleCheck(info, self.transforms, self.labels).findings
-        findings.append(Finding(str(info.get('img_path')), repr(cause)))
-        raise DataError(advise(findings, self.config)) from cause
-
-    def _has_wrong_masks(self, info: dict) -> bool:
+        info = dict(data)
         size = (info.get('height'), info.get('width'))
-        if None in size or not any(
-            getattr(step, 'with_mask', False) for step in self.transforms
-        ):
-            return False
-        masks = [x['mask'] for x in info.get('instances', ()) if 'mask' in x]
-        return any(find_mask_fault(mask, size) for mask in masks)
+        try:
+            if None not in size and loads_masks(self.transforms):
+                for instance in info.get('instances', ()):
+                    if 'mask' in instance:
+                        check_mask(instance['mask'], size)
+            prepared = super().__call__(data)
+            self._check_labels(prepared)
+            return prepared
+        except Exception as error:  # files can hold anything
+            check = SampleCheck(info, self.transforms, self.labels)
+            check.add(f'cannot be prepared ({error!r})')
+            raise make_error(check, self.config) from error
 
-    def _has_wrong_labels(self, prepared: Any) -> bool:
+    def _check_labels(self, prepared: Any) -> None:
         if self.labels.end is None or not isinstance(prepared, dict):
-            return False
+            return
         sample = prepared.get('data_samples')
         for name in ('gt_label', 'gt_sem_seg'):
-            labels = getattr(sample, name, None)
-            labels = getattr(labels, 'data', None)
+            labels = getattr(getattr(sample, name, None), 'data', None)
             if isinstance(labels, torch.Tensor):
                 has_colors = labels.ndim == 3 and len(labels) != 1
-                return has_colors or bool(self.labels.find_wrong(labels))
-        return False
+                if has_colors or self.labels.find_wrong(labels):
+                    raise ValueError(f'{name} is out of range')
 
 
 def report_data_errors(runner: Runner) -> None:
@@ -161,27 +130,26 @@ def report_data_errors(runner: Runner) -> None:
             loader = build(dataloader, *args, **kwargs)
         except Exception as error:
             for node in find_datasets(dataloader['dataset']):
-                findings = DatasetCheck(node, cfg).findings
-                if any(finding.is_error for finding in findings):
-                    raise DataError(advise(findings, cfg.filename)) from error
+                check = DatasetCheck(node, cfg)
+                if check.errors:
+                    raise make_error(check, cfg.filename) from error
             raise
         for dataset in find_datasets(loader.dataset):
             pipeline = getattr(dataset, 'pipeline', None)
             if type(pipeline) is Compose:
                 pipeline.__class__ = CheckedPipeline
                 pipeline.config = cfg.filename
-                pipeline.labels = Labels(None)
-                if is_training:
-                    pipeline.labels = read_labels(cfg, dataset)
+                pipeline.labels = (
+                    read_labels(cfg, dataset) if is_training else Labels(None)
+                )
         return loader
 
     runner.build_dataloader = build_checked
 
 
-def advise(findings: list[Finding], config: str) -> str:
-    """Describe the first error and how to find the others."""
-    finding = next(x for x in findings if x.is_error)
-    return (
-        f'{finding.file}: {finding.fault}. All faults of the data: '
+def make_error(check: Check, config: str) -> DataError:
+    """Report the first error of a check, and how to find the others."""
+    return DataError(
+        f'{check.errors[0]}. All faults of the data: '
         f'`python tools/check_dataset.py {config}`'
     )

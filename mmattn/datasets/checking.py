@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-from collections import Counter
 from collections.abc import Iterator
 from multiprocessing.pool import ThreadPool
 from typing import Any
@@ -12,62 +11,47 @@ import numpy as np
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
+from rich.console import Console
+from rich.progress import track
 
-from mmattn.datasets.sample_check import Finding, Labels, SampleCheck
+from mmattn.datasets.sample_check import Check, Labels, SampleCheck
 
 
-class DatasetCheck:
+class DatasetCheck(Check):
     """Check the annotation file and the classes of a data set.
 
     Args:
         node: Config of the data set.
         cfg: The config that it is part of.
-
-    Attributes:
-        findings: The faults, after ``check_samples`` those of all samples.
-        counts: Of all samples, see ``SampleCheck``.
-        digests: An image by the digest of its content.
     """
 
     def __init__(self, node: dict, cfg: Config) -> None:
-        self.findings: list[Finding] = []
-        self.counts: Counter[tuple[str, int]] = Counter()
-        self.digests: dict[bytes, str] = {}
-        self.dataset: Any = None
-        dataset: Any = None
-        self.classes: tuple[str, ...] = ()
         prefix = node.get('data_prefix') or ''
         if isinstance(prefix, dict):
             prefix = next(iter(prefix.values()), '')
-        self.file = fileio.join_path(
-            node.get('data_root') or '', node.get('ann_file') or prefix
+        super().__init__(
+            fileio.join_path(
+                node.get('data_root') or '', node.get('ann_file') or prefix
+            )
         )
+        self.dataset: Any = None
+        self.classes: tuple[str, ...] = ()
+        dataset: Any = None
+        scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope'))
         try:
-            with DefaultScope.overwrite_default_scope(
-                cfg.get('default_scope')
-            ):
-                dataset = DATASETS.build(dict(node, lazy_init=True))
             # pycocotools prints what it does.
-            with contextlib.redirect_stdout(io.StringIO()):
+            with scope, contextlib.redirect_stdout(io.StringIO()):
+                dataset = DATASETS.build(dict(node, lazy_init=True))
                 self._load(dataset, cfg)
         except Exception as error:  # the files can hold anything
             if dataset is None and isinstance(error, (KeyError, TypeError)):
                 raise  # a mistake in the config
-            if not self.has_errors:
+            if not self.errors:
                 kind = type(error).__name__
                 self.add(f'cannot be loaded ({kind}: {error})')
 
-    @property
-    def has_errors(self) -> bool:
-        """Whether a fault stops or spoils a training."""
-        return any(finding.is_error for finding in self.findings)
-
-    def add(self, fault: str, is_error: bool = True) -> None:
-        """Add a finding about the data set as a whole."""
-        self.findings.append(Finding(self.file, fault, is_error))
-
-    def check_samples(self, workers: int) -> Iterator[int]:
-        """Check each sample in threads; yields how many are done."""
+    def check_samples(self, split: str, workers: int) -> None:
+        """Check each sample in threads, with a progress bar on stderr."""
         dataset = self.dataset
         steps = dataset.pipeline.transforms
 
@@ -76,15 +60,21 @@ class DatasetCheck:
             return SampleCheck(info, steps, self.labels)
 
         with ThreadPool(workers) as pool:
-            for done, sample in enumerate(
-                pool.imap(check, range(len(dataset)), 8), start=1
-            ):
-                self.findings += sample.findings
+            samples = pool.imap(check, range(len(dataset)), 8)
+            console = Console(stderr=True)
+            for sample in track(samples, split, len(dataset), console=console):
+                self.errors += sample.errors
+                self.warnings += sample.warnings
                 self.counts += sample.counts
-                if sample.digest:
-                    self.digests[sample.digest] = sample.file
-                yield done
+                self.digests |= sample.digests
         self._check_counts()
+
+    def find_overlap(self, training: Check) -> None:
+        """Find images that the training data have too, by their pixels."""
+        for digest in training.digests.keys() & self.digests.keys():
+            first = training.digests[digest]
+            fault = f'is in the training data too, as {first}; remove one'
+            self.add(fault, file=self.digests[digest])
 
     def _load(self, dataset: Any, cfg: Config) -> None:
         if hasattr(dataset, 'COCOAPI'):
@@ -107,15 +97,15 @@ class DatasetCheck:
         folders = tuple(getattr(dataset, 'folder_to_idx', ()))
         if folders != self.classes and {*folders} == {*self.classes}:
             self.add(
-                f'numbers its folders {folders}, but the classes are '
+                f'has the folders {folders}, but the classes are '
                 f'{self.classes}; put them in the same order'
             )
         for step in dataset.pipeline.transforms:
             reduce = getattr(step, 'reduce_zero_label', None)
             if reduce not in (None, getattr(dataset, 'reduce_zero_label', 0)):
                 self.add(
-                    f'has another reduce_zero_label than the {reduce} of its '
-                    'LoadAnnotations; set it in the data set alone'
+                    f'does not have the reduce_zero_label={reduce} of its '
+                    'LoadAnnotations; set it in the data set only'
                 )
 
     def _check_coco(self, file: str, classes: tuple[str, ...]) -> None:
@@ -131,21 +121,49 @@ class DatasetCheck:
             )
         elif known != list(classes):
             self.add(
-                f'numbers the categories {", ".join(known)}; put '
+                f'has the categories in the order {", ".join(known)}; put '
                 'metainfo.classes in this order'
             )
-        if not content.get('annotations'):
+        annotations = content.get('annotations') or []
+        if not annotations:
             self.add('has no annotations')
-        for annotation in content.get('annotations') or ():
-            fault = check_annotation(annotation, images, names)
-            if fault is not None:
-                image = images.get(annotation.get('image_id'), {})
-                name = image.get('file_name')
-                self.add(
-                    f'annotation {annotation.get("id")} of image {name} '
-                    f'{fault[0]}',
-                    fault[1],
-                )
+        for annotation in annotations:
+            if 'segments_info' not in annotation:  # not panoptic
+                self._check_annotation(annotation, images, names)
+
+    def _check_annotation(
+        self, annotation: dict, images: dict, names: dict
+    ) -> None:
+        """Check an annotation, given images and category names by id."""
+        is_error, image = True, None
+        try:
+            image = images.get(annotation['image_id'])
+            category = annotation['category_id']
+            x, y, width, height = box = annotation['bbox']
+            area = annotation['area']
+            if image is None:
+                fault = f'unknown image_id {annotation["image_id"]}'
+            elif category not in names:
+                fault = f'unknown category_id {category}; add the category'
+            elif not np.isfinite([*box, area]).all():
+                fault = f'bbox {box} and area {area}: NaN or inf'
+            elif (
+                not (x < image['width'] and y < image['height'])
+                or x + width <= 0
+                or y + height <= 0
+            ):
+                fault = f'bbox {box} outside of the image'
+            elif min(width, height) < 1 or area <= 0:
+                fault, is_error = f'bbox {box}, area {area}: left out', False
+            else:
+                return
+        except KeyError as error:
+            fault = f'no {error}'
+        except (TypeError, ValueError) as error:
+            fault = f'unreadable values ({error})'
+        name = image and image.get('file_name')
+        number = annotation.get('id')
+        self.add(f'annotation {number} of image {name} has {fault}', is_error)
 
     def _check_counts(self) -> None:
         found = {label for what, label in self.counts if what == 'images'}
@@ -163,56 +181,6 @@ class DatasetCheck:
                 f'has labels from 0 to {last - 1} for {last} classes, and '
                 'reduce_zero_label=True ignores label 0; set it to False'
             )
-
-
-def check_annotation(
-    annotation: dict, images: dict, names: dict
-) -> tuple[str, bool] | None:
-    """Check an annotation of a COCO file.
-
-    Args:
-        annotation: The annotation.
-        images: Images of the file by id.
-        names: Names of the categories by id.
-
-    Returns:
-        A fault and whether it is an error, or None.
-    """
-    if 'segments_info' in annotation:  # panoptic
-        return None
-    try:
-        image = images.get(annotation['image_id'])
-        if image is None:
-            return f'has unknown image_id {annotation["image_id"]}', True
-        if annotation['category_id'] not in names:
-            kind = annotation['category_id']
-            return f'has unknown category_id {kind}; add the category', True
-        x, y, width, height = box = annotation['bbox']
-        area = annotation['area']
-        if not np.isfinite([*box, area]).all():
-            return f'has bbox {box} and area {area}: NaN or inf', True
-        inside = x < image['width'] and y < image['height']
-        if not inside or x + width <= 0 or y + height <= 0:
-            return f'has bbox {box} outside of the image', True
-        if min(width, height) < 1 or area <= 0:
-            return f'has bbox {box} and area {area}: left out', False
-    except KeyError as error:
-        return f'has no {error}', True
-    except (TypeError, ValueError) as error:
-        return f'cannot be read ({error})', True
-    return None
-
-
-def find_overlap(first: DatasetCheck, second: DatasetCheck) -> list[Finding]:
-    """Find images of one data set in another, by content."""
-    both = first.digests.keys() & second.digests.keys()
-    return [
-        Finding(
-            second.digests[x],
-            f'is in the training data too, as {first.digests[x]}; remove one',
-        )
-        for x in both
-    ]
 
 
 def find_datasets(node: Any) -> Iterator[Any]:
@@ -238,7 +206,7 @@ def find_values(node: Any, name: str) -> Iterator[int]:
 
 
 def read_labels(cfg: Config, dataset: Any) -> Labels:
-    """The labels that the model of a config takes of a data set."""
+    """The labels of a data set that the model of a config accepts."""
     classes = dataset.metainfo.get('classes')
     ends = list(find_values(cfg.get('model'), 'num_classes'))
     end = len(classes) if classes else max(ends, default=None)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from .digit_glyphs import DigitPool, bounds, load_digit_pools, load_photos
+from .digit_glyphs import load_digit_pools
 from .digit_scenes import (
     DIGIT_CLASSES,
     DigitSceneSpec,
@@ -110,51 +110,30 @@ def read_parameters(root: str | Path) -> DigitSceneSpec | None:
 
 
 def _write_all(root: Path, spec: DigitSceneSpec) -> None:
-    photos = load_photos()
+    annotations = root / 'annotations'
     counts = (spec.num_train, spec.num_val)
     for split, pool in enumerate(load_digit_pools(spec.seed)):
-        _write_scenes(root, spec, pool, photos, split, counts[split])
-        _write_crops(root, spec, pool, photos, split)
+        name = _SCENE_FOLDERS[split]
+        images, maps = root / 'images' / name, annotations / name
+        images.mkdir(parents=True)
+        maps.mkdir(parents=True)
+        scenes = []
+        for index in range(counts[split]):
+            file = f'{index:06d}.png'
+            scene = compose_scene(spec, pool, split, index)
+            _write_png(images / file, scene.image)
+            _write_png(maps / file, scene.classes)
+            scenes.append((file, scene.digits))
+        content = coco_annotations(scenes, spec.size)
+        _write_json(annotations / f'instances_{name}.json', content)
+        crops = root / 'crops' / _CROP_FOLDERS[split]
+        for label in range(10):
+            (crops / str(label)).mkdir(parents=True)
+        for digit, label, image in zip(*pool):
+            crop = compose_crop(spec, image, split, int(digit))
+            _write_png(crops / str(label) / f'{digit:04d}.png', crop)
     manifest = dict(generator=_GENERATOR, parameters=asdict(spec))
     _write_json(root / MANIFEST, manifest)
-
-
-def _write_scenes(
-    root: Path,
-    spec: DigitSceneSpec,
-    pool: DigitPool,
-    photos: list[np.ndarray],
-    split: int,
-    count: int,
-) -> None:
-    name, annotations = _SCENE_FOLDERS[split], root / 'annotations'
-    images, maps = root / 'images' / name, annotations / name
-    images.mkdir(parents=True)
-    maps.mkdir(parents=True)
-    scenes = []
-    for index in range(count):
-        file = f'{index:06d}.png'
-        scene = compose_scene(spec, pool, photos, split, index)
-        _write_png(images / file, scene.image)
-        _write_png(maps / file, semantic_map(scene.digits, spec.size))
-        scenes.append((file, scene.digits))
-    content = coco_annotations(scenes, spec.size)
-    _write_json(annotations / f'instances_{name}.json', content)
-
-
-def _write_crops(
-    root: Path,
-    spec: DigitSceneSpec,
-    pool: DigitPool,
-    photos: list[np.ndarray],
-    split: int,
-) -> None:
-    folder = root / 'crops' / _CROP_FOLDERS[split]
-    for label in range(10):
-        (folder / str(label)).mkdir(parents=True)
-    for digit, label, image in zip(*pool):
-        crop = compose_crop(spec, image, photos, split, int(digit))
-        _write_png(folder / str(label) / f'{digit:04d}.png', crop)
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
@@ -172,10 +151,9 @@ def encode_rle(mask: np.ndarray) -> dict:
 
     The runs are in column-major order and start with the background.
     """
-    flat = mask.ravel(order='F')
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    counts = np.diff([0, *edges, flat.size]).tolist()
-    return dict(size=list(mask.shape), counts=[0] * bool(flat[0]) + counts)
+    (edges,) = np.diff(mask.ravel(order='F'), prepend=False).nonzero()
+    counts = np.diff([0, *edges, mask.size]).tolist()
+    return dict(size=list(mask.shape), counts=counts)
 
 
 def coco_annotations(
@@ -194,11 +172,10 @@ def coco_annotations(
     """
     images, annotations = [], []
     for image_id, (name, digits) in enumerate(scenes, start=1):
-        images.append(
-            dict(id=image_id, file_name=name, width=size, height=size)
-        )
+        sides = dict(width=size, height=size)
+        images.append(dict(id=image_id, file_name=name, **sides))
         for digit in digits:
-            top, bottom, left, right = bounds(digit.mask)
+            left, top, right, bottom = Image.fromarray(digit.mask).getbbox()
             annotations.append(
                 dict(
                     id=len(annotations) + 1,
@@ -212,15 +189,6 @@ def coco_annotations(
                 )
             )
     categories = [
-        dict(id=label + 1, name=name)
-        for label, name in enumerate(DIGIT_CLASSES)
+        dict(id=i, name=name) for i, name in enumerate(DIGIT_CLASSES, start=1)
     ]
     return dict(images=images, annotations=annotations, categories=categories)
-
-
-def semantic_map(digits: Sequence[PlacedDigit], size: int) -> np.ndarray:
-    """Class of each pixel, uint8: d + 1 on digit d, 0 elsewhere."""
-    classes = np.zeros((size, size), dtype=np.uint8)
-    for digit in digits:
-        classes[digit.mask] = digit.label + 1
-    return classes

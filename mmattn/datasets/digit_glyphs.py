@@ -5,6 +5,7 @@ Nothing is downloaded: scikit-learn includes the 1,797 digits of
 ``load_sample_images`` (427 x 640).
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -32,19 +33,6 @@ class DigitPool(NamedTuple):
     images: np.ndarray
 
 
-class Glyph(NamedTuple):
-    """An upscaled digit.
-
-    Attributes:
-        alpha: Opacity of the ink, ``(h, w)`` float64 in [0, 1].
-        mask: Foreground, ``(h, w)`` bool, at most one pixel away from all
-            four sides.
-    """
-
-    alpha: np.ndarray
-    mask: np.ndarray
-
-
 def load_digit_pools(seed: int) -> tuple[DigitPool, DigitPool]:
     """Split the digits of each class into training and validation.
 
@@ -59,13 +47,11 @@ def load_digit_pools(seed: int) -> tuple[DigitPool, DigitPool]:
     """
     digits = _sklearn_datasets().load_digits()
     rng = np.random.default_rng([seed, 0])
-    splits = [], []
+    is_val = np.zeros(len(digits.target), dtype=bool)
     for label in range(10):
         order = rng.permutation(np.flatnonzero(digits.target == label))
-        cut = round(len(order) * _VAL_FRACTION)
-        splits[0].append(order[cut:])
-        splits[1].append(order[:cut])
-    train, val = (np.sort(np.concatenate(parts)) for parts in splits)
+        is_val[order[: round(len(order) * _VAL_FRACTION)]] = True
+    train, val = np.flatnonzero(~is_val), np.flatnonzero(is_val)
     images = digits.images / _MAX_GREY
     return (
         DigitPool(train, digits.target[train], images[train]),
@@ -73,27 +59,14 @@ def load_digit_pools(seed: int) -> tuple[DigitPool, DigitPool]:
     )
 
 
+@functools.cache
 def load_photos() -> list[np.ndarray]:
     """Return scikit-learn's two photographs, ``(427, 640, 3)`` uint8 RGB."""
     return list(_sklearn_datasets().load_sample_images().images)
 
 
-def bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """First row and column of a mask, and those after the last.
-
-    In the order top, bottom, left, right.
-    """
-    rows, columns = np.nonzero(mask)
-    return (
-        int(rows.min()),
-        int(rows.max()) + 1,
-        int(columns.min()),
-        int(columns.max()) + 1,
-    )
-
-
-def upscale_digit(image: np.ndarray, height: int, aspect: float) -> Glyph:
-    """Upscale an 8 x 8 digit and find its foreground.
+def upscale_digit(image: np.ndarray, height: int, aspect: float) -> np.ndarray:
+    """Upscale an 8 x 8 digit.
 
     Args:
         image: Ink, ``(8, 8)`` in [0, 1].
@@ -101,7 +74,8 @@ def upscale_digit(image: np.ndarray, height: int, aspect: float) -> Glyph:
         aspect: Width of the box divided by its height.
 
     Returns:
-        The glyph, cropped to its foreground plus at most one pixel.
+        Opacity of the ink, ``(h, w)`` float64 in [0, 1], cropped to the
+        foreground (0.5 and more) plus at most one pixel.
     """
     # Padding lets strokes at the border of the 8 x 8 box end smoothly.
     padded = np.pad(image, 1).astype(np.float32)
@@ -110,13 +84,8 @@ def upscale_digit(image: np.ndarray, height: int, aspect: float) -> Glyph:
     ink = Image.fromarray(padded).resize(size, Image.Resampling.BICUBIC)
     ink = np.asarray(ink, dtype=np.float64)
     alpha = np.clip((ink - _FOREGROUND) / _EDGE_WIDTH + 0.5, 0, 1)
-    mask = ink >= _FOREGROUND
-    top, bottom, left, right = bounds(mask)
-    window = (
-        slice(max(top - 1, 0), bottom + 1),
-        slice(max(left - 1, 0), right + 1),
-    )
-    return Glyph(alpha[window], mask[window])
+    left, top, right, bottom = Image.fromarray(alpha >= 0.5).getbbox()
+    return alpha[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1]
 
 
 def _sklearn_datasets():

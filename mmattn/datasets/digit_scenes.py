@@ -5,14 +5,13 @@ index), so it does not depend on the others or on their number.
 """
 
 import colorsys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from .digit_glyphs import DigitPool, Glyph, upscale_digit
+from .digit_glyphs import DigitPool, load_photos, upscale_digit
 
 DIGIT_CLASSES = tuple('0123456789')
 
@@ -86,68 +85,64 @@ class PlacedDigit(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """An image, ``(size, size, 3)`` uint8 RGB, and the digits on it."""
+    """Digits on a photograph.
+
+    Attributes:
+        image: ``(size, size, 3)`` uint8 RGB.
+        classes: ``(size, size)`` uint8: d + 1 on digit d, 0 elsewhere.
+        digits: The digits, whose bounding boxes do not overlap.
+    """
 
     image: np.ndarray
+    classes: np.ndarray
     digits: list[PlacedDigit]
 
 
 def compose_scene(
-    spec: DigitSceneSpec,
-    pool: DigitPool,
-    photos: Sequence[np.ndarray],
-    split: int,
-    index: int,
+    spec: DigitSceneSpec, pool: DigitPool, split: int, index: int
 ) -> Scene:
     """Paste a few digits on a crop of a photograph.
-
-    The bounding boxes do not overlap.
 
     Args:
         spec: Seed and size.
         pool: Digits to draw from.
-        photos: Photographs, ``(H, W, 3)`` uint8 RGB.
         split: Index of the split.
         index: Index of the scene in its split.
     """
     rng = np.random.default_rng([spec.seed, split, _SCENE, index])
-    canvas = _cut_background(rng, photos, spec.size)
+    canvas = _cut_background(rng, spec.size)
     occupied = np.zeros((spec.size, spec.size), dtype=bool)
+    classes = np.zeros((spec.size, spec.size), dtype=np.uint8)
     digits = []
     for _ in range(rng.integers(*_DIGITS_PER_SCENE, endpoint=True)):
         choice = rng.integers(len(pool.indices))
         height = round(spec.size * rng.uniform(*_SCENE_HEIGHTS))
-        glyph = upscale_digit(
-            pool.images[choice], height, rng.uniform(*_ASPECTS)
-        )
+        aspect = rng.uniform(*_ASPECTS)
+        alpha = upscale_digit(pool.images[choice], height, aspect)
         for _ in range(_PLACEMENT_TRIES):
-            window = _random_window(rng, glyph.mask.shape, spec.size)
+            window = _random_window(rng, alpha.shape, spec.size)
             if not occupied[window].any():
                 break
         else:
             continue
         occupied[window] = True
-        canvas[window] = _ink(rng, canvas[window], glyph)
+        canvas[window] = _ink(rng, canvas[window], alpha)
         mask = np.zeros_like(occupied)
-        mask[window] = glyph.mask
-        names = int(pool.indices[choice]), int(pool.labels[choice])
-        digits.append(PlacedDigit(*names, mask))
-    return Scene(np.rint(canvas).astype(np.uint8), digits)
+        mask[window] = alpha >= 0.5
+        number, label = int(pool.indices[choice]), int(pool.labels[choice])
+        classes[mask] = label + 1
+        digits.append(PlacedDigit(number, label, mask))
+    return Scene(np.rint(canvas).astype(np.uint8), classes, digits)
 
 
 def compose_crop(
-    spec: DigitSceneSpec,
-    image: np.ndarray,
-    photos: Sequence[np.ndarray],
-    split: int,
-    index: int,
+    spec: DigitSceneSpec, image: np.ndarray, split: int, index: int
 ) -> np.ndarray:
     """Paste one digit on a crop of a photograph.
 
     Args:
         spec: Seed and size.
         image: Ink, ``(8, 8)`` in [0, 1].
-        photos: Photographs, ``(H, W, 3)`` uint8 RGB.
         split: Index of the split.
         index: Index of the crop in its split.
 
@@ -156,20 +151,19 @@ def compose_crop(
     """
     rng = np.random.default_rng([spec.seed, split, _CROP, index])
     side = spec.crop_size
-    canvas = _cut_background(rng, photos, side)
+    canvas = _cut_background(rng, side)
     height = round(side * rng.uniform(*_CROP_HEIGHTS))
     # A wider box than the crop would not fit into it.
     aspect = min(rng.uniform(*_ASPECTS), side / (height * 1.25))
-    glyph = upscale_digit(image, height, aspect)
-    window = _random_window(rng, glyph.mask.shape, side)
-    canvas[window] = _ink(rng, canvas[window], glyph)
+    alpha = upscale_digit(image, height, aspect)
+    window = _random_window(rng, alpha.shape, side)
+    canvas[window] = _ink(rng, canvas[window], alpha)
     return np.rint(canvas).astype(np.uint8)
 
 
-def _cut_background(
-    rng: np.random.Generator, photos: Sequence[np.ndarray], size: int
-) -> np.ndarray:
+def _cut_background(rng: np.random.Generator, size: int) -> np.ndarray:
     """Return a crop of a photograph, ``(size, size, 3)`` float in 0..255."""
+    photos = load_photos()
     photo = photos[rng.integers(len(photos))]
     side = round(size * rng.uniform(*_BACKGROUND_SCALES))
     side = min(side, *photo.shape[:2])
@@ -190,10 +184,10 @@ def _random_window(
 
 
 def _ink(
-    rng: np.random.Generator, behind: np.ndarray, glyph: Glyph
+    rng: np.random.Generator, behind: np.ndarray, alpha: np.ndarray
 ) -> np.ndarray:
-    """Blend a glyph of random color over ``behind``, ``(h, w, 3)``."""
+    """Blend ink of a random color over ``behind``, ``(h, w, 3)``."""
     hue, saturation = rng.random(), rng.uniform(*_INK_SATURATION)
     color = colorsys.hsv_to_rgb(hue, saturation, rng.uniform(*_INK_VALUE))
-    alpha = glyph.alpha[..., None] * rng.uniform(*_INK_OPACITY)
+    alpha = alpha[..., None] * rng.uniform(*_INK_OPACITY)
     return behind * (1 - alpha) + 255 * np.array(color) * alpha

@@ -3,77 +3,82 @@
 import hashlib
 import io
 from collections import Counter
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine import fileio
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-_ORIENTATION = 0x0112  # of EXIF: 1 is upright, 5 to 8 swap height and width
 Size = tuple[int | None, int | None]  # height, width
 
 
-class Finding(NamedTuple):
-    """A fault of a file, with what to do about it."""
-
-    file: str
-    fault: str
-    is_error: bool = True
-
-    def __str__(self) -> str:
-        kind = 'error' if self.is_error else 'warning'
-        return f'{kind}: {self.file}: {self.fault}'
-
-
 class Labels(NamedTuple):
-    """Labels that a model takes: below ``end`` if known, and the ignored."""
+    """Labels that a model accepts: 0 to ``end - 1``, and the ignored ones."""
 
     end: int | None
     ignored: frozenset[int] = frozenset([255])
 
     def find_wrong(self, labels: Any) -> list[int]:
-        """List the labels that the model does not take."""
+        """List the labels that the model does not accept."""
         labels = np.asarray(labels)
         wrong = labels < 0
         if self.end is not None:
             wrong = wrong | (labels >= self.end)
-        for label in self.ignored:
-            wrong = wrong & (labels != label)
+        wrong = wrong & ~np.isin(labels, list(self.ignored))
         return np.unique(labels[wrong]).tolist()
 
 
-class SampleCheck:
+class Check:
+    """What a check finds.
+
+    Args:
+        file: The file that is checked.
+
+    Attributes:
+        errors: Faults that stop or spoil a training, as ``FILE: FAULT``.
+        warnings: Other faults.
+        counts: Number of images, instances and pixels by ``(what, label)``;
+            ``'raw'`` are pixels by the labels of the file.
+        digests: An image by the digest of its pixels.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+        self.counts: Counter[tuple[str, int]] = Counter()
+        self.digests: dict[bytes, str] = {}
+
+    def add(self, fault: str, is_error: bool = True, file: str = '') -> None:
+        """Add a fault, by default of the checked file, and how to fix it."""
+        faults = self.errors if is_error else self.warnings
+        faults.append(f'{file or self.file}: {fault}')
+
+
+class SampleCheck(Check):
     """Check the files and the labels of one sample.
 
     Args:
         info: The sample, as the data set gives it to its pipeline.
         steps: The transforms of the pipeline.
-        labels: The labels that the model takes.
-
-    Attributes:
-        findings: The faults.
-        counts: Number of images, instances and pixels by ``(what, label)``;
-            ``'raw'`` are pixels by the labels of the file.
-        digest: Of the content of the image.
+        labels: The labels that the model accepts.
     """
 
     def __init__(self, info: dict, steps: list, labels: Labels) -> None:
+        super().__init__(info.get('img_path'))
         self.info, self.labels = info, labels
-        self.findings: list[Finding] = []
-        self.counts: Counter[tuple[str, int]] = Counter()
-        self.digest: bytes | None = None
-        self.file = info.get('img_path')
         self.size: Size = (info.get('height'), info.get('width'))
-        self.with_mask = any(getattr(x, 'with_mask', False) for x in steps)
         for step in steps:
             if isinstance(step, LoadImageFromFile) and self.file:
                 self._check_image(step.backend_args)
         for step in steps:
             if isinstance(step, LoadAnnotations) and info.get('seg_map_path'):
                 self._check_map(info['seg_map_path'], step.backend_args)
+        with_mask = loads_masks(steps)
         for instance in info.get('instances', ()):
-            self._check_instance(instance)
+            self._check_instance(instance, with_mask)
         if 'gt_label' in info:
             given = np.atleast_1d(info['gt_label']).tolist()
             self.counts.update(('images', label) for label in given)
@@ -81,19 +86,15 @@ class SampleCheck:
         for label in {x for what, x in self.counts if what != 'raw'}:
             self.counts['images', label] = 1
 
-    def add(self, fault: str, is_error: bool = True, file: str = '') -> None:
-        """Add a finding, by default about the image."""
-        self.findings.append(Finding(file or self.file, fault, is_error))
-
     def _read(
         self, file: str, backend_args: dict | None
-    ) -> tuple[Image.Image | None, bytes]:
+    ) -> Image.Image | None:
         content = b''
         try:
             content = fileio.get(file, backend_args=backend_args)
             image = Image.open(io.BytesIO(content))
             image.load()
-            return image, content
+            return image
         except FileNotFoundError:
             fault = 'does not exist; check data_root and data_prefix'
         except UnidentifiedImageError:
@@ -102,21 +103,22 @@ class SampleCheck:
         except Exception as error:  # decoders raise anything
             fault = f'cannot be read ({error}); copy it again'
         self.add(fault, file=file)
-        return None, content
+        return None
 
     def _check_image(self, backend_args: dict | None) -> None:
-        image, content = self._read(self.file, backend_args)
+        image = self._read(self.file, backend_args)
         if image is None:
             return
-        self.digest = hashlib.blake2b(content, digest_size=16).digest()
+        self.digests[hashlib.blake2b(image.tobytes()).digest()] = self.file
         given, stored = self.size, image.size[::-1]
-        turned = image.getexif().get(_ORIENTATION, 1)
+        # 1 is upright, 5 to 8 swap height and width.
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1)
         self.size = stored[::-1] if turned in (5, 6, 7, 8) else stored
         if turned in range(2, 9):
             labelled = self.info.keys() & {'instances', 'seg_map_path'}
             self.add(
-                f'has EXIF orientation {turned}: it is rotated when it is '
-                'loaded, its annotations are not; save it upright',
+                f'has EXIF orientation {turned}: loading rotates it but not '
+                'its annotations; save it upright',
                 bool(labelled) and (given != self.size or given == stored),
             )
         if given not in (self.size, (None, None)):
@@ -126,40 +128,43 @@ class SampleCheck:
             )
 
     def _check_map(self, file: str, backend_args: dict | None) -> None:
-        image, _ = self._read(file, backend_args)
+        image = self._read(file, backend_args)
         if image is None:
             return
+        add = partial(self.add, file=file)
         pixels = np.array(image)
         if image.format == 'JPEG':
-            fault = 'is a JPEG, which changes labels; save it as PNG'
-            self.add(fault, file=file)
+            add('is a JPEG, which changes labels; save it as PNG')
         size = pixels.shape[:2]
         if size != self.size and None not in self.size:
-            fault = (
-                f'has {_text(size)} pixels, but its image {_text(self.size)}'
+            add(
+                f'has {_text(size)} pixels, but its image has '
+                f'{_text(self.size)}; make them equal'
             )
-            self.add(f'{fault}; make them equal', file=file)
         if 'reduce_zero_label' not in self.info:  # of mmdet
             return
         if pixels.ndim > 2 or pixels.min() < 0 or pixels.max() > 255:
-            fault = (
-                'is a color image or has labels above 255; a map has one '
-                'index of 8 bits per pixel (ADE20K: ADEChallengeData2016)'
+            add(
+                'is a color image or has labels above 255; a label map has '
+                'one 8-bit index per pixel (ADE20K: ADEChallengeData2016)'
             )
-            self.add(fault, file=file)
             return
-        raw = np.bincount(pixels.ravel(), minlength=256)
-        mapped = _map_labels(self.info)
+        raw = np.bincount(pixels.ravel())
+        mapped = np.arange(256)  # what mmseg makes of each label
+        if self.info['reduce_zero_label']:
+            mapped = np.r_[255, :254, 255]
+        renamed = self.info.get('label_map') or {}
         for label in np.flatnonzero(raw).tolist():
             self.counts['raw', label] += int(raw[label])
-            if mapped[label] not in self.labels.ignored:
-                self.counts['pixels', int(mapped[label])] += int(raw[label])
+            new = renamed.get(mapped[label], int(mapped[label]))
+            if new not in self.labels.ignored:
+                self.counts['pixels', new] += int(raw[label])
         found = [label for what, label in self.counts if what == 'pixels']
         self._check_labels(file, found)
         if not found:
-            self.add('has ignored pixels only', False, file)
+            add('has ignored pixels only', False)
 
-    def _check_instance(self, instance: dict) -> None:
+    def _check_instance(self, instance: dict, with_mask: bool) -> None:
         label, mask = instance['bbox_label'], instance.get('mask')
         self.counts['instances', label] += 1
         self._check_labels(self.file, [label])
@@ -168,14 +173,14 @@ class SampleCheck:
         area = round(width * height) if np.isfinite(box).all() else 0
         if area <= 0:
             self.add(f'has a box without area or with NaN: {box.tolist()}')
-        elif mask is None and self.with_mask:
+        elif mask is None and with_mask:
             self.add('has an instance without a mask')
         elif mask is not None:
-            fault = find_mask_fault(mask, self.size)
-            if fault is not None:
-                self.add(fault)
+            try:
+                area = measure_mask(mask, self.size)
+            except Exception as error:  # annotations can hold anything
+                self.add(f'has an invalid mask ({error}); correct it')
                 return
-            area = _mask_area(mask, self.size)
             if area == 0:
                 self.add('has a mask without pixels', False)
         self.counts['pixels', label] += max(area, 0)
@@ -189,12 +194,17 @@ class SampleCheck:
             hint = 'reduce_zero_label=True if label 0 is no class (ADE20K)'
         self.add(
             f'has label {", ".join(map(str, wrong[:5]))}, but the config has '
-            f'{self.labels.end} classes, from 0; {hint}',
+            f'{self.labels.end} classes, counted from 0; {hint}',
             file=file,
         )
 
 
-def find_mask_fault(mask: Any, size: Size) -> str | None:
+def loads_masks(steps: list) -> bool:
+    """Whether transforms load the masks of instances."""
+    return any(getattr(step, 'with_mask', False) for step in steps)
+
+
+def check_mask(mask: Any, size: Size) -> None:
     """Check a mask in COCO's format before pycocotools reads it.
 
     pycocotools crashes or takes all memory if a mask does not fit its image.
@@ -203,45 +213,35 @@ def find_mask_fault(mask: Any, size: Size) -> str | None:
         mask: Polygons or a run-length encoding.
         size: Of the image.
 
-    Returns:
-        The fault, or None.
+    Raises:
+        ValueError: If it does not fit.
     """
     if isinstance(mask, list):
         for polygon in mask:
             points = np.abs(np.asarray(polygon, dtype=float))
             if not (points < 10 * max(size)).all():  # NaN, too
-                return f'has a polygon far outside of the image: {polygon}'
-        return None
+                raise ValueError(f'polygon far outside: {polygon}')
+        return
     counts, total = mask['counts'], size[0] * size[1]
     wrong_sum = isinstance(counts, list) and sum(counts) != total
     if wrong_sum or tuple(mask['size']) != tuple(size):
-        return (
-            f'has a mask of {_text(mask["size"])} pixels, or with counts of '
-            f'another size, but the image has {_text(size)}'
+        raise ValueError(
+            f'{_text(mask["size"])} pixels, or counts of another size, but '
+            f'the image has {_text(size)}'
         )
-    return None
 
 
-def _mask_area(mask: Any, size: Size) -> int:
+def measure_mask(mask: Any, size: Size) -> int:
+    """Number of pixels of a mask; see :func:`check_mask`."""
     from pycocotools import mask as rle
 
+    check_mask(mask, size)
     if isinstance(mask, list):  # mmdet leaves out what is no polygon
         mask = [x for x in mask if len(x) >= 6 and len(x) % 2 == 0]
         mask = rle.merge(rle.frPyObjects(mask, *size)) if mask else []
     elif isinstance(mask['counts'], list):
         mask = rle.frPyObjects(mask, *size)
     return int(rle.area(mask)) if mask else 0
-
-
-def _map_labels(info: dict) -> np.ndarray:
-    """What mmseg makes of each label of a map, ``(256, )``."""
-    table = np.arange(256)
-    if info['reduce_zero_label']:
-        table = np.where((table == 0) | (table == 255), 255, table - 1)
-    new = table.copy()
-    for old, label in (info.get('label_map') or {}).items():
-        new[table == old] = label
-    return new
 
 
 def _text(size: Size) -> str:

@@ -3,13 +3,12 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
+import mmcv
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend
-from PIL import Image
 
 from mmattn.registry import HOOKS
 from mmattn.visualization.attention import (
@@ -42,8 +41,6 @@ class AttentionVisualizationHook(Hook):
         max_heads (int): Heads to show per layer, spread evenly. Defaults to
             4.
     """
-
-    priority = 'NORMAL'
 
     def __init__(
         self,
@@ -83,65 +80,45 @@ class AttentionVisualizationHook(Hook):
         """
         self._layers = select_layers(runner.model, self.stages, self.blocks)
 
-    def before_val_epoch(self, runner: Runner) -> None:
+    def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Restart counting images."""
         self._count = 0
 
-    def before_test_epoch(self, runner: Runner) -> None:
-        """Restart counting images."""
-        self._count = 0
-
-    def before_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    def _before_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        mode: str = 'train',
     ) -> None:
         """Record the layers if an image of the batch is to be drawn."""
-        if self._indices(data_batch) and is_main_process():
+        if mode != 'train' and self._indices(data_batch) and is_main_process():
             self._recorder = CallRecorder(runner.model, self._layers)
 
-    def after_val_iter(
+    def _after_iter(
         self,
         runner: Runner,
         batch_idx: int,
         data_batch: dict | None = None,
         outputs: Sequence | None = None,
+        mode: str = 'train',
     ) -> None:
         """Draw the selected images of the batch."""
-        self._draw(runner, data_batch, f'val_{runner.iter}')
-
-    def before_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
-    ) -> None:
-        """Record the layers if an image of the batch is to be drawn."""
-        self.before_val_iter(runner, batch_idx, data_batch)
-
-    def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: Sequence | None = None,
-    ) -> None:
-        """Draw the selected images of the batch."""
-        self._draw(runner, data_batch, 'test')
-
-    def _indices(self, batch: dict) -> list[int]:
-        """Indices of the images to draw in a batch."""
-        count = len(_images(batch))
-        return list(range(-self._count % self.interval, count, self.interval))
-
-    def _draw(self, runner: Runner, batch: dict, step: str) -> None:
-        indices, start = self._indices(batch), self._count
-        self._count += len(_images(batch))
+        if mode == 'train':
+            return
+        indices, start = self._indices(data_batch), self._count
+        self._count += len(_images(data_batch))
         if self._recorder is None:
             return
         recorder, self._recorder = self._recorder, None
         recorder.close()
+        step = 'test' if mode == 'test' else f'val_{runner.iter}'
         for index in indices:
             name = str(start + index)
-            path = batch['data_samples'][index].get('img_path')
+            path = data_batch['data_samples'][index].get('img_path')
             if path:
                 name += f'_{Path(path).stem}'
-            inputs = _images(batch)[index]
+            inputs = _images(data_batch)[index]
             size = recorder.image_size
             content = tuple(map(min, size, inputs.shape[-2:]))
             picture = inputs_to_picture(inputs, size)
@@ -150,13 +127,17 @@ class AttentionVisualizationHook(Hook):
                 Path(runner.log_dir, 'attention', step, name),
                 image,
                 image.pixels_at(self.places),
-                self._layers,
                 recorder,
                 dict(image=str(path or name), run=runner.work_dir, step=step),
                 index,
                 self.max_heads,
             )
             _add_to_visualizer(runner, pictures, name)
+
+    def _indices(self, batch: dict) -> list[int]:
+        """Indices of the images to draw in a batch."""
+        count = len(_images(batch))
+        return list(range(-self._count % self.interval, count, self.interval))
 
 
 def _images(batch: dict) -> Sequence[torch.Tensor]:
@@ -175,9 +156,6 @@ def _add_to_visualizer(
         if isinstance(backend, LocalVisBackend):
             continue
         for path in pictures:
-            with Image.open(path) as picture:
-                backend.add_image(
-                    f'attention/{name}/{path.stem}',
-                    np.asarray(picture.convert('RGB')),
-                    runner.iter,
-                )
+            picture = mmcv.imread(path, channel_order='rgb')
+            name_there = f'attention/{name}/{path.stem}'
+            backend.add_image(name_there, picture, runner.iter)

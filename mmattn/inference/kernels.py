@@ -29,8 +29,8 @@ _layer_norm = LIBRARY.function('layer_norm', 'ttttiidi')
 _depthwise = LIBRARY.function('depthwise', 'tittiiiiiiti')
 _modulation = LIBRARY.function('modulation', 'tittt' + 'iiiiii' + 'ttti')
 
-# The kernels read whole vectors of channels, of which this is a multiple.
-_VECTOR = 8
+# The kernels read whole vectors of channels; the widest have this many.
+_VECTOR = 16
 # For fewer tokens, packing the matrices takes longer than it saves.
 _FEWEST_TOKENS = 512
 # Bytes of a matrix that a kernel multiplies with at a time: half an L2 cache.

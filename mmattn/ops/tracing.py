@@ -11,11 +11,9 @@ try:
 except ImportError:  # torch before 2.3
     from torch._dynamo import is_compiling
 
+_VERSION = tuple(map(int, torch.__version__.split('.')[:2]))
 # Older versions do not distinguish dynamic from static sizes.
-_KNOWS_DYNAMIC_SHAPES = tuple(map(int, torch.__version__.split('.')[:2])) >= (
-    2,
-    9,
-)
+_KNOWS_DYNAMIC_SHAPES = _VERSION >= (2, 9)
 _NOTHING = nullcontext()
 _transforms_are_active = torch._C._are_functorch_transforms_active
 _tracing_state = torch._C._get_tracing_state
@@ -58,6 +56,8 @@ def is_exporting_to_onnx() -> bool:
 
 def in_functorch() -> bool:
     """Whether ``torch.func`` (vmap, grad, ...) or forward AD is active."""
+    if _VERSION < (2, 4) and is_compiling():
+        return False  # this compiler can trace neither them nor the question
     return _transforms_are_active() or forward_ad._current_level >= 0
 
 

@@ -198,6 +198,12 @@ def image_in_both_splits(data):
     (data.root / 'val/owl/5.jpg').write_bytes(content)
 
 
+@fault(ALL, 'val/owl/5.jpg', 'train/dog/1.jpg', stops=False)
+def image_encoded_again_in_another_split(data):
+    with Image.open(data.root / IMAGE) as image:
+        image.save(data.root / 'val/owl/5.jpg', format='png')
+
+
 @fault('mmdet mmseg', IMAGE, 'does not exist')
 def missing_image(data):
     (data.root / IMAGE).unlink()
@@ -231,6 +237,11 @@ def mask_of_another_size(data):
 @fault('mmdet', IMAGE, 'mask')
 def mask_with_wrong_counts(data):
     data.change_json(segmentation=dict(size=SIZE, counts=[1, 2]))
+
+
+@fault('mmdet', IMAGE, 'mask')
+def mask_without_counts(data):
+    data.change_json(segmentation=dict(size=SIZE))
 
 
 @fault('mmdet', IMAGE, 'without pixels', stops=False)

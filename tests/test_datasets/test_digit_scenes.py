@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mmattn.datasets import DigitSceneSpec
-from mmattn.datasets.digit_glyphs import load_digit_pools, load_photos
+from mmattn.datasets.digit_glyphs import load_digit_pools
 from mmattn.datasets.digit_scenes import compose_crop, compose_scene
 
 SPEC = DigitSceneSpec(seed=1, num_train=4, num_val=2, size=128)
@@ -13,14 +13,9 @@ def pools():
     return load_digit_pools(SPEC.seed)
 
 
-@pytest.fixture(scope='module')
-def photos():
-    return load_photos()
-
-
-def test_scenes_contain_separate_digits_of_the_pool(pools, photos):
+def test_scenes_contain_separate_digits_of_the_pool(pools):
     for index in range(20):
-        scene = compose_scene(SPEC, pools[1], photos, 1, index)
+        scene = compose_scene(SPEC, pools[1], 1, index)
         assert scene.image.shape == (128, 128, 3)
         assert scene.image.dtype == np.uint8
         assert 1 <= len(scene.digits) <= 8
@@ -30,8 +25,8 @@ def test_scenes_contain_separate_digits_of_the_pool(pools, photos):
         assert sum(digit.mask.astype(int) for digit in scene.digits).max() == 1
 
 
-def test_masks_lie_on_the_ink(pools, photos):
-    scene = compose_scene(SPEC, pools[0], photos, 0, 2)
+def test_masks_lie_on_the_ink(pools):
+    scene = compose_scene(SPEC, pools[0], 0, 2)
     inside, outside = [], []
     for digit in scene.digits:
         rows, columns = np.nonzero(digit.mask)
@@ -47,18 +42,18 @@ def test_masks_lie_on_the_ink(pools, photos):
     assert np.mean(outside) > 3 * np.mean(inside)
 
 
-def test_splits_get_other_draws(pools, photos):
-    one = compose_scene(SPEC, pools[0], photos, 0, 0)
-    other = compose_scene(SPEC, pools[0], photos, 1, 0)
+def test_splits_get_other_draws(pools):
+    one = compose_scene(SPEC, pools[0], 0, 0)
+    other = compose_scene(SPEC, pools[0], 1, 0)
     assert not np.array_equal(one.image, other.image)
 
 
 @pytest.mark.parametrize('size', [64, 128, 256])
-def test_crops_have_three_eighths_of_the_size(pools, photos, size):
+def test_crops_have_three_eighths_of_the_size(pools, size):
     spec = DigitSceneSpec(size=size)
     for index in range(40):
         image = pools[0].images[index]
-        crop = compose_crop(spec, image, photos, 0, index)
+        crop = compose_crop(spec, image, 0, index)
         assert crop.shape == (size * 3 // 8, size * 3 // 8, 3)
         assert crop.dtype == np.uint8
 

@@ -27,50 +27,50 @@ CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5}
 CASES = {
     'linear': (
         FusedLinear,
-        lambda: nn.Linear(24, 40),
-        (2, 17, 31, 24),
+        lambda: nn.Linear(48, 80),
+        (2, 17, 31, 48),
         'linear',
     ),
     'linear without bias': (
         FusedLinear,
-        lambda: nn.Linear(72, 8, bias=False),
-        (523, 72),
+        lambda: nn.Linear(144, 16, bias=False),
+        (523, 144),
         'linear',
     ),
     'linear of few tokens': (
         FusedLinear,
-        lambda: nn.Linear(24, 40),
-        (7, 24),
+        lambda: nn.Linear(48, 80),
+        (7, 48),
         None,
     ),
     'linear of odd channels': (
         FusedLinear,
-        lambda: nn.Linear(13, 21),
-        (600, 13),
+        lambda: nn.Linear(24, 40),
+        (600, 24),
         None,
     ),
     'large linear': (
         FusedLinear,
-        lambda: nn.Linear(520, 1048),
-        (1, 29, 19, 520),
+        lambda: nn.Linear(528, 1072),
+        (1, 29, 19, 528),
         'linear',
     ),
     'layer norm': (
         FusedLayerNorm,
-        lambda: random_norm(nn.LayerNorm(72)),
-        (3, 5, 7, 72),
+        lambda: random_norm(nn.LayerNorm(144)),
+        (3, 5, 7, 144),
         'layer_norm',
     ),
     'layer norm without parameters': (
         FusedLayerNorm,
-        lambda: nn.LayerNorm(8, elementwise_affine=False),
-        (9, 8),
+        lambda: nn.LayerNorm(16, elementwise_affine=False),
+        (9, 16),
         'layer_norm',
     ),
     'layer norm of odd channels': (
         FusedLayerNorm,
-        lambda: random_norm(nn.LayerNorm(13)),
-        (9, 13),
+        lambda: random_norm(nn.LayerNorm(24)),
+        (9, 24),
         None,
     ),
     'depthwise': (
@@ -85,10 +85,10 @@ CASES = {
         (1, 7, 1, 3),
         'depthwise',
     ),
-    'mlp': (FusedMLP, lambda: MLP(24, 96), (2, 17, 31, 24), 'mlp'),
-    'mlp of few tokens': (FusedMLP, lambda: MLP(24, 96), (2, 3, 5, 24), None),
-    'mlp of odd channels': (FusedMLP, lambda: MLP(15, 33), (700, 15), None),
-    'large mlp': (FusedMLP, lambda: MLP(264, 1056), (521, 264), 'mlp'),
+    'mlp': (FusedMLP, lambda: MLP(48, 96), (2, 17, 31, 48), 'mlp'),
+    'mlp of few tokens': (FusedMLP, lambda: MLP(48, 96), (2, 3, 5, 48), None),
+    'mlp of odd channels': (FusedMLP, lambda: MLP(24, 40), (700, 24), None),
+    'large mlp': (FusedMLP, lambda: MLP(272, 1072), (521, 272), 'mlp'),
     'conv mlp': (
         FusedConvMLP,
         lambda: ConvMLP(24, 96),
@@ -320,7 +320,8 @@ def test_layer_norm_hides_no_overflow(large):
         got = fuse(FusedLayerNorm, norm)(x)
     assert not (got.isfinite() & ~want.isfinite()).any()
     if large <= 1e18:
-        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+        exact = norm.double()(x.double()).float()
+        torch.testing.assert_close(got, exact, rtol=1e-5, atol=1e-5)
 
 
 @needs_kernels

@@ -53,12 +53,18 @@ def _explain_clusters(
     layer: FeatureSpaceAttention, inputs: Inputs, tokens: Tokens
 ) -> list[Explanation]:
     rows = _explain_windows(layer, inputs, tokens)
+    (x,) = inputs
+    H, W = x.shape[1:3]
+    sizes = torch.tensor(cluster_sizes(H * W, layer.cluster_size))
+    labels = torch.arange(len(sizes)).repeat_interleave(sizes).to(x.device)
     with torch.no_grad():
-        order = layer.cluster(layer.qkv(inputs[0]))[0]  # (h, N)
-    levels = split_levels(order, layer.cluster_size)
-    size = inputs[0].shape[1:3]
-    clusters = Clusters(tuple(x.unflatten(1, size) for x in levels))
-    return [clusters, *rows] if levels else rows
+        order = layer.cluster(layer.qkv(x))[0]  # (h, N), tokens by cluster
+    last = torch.empty_like(order).scatter_(1, order, labels.expand_as(order))
+    last = last.unflatten(1, (H, W))
+    # A group and its sibling are the halves of group `label // 2` before.
+    bisections = len(sizes).bit_length() - 1
+    levels = tuple(last >> i for i in reversed(range(bisections)))
+    return [Clusters(levels), *rows] if levels else rows
 
 
 @register_explanation(MultiHeadSelfAttention)
@@ -81,7 +87,7 @@ def _explain_random_features(
 def _explain_key_values(
     layer: KeyValueAttention, inputs: Inputs, tokens: Tokens
 ) -> list[Explanation]:
-    """Needs keys that form a map; other tokens have no position to show."""
+    """Keys that do not form a map have no position to show."""
     weights = attention_rows(layer, inputs, tokens, layer.v_proj, layer.o_proj)
     return [AttentionRows(weights)] if weights.ndim == 4 else []
 
@@ -109,30 +115,6 @@ def _explain_modulation(
             modulator.abs().mean(-1),
         )
     ]
-
-
-def split_levels(order: Tensor, cluster_size: int) -> tuple[Tensor, ...]:
-    """Label each token with its group after each bisection.
-
-    Args:
-        order: ``(G, N)`` from ``mmattn.ops.balanced_clusters`` with the same
-            ``cluster_size``.
-        cluster_size: Minimum number of tokens of a cluster.
-
-    Returns:
-        One ``(G, N)`` int64 in raster order per bisection, coarsest first;
-        none if there is only one cluster.
-    """
-    sizes = torch.tensor(
-        cluster_sizes(order.shape[1], cluster_size), device=order.device
-    )
-    levels = []
-    while len(sizes) > 1:
-        groups = torch.arange(len(sizes), device=order.device)
-        labels = groups.repeat_interleave(sizes).expand_as(order)
-        levels.append(torch.empty_like(order).scatter_(1, order, labels))
-        sizes = sizes.view(-1, 2).sum(1)  # a parent is its two halves
-    return tuple(reversed(levels))
 
 
 def count_heads(layer: nn.Module) -> int:

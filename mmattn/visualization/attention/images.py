@@ -1,8 +1,13 @@
-"""Prepare images for a network and for display under attention."""
+"""Prepare images for a network, and map its tokens to them.
 
+Sizes are ``(height, width)``, positions ``(row, column)``.
+"""
+
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +15,7 @@ import torch.nn as nn
 from PIL import Image
 from torch import Tensor
 
-from .geometry import Size
+Size = tuple[int, int]
 
 # Mean and standard deviation of ImageNet (RGB, 0 to 255).
 _MEAN = (123.675, 116.28, 103.53)
@@ -21,6 +26,10 @@ _MAX_SIDE = 512
 DEFAULT_PLACES = ((0.33, 0.33), (0.67, 0.67))
 _PADDING = 128
 _MAX_PIXELS = 100_000_000
+# If the sides of a token differ by more, the map is something else than a
+# feature map of the image, such as a sequence.
+_MAX_ASPECT = 2**0.5
+_STRIDES = tuple(2**i for i in range(9))
 
 
 @dataclass(frozen=True)
@@ -101,11 +110,10 @@ def image_for_backbone(picture: np.ndarray) -> NetworkImage:
             are shrunk, none is enlarged.
     """
     file_size = picture.shape[:2]
-    ratio = min(1.0, _MAX_SIDE / max(file_size))
-    size = tuple(max(1, round(side * ratio)) for side in file_size)
-    if size != file_size:
-        shrunk = Image.fromarray(picture).resize(size[::-1], Image.BILINEAR)
-        picture = np.asarray(shrunk)
+    image = Image.fromarray(picture)
+    image.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.Resampling.BILINEAR)
+    picture = np.asarray(image)
+    size = picture.shape[:2]
     normalized = (picture - np.array(_MEAN)) / np.array(_STD)
     inputs = torch.from_numpy(normalized).float().permute(2, 0, 1)[None]
     scale = tuple(after / before for after, before in zip(size, file_size))
@@ -164,3 +172,43 @@ def inputs_to_picture(inputs: Tensor, size: Size) -> np.ndarray:
     height, width = (min(a, b) for a, b in zip(size, x.shape))
     picture[:height, :width] = x[:height, :width]
     return picture
+
+
+class TokenGrid(NamedTuple):
+    """Layout of tokens on an image.
+
+    Attributes:
+        size: Rows and columns of tokens.
+        cell: Height and width of a token in pixels.
+    """
+
+    size: Size
+    cell: tuple[float, float]
+
+    def token_at(self, row: int, column: int) -> Size:
+        """The token that contains a pixel."""
+        axes = zip((row, column), self.cell, self.size)
+        r, c = (min(int(x // cell), n - 1) for x, cell, n in axes)
+        return r, c
+
+
+def fit_tokens(size: Size, picture: Size) -> TokenGrid | None:
+    """Find the stride between an image and a feature map.
+
+    Where a stride does not divide the image, the last tokens extend beyond
+    it.
+
+    Args:
+        size: Rows and columns of the map.
+        picture: Height and width of the network's input in pixels.
+
+    Returns:
+        The grid, or None if the map is not a feature map of the image.
+    """
+    for stride in _STRIDES:
+        if tuple(-(-side // stride) for side in picture) == tuple(size):
+            return TokenGrid(tuple(size), (stride, stride))
+    height, width = (side / n for side, n in zip(picture, size))
+    if abs(math.log(height / width)) > math.log(_MAX_ASPECT):
+        return None
+    return TokenGrid(tuple(size), (height, width))

@@ -4,36 +4,19 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-import torch.nn as nn
-
 from .explainers import count_heads
 from .explanations import AttentionRows, Clusters, Modulation, explain
 from .figures import Scene, plot_explanation
-from .geometry import Size, fit_tokens
-from .images import NetworkImage
+from .images import NetworkImage, Size, fit_tokens
 from .recording import CallRecorder
 
 PAGE = 'index.html'
 
-# Kind of explanation -> part of the file name, and the caption on the page.
+# Part of the file name.
 _KINDS = {
-    AttentionRows: (
-        'attention',
-        'What the token of each selected pixel attends to. It cannot attend '
-        'to anything outside of the outline.',
-    ),
-    Clusters: (
-        'clusters',
-        'Tokens of one color are in one group, wherever they are. Each '
-        'bisection halves every group. Tokens attend to those of their last '
-        'group and to some of its sibling. Right: the clusters of the '
-        'selected pixels.',
-    ),
-    Modulation: (
-        'modulator',
-        'Output of the convolutions of each size, and the modulator that is '
-        'made of them and multiplies the values.',
-    ),
+    AttentionRows: 'attention',
+    Clusters: 'clusters',
+    Modulation: 'modulator',
 }
 
 _HEAD = """<!DOCTYPE html>
@@ -44,7 +27,6 @@ h1 { font-size: 1.5em; } h2 { font-size: 1.1em; margin-top: 2.5em; }
 h2, nav { font-family: monospace; }
 dl { display: grid; grid-template-columns: max-content auto; gap: 0 1em; }
 dt { color: #59636e; } dd { margin: 0; overflow-wrap: anywhere; }
-figure { margin: 1em 0; } figcaption { color: #59636e; }
 img { max-width: 100%; } a { color: #0969da; }
 </style></head><body><h1>Attention</h1>"""
 
@@ -53,7 +35,6 @@ def write_page(
     folder: str | Path,
     image: NetworkImage,
     pixels: Sequence[Size],
-    layers: dict[str, nn.Module],
     calls: CallRecorder,
     facts: dict[str, str],
     index: int = 0,
@@ -66,8 +47,7 @@ def write_page(
             missing.
         image: The image.
         pixels: ``(row, column)`` on ``image.picture``.
-        layers: The layers to show, by name.
-        calls: The recorded calls of the layers.
+        calls: The recorded calls of the layers to show.
         facts: Label and text of each line at the top of the page.
         index: Index of the image in the recorded batch. Defaults to 0.
         max_heads: Heads to show per layer, spread evenly. Defaults to 4.
@@ -87,17 +67,18 @@ def write_page(
     }
     links, sections, paths = [], [], []
     for name, inputs in calls.inputs.items():
-        layer = layers[name]
+        layer = calls.layers[name]
         grid = fit_tokens(inputs[0].shape[1:3], image.picture.shape[:2])
         if grid is None:
             continue
         kind, heads = type(layer).__name__, count_heads(layer)
-        size, cell = (
-            ' x '.join(f'{side:.4g}' for side in sides) for sides in grid
+        (rows, columns), (height, width) = grid
+        title = (
+            f'{name}\n{kind}, {heads} head{"s" * (heads > 1)}; '
+            f'{rows} x {columns} tokens of {height:.4g} x {width:.4g} '
+            'pixels each'
         )
-        text = f'{kind}, {heads} head{"s" * (heads > 1)}; '
-        text += f'{size} tokens of {cell} pixels each'
-        scene = Scene(image.picture, pixels, grid, name, text, max_heads)
+        scene = Scene(image.picture, pixels, grid, title, max_heads)
         one = tuple(x[index : index + 1] for x in inputs)
         tokens = [grid.token_at(*pixel) for pixel in pixels]
         explanations = explain(layer, one, tokens)
@@ -107,14 +88,13 @@ def write_page(
             text = escape(f'{kind}({layer.extra_repr()})')
             sections.append(f'<h2 id="{label}">{label}</h2><p>{text}</p>')
         for explanation in explanations:
-            suffix, caption = _KINDS[type(explanation)]
-            path = folder / f'{name}.{suffix}.png'
+            path = folder / f'{name}.{_KINDS[type(explanation)]}.png'
             plot_explanation(explanation, scene).savefig(path)
             paths.append(path)
             link = escape(path.name)  # relative: the folder can be moved
             sections.append(
-                f'<figure><a href="{link}"><img src="{link}" loading="lazy" '
-                f'alt="{link}"></a><figcaption>{caption}</figcaption></figure>'
+                f'<p><a href="{link}"><img src="{link}" loading="lazy" '
+                f'alt="{link}"></a></p>'
             )
     table = [
         f'<dt>{escape(label)}</dt><dd>{escape(text)}</dd>'

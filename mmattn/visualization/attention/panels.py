@@ -5,17 +5,18 @@ Images are ``(H, W, 3)``, 0 to 255.
 
 import textwrap
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from .geometry import Size, TokenGrid
+from .images import Size, TokenGrid
 
 # Safe for color-blind readers. Values go from dark to bright. Groups of the
 # first bisection are blue and red, later ones get neighboring shades.
@@ -24,115 +25,143 @@ GROUPS = matplotlib.colormaps['RdYlBu_r']
 _MARK = '#46f0f0'
 _FADE = 0.75  # whiteness of the image outside of the area of interest
 
-# Inches. A layout engine would have to draw the figure twice.
-_PANEL, _GAP, _LEFT, _TOP = 1.6, 0.06, 0.3, 0.7
-_NOTE, _LINE, _BAR, _MIN_WIDTH = 0.2, 0.14, 0.8, 5.2
+_PANEL, _MARGIN, _HEADER, _MIN_WIDTH = 1.66, 0.3, 1.0, 5.2  # inches
 _MAX_ASPECT = 2.0  # higher or wider images get margins
 _NORMAL, _SMALL = 8, 7  # font sizes
 
 
+class Scene(NamedTuple):
+    """The image and the layer that a figure shows.
+
+    Attributes:
+        picture: The network's input, ``(H, W, 3)`` uint8 RGB.
+        pixels: Selected ``(row, column)`` of it.
+        grid: Layout of the layer's tokens on it.
+        title: Name of the layer, and a line that describes it.
+        max_heads: Maximum number of heads to show, spread evenly.
+    """
+
+    picture: np.ndarray
+    pixels: Sequence[Size]
+    grid: TokenGrid
+    title: str
+    max_heads: int = 4
+
+    def choose_heads(self, count: int) -> list[int]:
+        """Indices of the heads to show, out of ``count``."""
+        shown = min(count, self.max_heads)
+        return [int(i) for i in np.linspace(0, count - 1, shown).round()]
+
+
 def make_panels(
-    rows: int,
-    columns: int,
-    picture: Size,
-    title: str,
-    subtitle: str,
-    legend: str,
-    colors: Colormap,
-    with_notes: bool = False,
+    scene: Scene, rows: int, columns: int, legend: str, colors: Colormap
 ) -> tuple[Figure, np.ndarray]:
     """Create a figure with a title, blank panels and a legend.
 
     Args:
+        scene: What it shows.
         rows: Rows of panels.
         columns: Panels in a row.
-        picture: Height and width of the image in the panels.
-        title: First line, bold.
-        subtitle: Second line.
         legend: Text that explains the panels and the colors.
-        colors: Color map, shown next to the legend.
-        with_notes: Leave room for a line below each panel.
+        colors: Color map, shown above the legend.
 
     Returns:
         The figure and its axes, ``(rows, columns)``.
     """
-    ratio = picture[0] / picture[1]
-    high = _PANEL * min(max(ratio, 1 / _MAX_ASPECT), _MAX_ASPECT)
-    between = _GAP + _NOTE * with_notes
-    right = _LEFT + columns * (_PANEL + _GAP)
-    bottom = _TOP + rows * (high + between)
-    width = max(right, _MIN_WIDTH)
-    lines = textwrap.wrap(legend, int(17 * (width - _LEFT - _BAR)))
-    height = bottom + 0.2 + _LINE * len(lines)
-    figure = Figure(figsize=(width, height), dpi=100)
+    height, width = scene.picture.shape[:2]
+    aspect = min(max(height / width, 1 / _MAX_ASPECT), _MAX_ASPECT)
+    width = max(_MARGIN + columns * _PANEL, _MIN_WIDTH)
+    height = _HEADER + rows * (_PANEL * aspect + _MARGIN)
+    size = (width, height)
+    figure = Figure(figsize=size, dpi=100, layout='compressed')
     panels = figure.subplots(
         rows,
         columns,
         squeeze=False,
         subplot_kw=dict(xticks=[], yticks=[], frame_on=False),
-        gridspec_kw=dict(
-            left=_LEFT / width,
-            right=(right - _GAP) / width,
-            top=1 - _TOP / height,
-            bottom=1 - (bottom - between) / height,
-            wspace=_GAP / _PANEL,
-            hspace=between / high,
-        ),
     )
-
-    def write(x: float, y: float, text: str, **font: object) -> None:
-        figure.text(x / width, 1 - y / height, text, va='top', **font)
-
-    write(_LEFT, 0.08, title, fontsize=_NORMAL, weight='bold')
-    write(_LEFT, 0.26, subtitle, fontsize=_NORMAL)
-    text = '\n'.join(lines)
-    write(_LEFT + _BAR + 0.1, bottom + 0.08, text, fontsize=_SMALL)
-    low = 1 - (bottom + 0.2) / height
-    strip = figure.add_axes((_LEFT / width, low, _BAR / width, 0.1 / height))
-    strip.imshow(np.linspace(0, 1, 256)[None], cmap=colors, aspect='auto')
-    strip.set_axis_off()
+    figure.suptitle(scene.title, x=0.01, ha='left', fontsize=_NORMAL)
+    bar = figure.colorbar(
+        ScalarMappable(cmap=colors),
+        ax=panels,
+        location='bottom',
+        ticks=[],
+        aspect=100,
+    )
+    legend = textwrap.fill(legend, int(17 * width))
+    bar.set_label(legend, fontsize=_SMALL)
     return figure, panels
 
 
-def label_panel(
-    panel: Axes, title: str = '', row: str = '', note: str = ''
+def show(
+    panel: Axes,
+    picture: np.ndarray,
+    title: str = '',
+    row: str = '',
+    note: str = '',
 ) -> None:
-    """Write above, left of and below a panel."""
-    panel.set_title(title, fontsize=_NORMAL, pad=3)
-    panel.set_ylabel(row, fontsize=_NORMAL, labelpad=3)
-    panel.set_xlabel(note, fontsize=_SMALL, labelpad=2)
+    """Show an image whose pixel (0, 0) starts at the point (0, 0).
 
-
-def grey(picture: np.ndarray) -> np.ndarray:
-    """The image without its colors."""
-    return np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2)
-
-
-def fade(picture: np.ndarray) -> np.ndarray:
-    """The image, grey and pale."""
-    return (1 - _FADE) * grey(picture) + _FADE * 255
-
-
-def enlarge(values: np.ndarray, grid: TokenGrid, picture: Size) -> np.ndarray:
-    """Upsample the values of tokens, ``(H', W', ...)``, to ``(H, W, ...)``."""
-    rows, columns = (
-        np.minimum((np.arange(side) // cell).astype(int), n - 1)
-        for side, cell, n in zip(picture, grid.cell, grid.size)
-    )
-    return values[rows[:, None], columns]
-
-
-def show(panel: Axes, picture: np.ndarray) -> None:
-    """Show an image whose pixel (0, 0) starts at the point (0, 0)."""
+    ``title`` stands above the first row of panels, ``row`` left of the panel
+    and ``note`` below it.
+    """
     height, width = picture.shape[:2]
     # Invisible, but it makes the file a third smaller.
     shown = picture.clip(0, 255).astype(np.uint8) // 4 * 4
     panel.imshow(shown, extent=(0, width, height, 0), interpolation='nearest')
+    if panel.get_subplotspec().is_first_row():
+        panel.set_title(title, fontsize=_NORMAL, pad=3)
+    panel.set_ylabel(row, fontsize=_NORMAL, labelpad=3)
+    panel.set_xlabel(note, fontsize=_SMALL, labelpad=2)
 
 
-def mark_token(panel: Axes, grid: TokenGrid, pixel: Size) -> None:
-    """Frame the token that contains a pixel."""
-    (row, column), (height, width) = grid.token_at(*pixel), grid.cell
+def tint(
+    picture: np.ndarray,
+    values: np.ndarray,
+    colors: Colormap,
+    grid: TokenGrid,
+    opacity: float | np.ndarray = 1.0,
+) -> np.ndarray:
+    """Color the grey image by the values of tokens, ``(H', W')`` in [0, 1]."""
+    size = picture.shape[:2]
+    opacity = np.broadcast_to(opacity, values.shape)
+    opacity = enlarge(opacity, grid, size)[..., None]
+    above = enlarge(255 * colors(values)[..., :3], grid, size)
+    return (1 - opacity) * grey(picture) + opacity * above
+
+
+def spotlight(
+    panel: Axes,
+    scene: Scene,
+    picture: np.ndarray,
+    inside: np.ndarray,
+    grid: TokenGrid,
+    pixel: Size,
+    **texts: str,
+) -> None:
+    """Show a picture of the tokens in a mask, the others grey and pale.
+
+    The border of the mask, ``(H', W')``, is outlined, and the token that
+    contains the pixel is framed.
+    """
+    height, width = scene.picture.shape[:2]
+    shown = enlarge(inside, grid, (height, width))
+    pale = (1 - _FADE) * grey(scene.picture) + _FADE * 255
+    show(panel, np.where(shown[..., None], picture, pale), **texts)
+    if not inside.all():
+        panel.contour(
+            np.arange(-1, width + 1) + 0.5,
+            np.arange(-1, height + 1) + 0.5,
+            np.pad(shown, 1),
+            levels=[0.5],
+            colors='black',
+            linewidths=0.7,
+        )
+        panel.set(xlim=(0, width), ylim=(height, 0))
+    (row, column), (height, width) = (
+        scene.grid.token_at(*pixel),
+        scene.grid.cell,
+    )
     frame = Rectangle(
         (column * width, row * height),
         width,
@@ -146,42 +175,29 @@ def mark_token(panel: Axes, grid: TokenGrid, pixel: Size) -> None:
 
 
 def number_pixels(panel: Axes, pixels: Sequence[Size], first: int = 1) -> None:
-    """Draw a dot and a number on every pixel, counting from ``first``."""
+    """Mark every pixel with a number, counting from ``first``."""
     for number, (row, column) in enumerate(pixels, start=first):
-        panel.plot(
+        panel.text(
             column + 0.5,
             row + 0.5,
-            'o',
-            color=_MARK,
-            markersize=4,
-            markeredgecolor='black',
-        )
-        # Above and to the right, if there is room.
-        width, height = panel.get_xlim()[1], panel.get_ylim()[0]
-        is_right, is_high = column > 0.9 * width, row < 0.1 * height
-        panel.annotate(
             str(number),
-            (column, row),
-            textcoords='offset points',
-            xytext=(-3 if is_right else 3, -3 if is_high else 3),
-            ha='right' if is_right else 'left',
-            va='top' if is_high else 'bottom',
-            fontsize=_NORMAL,
+            ha='center',
+            va='center_baseline',
+            fontsize=_SMALL,
             weight='bold',
-            color=_MARK,
-            path_effects=[withStroke(linewidth=1.8, foreground='black')],
+            bbox=dict(boxstyle='circle,pad=0.15', facecolor=_MARK),
         )
 
 
-def outline(panel: Axes, inside: np.ndarray, grid: TokenGrid) -> None:
-    """Draw the border of the tokens in a mask ``(H', W')``."""
-    height, width = grid.cell
-    padded = np.pad(inside, 1)
-    lines = []
-    for row, column in np.argwhere(padded[1:] != padded[:-1]):
-        y, x = row * height, (column - 1) * width
-        lines.append(((x, y), (x + width, y)))
-    for row, column in np.argwhere(padded[:, 1:] != padded[:, :-1]):
-        y, x = (row - 1) * height, column * width
-        lines.append(((x, y), (x, y + height)))
-    panel.add_collection(LineCollection(lines, colors='black', linewidths=0.7))
+def grey(picture: np.ndarray) -> np.ndarray:
+    """The image without its colors."""
+    return np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2)
+
+
+def enlarge(values: np.ndarray, grid: TokenGrid, picture: Size) -> np.ndarray:
+    """Upsample the values of tokens, ``(H', W', ...)``, to ``(H, W, ...)``."""
+    rows, columns = (
+        np.minimum((np.arange(side) // cell).astype(int), n - 1)
+        for side, cell, n in zip(picture, grid.cell, grid.size)
+    )
+    return values[rows[:, None], columns]

@@ -44,9 +44,7 @@ def select_layers(
         return layers
     matches = {name: _PLACE.search(name) for name in layers}
     places = {n: tuple(map(int, m.groups())) for n, m in matches.items() if m}
-    depths: dict[int, int] = {}
-    for stage, block in places.values():
-        depths[stage] = max(depths.get(stage, 0), block + 1)
+    depths = {stage: block + 1 for stage, block in sorted(places.values())}
     chosen = {
         name: layers[name]
         for name, (stage, block) in places.items()
@@ -76,6 +74,7 @@ class CallRecorder(ExitStack):
     """Context manager that records the first call of each layer.
 
     Attributes:
+        layers (dict[str, nn.Module]): The layers.
         inputs (dict[str, tuple[Tensor, ...]]): Arguments of each called
             layer, by its name, in the order of the calls.
         image_size (tuple[int, int] | None): Height and width of the
@@ -88,6 +87,7 @@ class CallRecorder(ExitStack):
 
     def __init__(self, model: nn.Module, layers: dict[str, nn.Module]) -> None:
         super().__init__()
+        self.layers = layers
         self.inputs: dict[str, tuple[Tensor, ...]] = {}
         self.image_size: tuple[int, int] | None = None
         names = {layer: name for name, layer in layers.items()}

@@ -8,7 +8,7 @@ from mmattn.visualization.attention import (
     Modulation,
 )
 from mmattn.visualization.attention.figures import Scene, plot_explanation
-from mmattn.visualization.attention.geometry import fit_tokens
+from mmattn.visualization.attention.images import fit_tokens
 
 SIZE = (32, 48)
 
@@ -16,7 +16,7 @@ SIZE = (32, 48)
 def scene(pixels=((5, 6),), max_heads=4):
     picture = np.full((*SIZE, 3), 100, np.uint8)
     grid = fit_tokens((8, 12), SIZE)
-    return Scene(picture, pixels, grid, 'a layer', 'of some kind', max_heads)
+    return Scene(picture, pixels, grid, 'a layer', max_heads)
 
 
 def panels(figure):

@@ -23,7 +23,7 @@ def draw(model, folder, size=(64, 96), **chosen):
         model(image.inputs)
     facts = dict(model='<any>')
     pixels = image.pixels_at()
-    return write_page(folder, image, pixels, layers, calls, facts)
+    return write_page(folder, image, pixels, calls, facts)
 
 
 def colors(path):
