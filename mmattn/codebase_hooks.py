@@ -87,24 +87,10 @@ def keep_default_scope(config: ModuleType) -> None:
 
 
 def extend_loading(checkpoint: ModuleType) -> None:
-    """Let mmengine load ``mmattn://NAME`` and published checkpoints."""
-    convert_published_weights(checkpoint)
-
-    def load_from_mmattn(filename: str, map_location: object = None) -> dict:
-        from mmattn.checkpoints.loading import read_whole
-
-        return read_whole(filename, map_location)
-
-    checkpoint.CheckpointLoader.register_scheme(
-        'mmattn://', load_from_mmattn, force=True
-    )
-
-
-def convert_published_weights(checkpoint: ModuleType) -> None:
-    """Let mmengine load published checkpoints into models with our backbones.
+    """Let mmengine load ``mmattn://NAME`` and published checkpoints.
 
     ``mmpretrain.get_model(name, pretrained=FILE)``, inferencers and
-    ``load_from`` then convert them.
+    ``load_from`` then convert published checkpoints for our backbones.
     """
     load = checkpoint.load_state_dict
 
@@ -119,7 +105,41 @@ def convert_published_weights(checkpoint: ModuleType) -> None:
             state_dict = rename_published(module, state_dict)
         load(module, state_dict, *args, **kwargs)
 
+    def load_from_mmattn(filename: str, map_location: object = None) -> dict:
+        from mmattn.checkpoints.loading import read_whole
+
+        return read_whole(filename, map_location)
+
     checkpoint.load_state_dict = convert_and_load
+    checkpoint.CheckpointLoader.register_scheme(
+        'mmattn://', load_from_mmattn, force=True
+    )
+
+
+def check_pretrained(weight_init: ModuleType) -> None:
+    """Raise if a whole model's ``init_cfg`` checkpoint does not fit at all.
+
+    mmengine only logs what does not fit and trains from random weights.
+    """
+    load = weight_init.PretrainedInit.__call__
+
+    @functools.wraps(load)
+    def load_and_check(self: Any, module: Any) -> None:
+        seen = []
+        handle = module._register_load_state_dict_pre_hook(
+            lambda state, *_: seen.append(state)
+        )
+        try:
+            load(self, module)
+        finally:
+            handle.remove()
+        parts = (type(part).__module__ for part in module.modules())
+        if seen and any(name.startswith('mmattn.') for name in parts):
+            from mmattn.checkpoints.whole_model import check_any_fits
+
+            check_any_fits(module, seen[0], self.checkpoint)
+
+    weight_init.PretrainedInit.__call__ = load_and_check
 
 
 def register_classifiers(hub: ModuleType) -> None:
@@ -151,6 +171,7 @@ def install() -> None:
     calls = {
         'mmengine.config.config': keep_default_scope,
         'mmengine.config.utils': find_more_configs,
+        'mmengine.model.weight_init': check_pretrained,
         'mmengine.runner.checkpoint': extend_loading,
         'mmpretrain.apis.model': register_classifiers,
     }

@@ -1,6 +1,7 @@
 """Determine backbone and arch from the names and shapes of a state dict."""
 
 import re
+from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -28,8 +29,13 @@ _LAYER_SCALE = 1e-4
 _DEFAULT_WINDOW = 7
 
 
-def stage_depths(backbone: dict[str, Tensor]) -> tuple[int, ...]:
-    """Count the blocks of each stage in a state dict in mmattn's names."""
+def stage_depths(backbone: Iterable[str]) -> dict[int, int]:
+    """Count the blocks of each stage in a state dict in mmattn's names.
+
+    Returns:
+        Stage to the index of its last block plus one; without stages that
+        have no blocks.
+    """
     found = (
         re.match(r'stages\.(\d+)\.blocks\.(\d+)\.', key) for key in backbone
     )
@@ -37,7 +43,7 @@ def stage_depths(backbone: dict[str, Tensor]) -> tuple[int, ...]:
     for match in filter(None, found):
         stage, block = int(match[1]), int(match[2])
         depths[stage] = max(depths.get(stage, 0), block + 1)
-    return tuple(depths[stage] for stage in sorted(depths))
+    return dict(sorted(depths.items()))
 
 
 def family_and_arch(
@@ -64,7 +70,7 @@ def family_and_arch(
             return ENLCA.__name__, _enlca_sizes(backbone, key, rows)
     if 'integrator.norm.weight' in backbone:
         return PerspectiveEncoder.__name__, _perspective_arch(backbone)
-    depths = stage_depths(backbone)
+    depths = tuple(stage_depths(backbone).values())
     stem = backbone.get('stem.proj.weight')
     if _CROSS_SHAPED in backbone and stem.shape[-1] == _OVERLAPPING_STEM:
         in_feature_space = any('.feature_attn.' in key for key in backbone)
@@ -90,8 +96,7 @@ def family_and_arch(
             _windows(table, backbone.get(_STRIDE.format(i, 0)))
             for i, table in enumerate(tables)
         )
-    named = (name for name, row in family.arch_zoo.items() if row == sizes)
-    return family.__name__, next(named, sizes)
+    return family.__name__, _named(family, sizes) or sizes
 
 
 def _named(family: type, sizes: dict) -> str | None:
@@ -131,7 +136,7 @@ def _perspective_arch(backbone: dict[str, Tensor]) -> str | None:
     fc1 = backbone['integrator.layers.0.fc1.weight']
     sizes = dict(
         embed_dims=len(backbone['stages.0.conv.fuse.bn.weight']),
-        depths=(0, 0, *stage_depths(backbone)),
+        depths=(0, 0, *stage_depths(backbone).values()),
         integrator_dims=fc1.shape[1],
         integrator_hidden_dims=fc1.shape[0],
     )

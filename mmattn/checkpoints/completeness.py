@@ -6,6 +6,7 @@ import torch
 
 from mmattn import backbones
 
+from .architecture import stage_depths
 from .conversion import Converted
 
 # Swin formats: every block has window attention, and the last norm exists.
@@ -34,17 +35,30 @@ def missing_names(converted: Converted) -> list[str]:
         for name in _parameters(converted) - found.keys()
         if '.blocks.' not in name or _kind(name) in kinds
     }
-    depths = _depths(found)
+    depths = stage_depths(found)
+    last = max(depths, default=-1)
     if converted.family is None:
-        missing |= _missing_blocks(converted, depths)
+        leaf = _TABLE if converted.source in _SWIN_FORMATS else ''
+        blocks = (
+            f'stages.{stage}.blocks.{block}.{leaf}'
+            for stage in range(last + 1)
+            for block in range(depths.get(stage, 1))
+        )
+        missing |= {
+            block.rstrip('.')
+            for block in blocks
+            if not any(name.startswith(block) for name in found)
+        }
+    # Stages that have only their downsampling layer.
+    stages = (re.match(r'stages\.(\d+)\.', name) for name in found)
     missing |= {
-        f'stages.{stage}.blocks'
-        for stage in _numbers(r'stages\.(\d+)\.', found)
-        if depths and stage > max(depths)  # only its downsampling layer
+        f'{stage[0]}blocks'
+        for stage in stages
+        if depths and stage and int(stage[1]) > last
     }
     if converted.source in _SWIN_FORMATS:
-        last = f'norm{max(depths)}.'
-        missing |= {name for name in converted.added if name.startswith(last)}
+        norm = f'norm{last}.'
+        missing |= {name for name in converted.added if name.startswith(norm)}
     return sorted(missing)
 
 
@@ -62,32 +76,6 @@ def _parameters(converted: Converted) -> set[str]:
     with torch.device('meta'):
         model = backbone(arch=converted.arch, **options)
     return {name for name, _ in model.named_parameters()}
-
-
-def _missing_blocks(converted: Converted, depths: dict[int, int]) -> set[str]:
-    """Blocks before the last of each stage that have no tensors."""
-    missing = set()
-    leaf = _TABLE if converted.source in _SWIN_FORMATS else ''
-    for stage in range(max(depths, default=-1) + 1):
-        for block in range(depths.get(stage, 1)):
-            name = f'stages.{stage}.blocks.{block}.{leaf}'
-            if not any(key.startswith(name) for key in converted.backbone):
-                missing.add(name.rstrip('.'))
-    return missing
-
-
-def _depths(names: dict) -> dict[int, int]:
-    """Depth of each stage: the index of its last block plus one."""
-    stages = _numbers(r'stages\.(\d+)\.blocks\.', names)
-    return {
-        i: max(_numbers(rf'stages\.{i}\.blocks\.(\d+)\.', names)) + 1
-        for i in stages
-    }
-
-
-def _numbers(pattern: str, names: dict) -> set[int]:
-    found = (re.match(pattern, name) for name in names)
-    return {int(match[1]) for match in found if match}
 
 
 def _kind(name: str) -> str:

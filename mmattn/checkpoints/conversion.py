@@ -11,7 +11,7 @@ from torch import Tensor
 from .architecture import family_and_arch, stage_depths
 from .cswin import rename_boat_cswin, rename_cswin
 from .enlca import rename_enlca
-from .naming import Renamed, list_names
+from .naming import Renamed, by_table, list_names
 from .own import rename_own
 from .perspective import name_in_perspective_head, rename_perspective
 from .smt import rename_smt
@@ -28,22 +28,11 @@ _PREFIXES = ('backbone.', 'encoder.')
 _MAX_PARTS = 4
 
 
-def _name_in_classifier(name: str) -> str | None:
-    return name.removeprefix('head.') if name.startswith('head.fc.') else None
-
-
-class _Head(NamedTuple):
-    name: str  # in a whole model of a codebase
-    new_name: Callable[[str], str | None]  # of names outside the backbone
-
-
-_CLASSIFIER = _Head('head', _name_in_classifier)
-
-
 class _Format(NamedTuple):
     marks: tuple[str, ...]  # patterns, each of which matches some name
     rename: Callable[[dict[str, Tensor]], Renamed]
-    head: _Head = _CLASSIFIER
+    head_name: str = 'head'  # in a whole model of a codebase
+    name_in_head: Callable[[str], str | None] = by_table({'head.fc.*': 'fc.*'})
 
 
 _TABLE = r'attn\.relative_position_bias_table'
@@ -80,7 +69,8 @@ _FORMATS = {
     'perspective_unet': _Format(
         (r'Encoder1\.layers\.0\.resblock\.',),
         rename_perspective,
-        _Head('decode_head', name_in_perspective_head),
+        'decode_head',
+        name_in_perspective_head,
     ),
     'enlca': _Format(
         (r'(.*\.)?conv_match1\.0\.', r'(.*\.)?attn_fn\.projection_matrix$'),
@@ -156,7 +146,7 @@ class Converted:
     arch: str | dict | None
     unused: list[str] = field(default_factory=list)
     added: list[str] = field(default_factory=list)
-    head_name: str = _CLASSIFIER.name
+    head_name: str = 'head'
 
     def describe(self) -> str:
         """Family and arch, or the format if the family is unknown."""
@@ -272,22 +262,6 @@ def convert(
         ValueError: If ``source`` is unknown, or tensors have unexpected
             shapes.
     """
-    try:
-        return _convert(state_dict, source, strict, prefix)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError) as error:
-        # Conversion relies on the shapes of a published checkpoint.
-        raise ValueError(
-            'the tensors of the checkpoint have unexpected shapes '
-            f'({type(error).__name__}: {str(error)[:100]})'
-        ) from error
-
-
-def _convert(
-    state_dict: dict[str, Tensor],
-    source: str,
-    strict: bool,
-    prefix: str | None,
-) -> Converted:
     if prefix:
         keys = state_dict
         state_dict = select_prefix(state_dict, prefix)
@@ -306,7 +280,16 @@ def _convert(
         )
     inside, outside = _split_prefix(state_dict)
     form = _FORMATS[source]
-    renamed = form.rename(inside)
+    try:
+        renamed = form.rename(inside)
+        added = _add_output_norms(renamed.backbone)
+        family, arch = family_and_arch(renamed.backbone)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError) as error:
+        # They rely on the shapes of a published checkpoint.
+        raise ValueError(
+            'the tensors of the checkpoint have unexpected shapes '
+            f'({type(error).__name__}: {str(error)[:100]})'
+        ) from error
     if renamed.misfits and strict:
         raise UnknownKeys(
             f'the checkpoint has {len(renamed.misfits)} keys that the format '
@@ -319,23 +302,22 @@ def _convert(
             f'{list_names(state_dict)}',
             state_dict,
         )
-    names = {name: form.head.new_name(name) for name in outside}
-    head = renamed.head | {
-        new: outside[name] for name, new in names.items() if new
-    }
-    unused = [name for name, new in names.items() if not new]
-    unused += renamed.outside
-    added = _add_output_norms(renamed.backbone)
-    family, arch = family_and_arch(renamed.backbone)
+    head = dict(renamed.head)
+    unused = renamed.misfits
+    for name, value in outside.items():
+        if new := form.name_in_head(name):
+            head[new] = value
+        else:
+            unused.append(name)
     return Converted(
         renamed.backbone,
         head,
         source,
         family,
         arch,
-        renamed.misfits + unused,
+        unused + renamed.outside,
         added,
-        form.head.name,
+        form.head_name,
     )
 
 
@@ -369,7 +351,7 @@ def _add_output_norms(backbone: dict[str, Tensor]) -> list[str]:
     added = []
     if 'integrator.norm.weight' in backbone:  # it has no output norms
         return added
-    for stage in range(len(stage_depths(backbone))):
+    for stage in stage_depths(backbone):
         like = backbone.get(f'stages.{stage}.blocks.0.norm1.weight')
         if like is None or f'norm{stage}.weight' in backbone:
             continue

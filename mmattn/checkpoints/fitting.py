@@ -1,15 +1,18 @@
 """Compare the tensors of a checkpoint with those of a model."""
 
 import re
-from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .conversion import convert
 from .loading import is_finite
+from .naming import list_names
 
 _SIZE = re.compile(
     r'size mismatch for ([^:]+): .*?torch\.Size\((\[[^\]]*\])\)'
@@ -46,21 +49,19 @@ class Fit:
         return self.total - wrong
 
     def __str__(self) -> str:
-        first = next(iter(self.shapes.items()), None)
-        parts = (
-            (self.shapes, 'have other shapes', first and ': '.join(first)),
-            (self.missing, 'are missing', _first(self.missing)),
-            (self.unexpected, 'are unexpected', _first(self.unexpected)),
-            (self.kinds, 'have another kind of dtype', _first(self.kinds)),
-        )
-        counts = [
-            f'{len(names)} {what} ({example})'
-            for names, what, example in parts
-            if names
-        ]
-        return ', '.join(
-            [f'{self.loaded} of {self.total} tensors fit', *counts]
-        )
+        parts = [f'{self.loaded} of {self.total} tensors fit']
+        for names, what in (
+            (
+                [': '.join(each) for each in self.shapes.items()],
+                'have other shapes',
+            ),
+            (self.missing, 'are missing'),
+            (self.unexpected, 'are unexpected'),
+            (self.kinds, 'have another kind of dtype and would be cast'),
+        ):
+            if names:
+                parts.append(f'{len(names)} {what} ({list_names(names)})')
+        return ', '.join(parts)
 
 
 def load_and_compare(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
@@ -69,6 +70,9 @@ def load_and_compare(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
     Args:
         model: The model, without wrappers.
         state: Tensors by name.
+
+    Raises:
+        ValueError: If the model cannot read the tensors.
     """
     own = model.state_dict()
     fit = Fit(sum(not name.endswith(_OPTIONAL) for name in own))
@@ -77,13 +81,15 @@ def load_and_compare(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
         fit.missing += keys.missing_keys
         fit.unexpected += keys.unexpected_keys
 
-    metadata = getattr(state, '_metadata', None)
-    fit.kinds = wrong_kinds(own, state)
-    state = OrderedDict(
-        (name, value) for name, value in state.items() if name not in fit.kinds
-    )
-    if metadata is not None:  # versions of modules
-        state._metadata = metadata
+    # Loading casts silently between float, integer, bool and complex.
+    fit.kinds = [
+        name
+        for name, value in state.items()
+        if name in own and _kind(own[name]) != _kind(value)
+    ]
+    state = copy(state)  # with _metadata, the versions of modules
+    for name in fit.kinds:
+        del state[name]
     parameters = {name for name, _ in model.named_parameters()}
     fit.nonfinite = [
         name
@@ -93,10 +99,12 @@ def load_and_compare(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
     handle = model.register_load_state_dict_post_hook(collect)
     try:
         model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
+    except (IndexError, RuntimeError) as error:
         found = _SIZE.findall(str(error))
         if not found:
-            raise
+            raise ValueError(
+                f'its tensors cannot be loaded ({str(error)[:200]})'
+            ) from error
         fit.shapes = {
             name: f'{theirs} instead of {ours}' for name, theirs, ours in found
         }
@@ -110,27 +118,22 @@ def load_and_compare(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
     return fit
 
 
-def wrong_kinds(
-    own: Mapping[str, Tensor], state: Mapping[str, Tensor]
-) -> list[str]:
-    """Names of tensors whose loading would change the kind of their dtype.
+def describe_checkpoint(state: Mapping[str, Tensor], meta: Any = None) -> str:
+    """Describe a checkpoint in a sentence; '' if its format is unknown.
 
-    Loading casts silently between float, integer, bool and complex.
+    Args:
+        state: Tensors by name.
+        meta: ``meta`` of the checkpoint, which may name the config.
     """
-    return [
-        name
-        for name, value in state.items()
-        if name in own and _kind(own[name]) != _kind(value)
-    ]
-
-
-def describe_checkpoint(state: Mapping[str, Tensor]) -> str:
-    """Say which backbone a checkpoint seems to be of, or nothing."""
-    try:
+    what = ''
+    with suppress(ValueError):
         found = convert(dict(state), strict=False)
-    except ValueError:
-        return ''
-    return f'a checkpoint of {found.describe()}'
+        what = f'a checkpoint of {found.describe()}'
+    name = meta.get('experiment_name') if isinstance(meta, dict) else None
+    if isinstance(name, str):
+        config = re.sub(r'_\d{8}_\d{6}$', '', name)[:100]
+        what = f'{what or "one"} that was trained with {config!r}'
+    return f' It looks like {what}.' if what else ''
 
 
 def _kind(x: Tensor) -> str:
@@ -139,7 +142,3 @@ def _kind(x: Tensor) -> str:
     if x.is_floating_point():
         return 'float'
     return 'bool' if x.dtype == torch.bool else 'int'
-
-
-def _first(names: Collection[str]) -> str | None:
-    return next(iter(names), None)

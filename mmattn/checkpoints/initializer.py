@@ -7,12 +7,10 @@ from mmengine.model import update_init_info
 from mmattn.registry import WEIGHT_INITIALIZERS
 
 from .conversion import ConversionError, Converted, convert
-from .fitting import wrong_kinds
+from .fitting import Fit, load_and_compare
 from .input_channels import adapt_stem
 from .loading import load_file
 from .naming import count_names
-
-_TABLE = 'relative_position_bias_table'
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -73,50 +71,36 @@ class BackbonePretrained:
                 does not fit the module; see ``strict``.
         """
         converted = self._convert()
+        state = converted.backbone
         before = {
             name: value.clone() for name, value in module.state_dict().items()
         }
-        if wrong := wrong_kinds(before, converted.backbone):
-            raise ValueError(
-                f'{self.checkpoint} does not fit {type(module).__name__}: '
-                f'its dtypes would be cast: {count_names(wrong)}'
-            )
-        resized = [
-            name
-            for name, value in converted.backbone.items()
-            if name.endswith(_TABLE)
-            and name in before
-            and before[name].shape != value.shape
-        ]
-        adapted = []
-        if self.adapt_channels:
-            adapted = adapt_stem(converted.backbone, before)
+        adapted = adapt_stem(state, before) if self.adapt_channels else []
+        added = [name for name in converted.added if name in before]
         try:
-            missing, unexpected = module.load_state_dict(
-                converted.backbone, strict=False
-            )
-            added = [name for name in converted.added if name in before]
-            loaded = len(before) - len(missing) - len(added)
-            wanted = len(before) - len(added)
-            self._check(module, converted, loaded, wanted, missing, unexpected)
-        except ValueError:
+            fit = load_and_compare(module, state)
+            fit.total -= len(added)
+            if advice := self._advise(fit):
+                raise ValueError(f'{fit}; {advice}')
+        except ValueError as error:
             module.load_state_dict(before)
-            raise
-        except (IndexError, RuntimeError) as error:  # wrong shapes
-            module.load_state_dict(before)
-            lines = [line.strip() for line in str(error).splitlines()[1:]]
             raise ValueError(
                 f'{self.checkpoint} ({converted.describe()}) does not fit '
-                f'{type(module).__name__}: {count_names(lines)}; check that '
-                'arch and in_channels are those of the checkpoint'
+                f'{type(module).__name__}: {error}'
             ) from error
-        unused = unexpected + converted.unused
+        resized = sum(
+            name in before and before[name].shape != value.shape
+            for name, value in state.items()
+        )
+        unused = fit.unexpected + converted.unused
         unused += [f'{converted.head_name}.{name}' for name in converted.head]
         print_log(
-            f'{type(module).__name__} loaded {loaded} of {len(before)} '
-            f'tensors from {self.checkpoint} (format {converted.source}), '
-            f'resized {len(resized)}, newly initialized {count_names(added)}, '
-            f'missing {count_names(missing)}, unused {count_names(unused)}',
+            f'{type(module).__name__} loaded {fit.loaded} of '
+            f'{fit.total + len(added)} tensors from {self.checkpoint} '
+            f'(format {converted.source}), '
+            f'resized {resized}, newly initialized {count_names(added)}, '
+            f'missing {count_names(fit.missing)}, '
+            f'unused {count_names(unused)}',
             logger='current',
         )
         for name in adapted:
@@ -130,37 +114,26 @@ class BackbonePretrained:
                 module, f'{type(self).__name__}: load from {self.checkpoint}'
             )
 
-    def _check(
-        self,
-        module: nn.Module,
-        converted: Converted,
-        loaded: int,
-        wanted: int,
-        missing: list[str],
-        unexpected: list[str],
-    ) -> None:
-        enough = loaded >= max(self.min_loaded * wanted, 1)
-        if enough and not (self.strict and missing + unexpected):
-            return
-        if not loaded:
-            advice = 'check that the checkpoint is of this family'
-        elif self.strict:
-            advice = (
+    def _advise(self, fit: Fit) -> str:
+        """What to do if too little fits; '' if enough does."""
+        if fit.shapes or fit.kinds:
+            return (
+                'check that arch and in_channels are those of the checkpoint'
+            )
+        if fit.loaded == 0:
+            return 'check that the checkpoint is of this family'
+        if self.strict and (fit.missing or fit.unexpected):
+            return (
                 'check that arch is that of the checkpoint, or set '
                 'strict=False in init_cfg (--partial) to load what fits'
             )
-        else:
-            advice = (
+        if fit.loaded < self.min_loaded * fit.total:
+            return (
                 f'this is less than min_loaded={self.min_loaded}: check that '
                 'arch is that of the checkpoint, or lower min_loaded in '
                 'init_cfg'
             )
-        raise ValueError(
-            f'{self.checkpoint} ({converted.describe()}) does not fit '
-            f'{type(module).__name__}: loaded {loaded} of {wanted} tensors, '
-            f'missing {count_names(missing)}, '
-            f'unexpected {count_names(unexpected)}; {advice}'
-        )
+        return ''
 
     def _convert(self) -> Converted:
         try:

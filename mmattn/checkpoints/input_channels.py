@@ -45,9 +45,8 @@ def adapt_stem(
     adapted = []
     for name, weight in state.items():
         wanted = model.get(name, torch.empty(0)).shape
-        if weight.ndim == 4 and weight.shape[1] == _RGB and len(wanted) == 4:
-            if wanted[1] == _RGB:
-                continue
+        is_rgb = weight.ndim == 4 and weight.shape[1] == _RGB
+        if is_rgb and len(wanted) == 4 and wanted[1] != _RGB:
             state[name] = adapt_input_channels(weight, wanted[1])
             adapted.append(name)
     return adapted

@@ -25,7 +25,7 @@ from .unpickling import SAVE_WEIGHTS, InvalidCheckpoint
 _STATE_KEYS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
 # Added to every key by DistributedDataParallel and torch.compile.
 _WRAPPER_PREFIXES = re.compile(r'(module\.|_orig_mod\.)+')
-# Those that torch computes with.
+# Dtypes that torch can compute with.
 _DTYPES = re.compile(
     r'torch\.(bool|u?int(8|16|32|64)|b?float(16|32|64|8_\w+)'
     r'|complex(32|64|128))'
@@ -69,8 +69,14 @@ def load_file(
     content = read_whole(path)
     with _named(path):
         state = _strip_wrapper_prefixes(tensors_of(content))
-        if not allow_nonfinite:
-            _check_finite(state)
+        names = [name for name, x in state.items() if not is_finite(x)]
+        if names and not allow_nonfinite:
+            raise InvalidCheckpoint(
+                f'has NaN or infinite values in {len(names)} of {len(state)} '
+                f'tensors, such as {names[0]}',
+                'train again with a lower learning rate, or accept it with '
+                'allow_nonfinite=True (--allow-nonfinite)',
+            )
     return state
 
 
@@ -188,13 +194,13 @@ def _read_safetensors(
         ) from error
     try:
         with path.open('rb') as file:
-            too_large = unpack('<Q', file.read(8))[0] > _MAX_HEADER
-        if not too_large:
-            with safe_open(path, 'pt') as file:
-                names = file.keys()
-                _check_names(names)
-                read = (lambda name: None) if only_names else file.get_tensor
-                return {name: read(name) for name in names}
+            if unpack('<Q', file.read(8))[0] > _MAX_HEADER:
+                raise InvalidCheckpoint('has too large a header')
+        with safe_open(path, 'pt') as file:
+            names = file.keys()
+            _check_names(names)
+            read = (lambda name: None) if only_names else file.get_tensor
+            return {name: read(name) for name in names}
     except InvalidCheckpoint:
         raise
     except Exception as error:  # SafetensorError is not public
@@ -202,7 +208,6 @@ def _read_safetensors(
             'is truncated, damaged or not a safetensors file '
             f'({str(error)[:120]!r})'
         ) from error
-    raise InvalidCheckpoint('has too large a header')
 
 
 def unwrap(state: Any) -> Any:
@@ -276,17 +281,6 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except InvalidCheckpoint as error:
         raise ValueError(f'checkpoint {path} {error}') from error
-
-
-def _check_finite(state: dict[str, Tensor]) -> None:
-    names = [name for name, x in state.items() if not is_finite(x)]
-    if names:
-        raise InvalidCheckpoint(
-            f'has NaN or infinite values in {len(names)} of {len(state)} '
-            f'tensors, such as {names[0]}',
-            'train again with a lower learning rate, or accept it with '
-            'allow_nonfinite=True (--allow-nonfinite)',
-        )
 
 
 def is_finite(x: Tensor) -> bool:

@@ -3,8 +3,6 @@
 import fcntl
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -19,8 +17,28 @@ def add_entry(folder: Path, entry: dict) -> None:
         folder: The zoo; its ``model-index.yml`` is created if missing.
         entry: A model as in ``Models`` of a metafile.
     """
-    with _locked(folder):
-        _add_entry(folder, entry)
+    metafile, index = folder / 'metafile.yml', folder / 'model-index.yml'
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # against other processes
+        content = read_yaml(metafile) if metafile.exists() else {}
+        collections = content.setdefault('Collections', [])
+        if entry['In Collection'] not in [c['Name'] for c in collections]:
+            collections.append({'Name': entry['In Collection']})
+        models = content.setdefault('Models', [])
+        names = [model['Name'] for model in models]
+        if entry['Name'] in names:
+            models[names.index(entry['Name'])] = entry
+        else:
+            models.append(entry)
+        _write_yaml(metafile, content)
+        content = read_yaml(index) if index.exists() else {}
+        imported = content.setdefault('Import', [])
+        if metafile.name not in imported:  # an index written by hand
+            imported.append(metafile.name)
+            _write_yaml(index, content)
+    finally:
+        os.close(lock)  # releases the lock
 
 
 def check_replaceable(name: str, folder: Path) -> None:
@@ -71,38 +89,6 @@ def check_new_name(name: str, folder: Path, codebases: list[Path]) -> None:
             f'the name {name!r} is already used in {taken[name]}; choose '
             'another'
         )
-
-
-def _add_entry(folder: Path, entry: dict) -> None:
-    metafile = folder / 'metafile.yml'
-    content = read_yaml(metafile) if metafile.exists() else {}
-    collections = content.setdefault('Collections', [])
-    if entry['In Collection'] not in [c['Name'] for c in collections]:
-        collections.append({'Name': entry['In Collection']})
-    models = content.setdefault('Models', [])
-    names = [model['Name'] for model in models]
-    if entry['Name'] in names:
-        models[names.index(entry['Name'])] = entry
-    else:
-        models.append(entry)
-    _write_yaml(metafile, content)
-    index = folder / 'model-index.yml'
-    content = read_yaml(index) if index.exists() else {}
-    imported = content.setdefault('Import', [])
-    if metafile.name not in imported:  # an index written by hand
-        imported.append(metafile.name)
-        _write_yaml(index, content)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder against other processes."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(number)  # releases the lock
 
 
 def _write_yaml(path: Path, content: dict) -> None:

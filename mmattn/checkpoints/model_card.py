@@ -12,24 +12,29 @@ _RESULTS = {
     'coco/segm_mAP': ('Instance Segmentation', 'mask AP', 100),
     'mIoU': ('Semantic Segmentation', 'mIoU', 1),
 }
-_LOADING = dict(
-    mmpretrain="""from mmpretrain import ImageClassificationInferencer
+# Codebase -> task, and code that loads a model.
+_CODEBASES = dict(
+    mmpretrain=(
+        'Image Classification',
+        """from mmpretrain import ImageClassificationInferencer
 
 classify = ImageClassificationInferencer('{name}')
 print(classify('image.jpg')[0]['pred_class'])""",
-    mmdet="""from mmattn.apis import det_inferencer
+    ),
+    mmdet=(
+        'Object Detection',
+        """from mmattn.apis import det_inferencer
 
 detect = det_inferencer('{name}')
 print(detect('image.jpg')['predictions'])""",
-    mmseg="""from mmattn.apis import seg_inferencer
+    ),
+    mmseg=(
+        'Semantic Segmentation',
+        """from mmattn.apis import seg_inferencer
 
 segment = seg_inferencer('{name}')
 print(segment('image.jpg')['predictions'])""",
-)
-_TASKS = dict(
-    mmpretrain='Image Classification',
-    mmdet='Object Detection',
-    mmseg='Semantic Segmentation',
+    ),
 )
 
 
@@ -81,11 +86,10 @@ def metafile_entry(model: Published) -> dict[str, Any]:
             f'{name} {version}' for name, version in model.environment.items()
         ),
     }
-    results: dict[str, dict[str, float]] = {_TASKS[model.codebase]: {}}
+    main, _ = _CODEBASES[model.codebase]
+    results: dict[str, dict[str, float]] = {main: {}}
     for key, value in model.metrics.items():
-        task, name, factor = _RESULTS.get(
-            key, (_TASKS[model.codebase], key, 1)
-        )
+        task, name, factor = _RESULTS.get(key, (main, key, 1))
         # Further digits are rounding noise.
         value = float(f'{factor * value:.6g}')
         results.setdefault(task, {})[name] = value
@@ -139,7 +143,7 @@ Set the environment variable `MMATTN_ZOO` to this zoo, then:
 
 ```python
 import mmattn
-{_LOADING[model.codebase].format(name=model.name)}
+{_CODEBASES[model.codebase][1].format(name=model.name)}
 ```
 
 ```bash

@@ -1,8 +1,10 @@
 """Rename the tensors of a checkpoint, and list names in messages."""
 
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 # Buffers that models compute from the window and the map.
@@ -51,6 +53,63 @@ def rename(
         else:
             renamed.backbone[name] = value
     return renamed
+
+
+def by_table(
+    names: Mapping[str, str], *modules: tuple[str, str, Mapping[str, str]]
+) -> Callable[[str], str | None]:
+    """Return a function for :func:`rename`.
+
+    Args:
+        names: Old names to mmattn's. ``#`` stands for a number, ``#-1`` in a
+            new name for one less, and ``*`` for a part without dots.
+        *modules: Old and new name of a module, and the names inside it.
+    """
+    names = dict(names)
+    for place, new_place, inside in modules:
+        for old, new in inside.items():
+            names[f'{place}.{old}'] = f'{new_place}.{new}'
+    rules = []
+    for old, new in names.items():
+        pattern = re.escape(old).replace(r'\#', r'(\d+)')
+        rules.append((re.compile(pattern.replace(r'\*', r'(\w+)')), new))
+
+    def new_name(key: str) -> str | None:
+        for pattern, new in rules:
+            if found := pattern.fullmatch(key):
+                name = _fill(new, iter(found.groups()))
+                return None if '-' in name else name  # 0 where 1 is the first
+        return None
+
+    return new_name
+
+
+def _fill(name: str, parts: Iterator[str]) -> str:
+    def fill(place: re.Match) -> str:
+        part = next(parts)
+        return str(int(part) + int(place[1])) if place[1] else part
+
+    return re.sub(r'[#*]([+-]\d)?', fill, name)
+
+
+def join(
+    state: dict[str, Tensor], first: str, second: str, joined: str
+) -> dict[str, Tensor]:
+    """Concatenate pairs of tensors along their first axis.
+
+    Args:
+        state: Tensors by name.
+        first: Part of the name of the first tensor of a pair.
+        second: What the name of the second has in its place.
+        joined: What the name of the result has in its place.
+    """
+    result = dict(state)
+    for key in state:
+        other = key.replace(first, second)
+        if other != key and other in state:
+            pair = result.pop(key), result.pop(other)
+            result[key.replace(first, joined)] = torch.cat(pair)
+    return result
 
 
 def list_names(names: Collection[str]) -> str:

@@ -9,39 +9,48 @@ import re
 
 from torch import Tensor
 
-from .naming import Renamed, rename
+from .naming import Renamed, by_table, rename
 
 # ENLTB; also used for the ENLCA format.
 ENL_NAMES = {
     'conv_match1.0': 'attn.q',
     'conv_match2.0': 'attn.k',
     'conv_assembly.0': 'attn.v',
+}
+_ENLTB = {f'{old}.*': f'{new}.*' for old, new in ENL_NAMES.items()} | {
     'attn.projection_matrix': 'attn.projection',
+    'norm#.*': 'norm#.*',
+    'mlp.fc#.*': 'mlp.fc#.*',
 }
-_PATHS = {
-    'resblock': 'conv.paths.0',
-    'dilated_resblock': 'conv.paths.1',
-    'fusionblock': 'conv.fuse',
+_RESIDUAL = {
+    '#.*': '#.*',
+    '#.conv#.*': '#.conv#.conv.*',
+    '#.bn#.*': '#.conv#.bn.*',
 }
-_INTEGRATOR = {
-    'proj_layers': 'reduce',
-    'transformer.layers': 'layers',
-    'transformer.norm': 'norm',
-    'self_attn.out_proj': 'attn.o_proj',
-    'linear1': 'fc1',
-    'linear2': 'fc2',
+_TRANSFORMER = {
+    'norm.*': 'norm.*',
+    'layers.#.self_attn.in_proj_*': 'layers.#.attn.in_proj_*',
+    'layers.#.self_attn.out_proj.*': 'layers.#.attn.o_proj.*',
+    'layers.#.linear#.*': 'layers.#.fc#.*',
+    'layers.#.norm#.*': 'layers.#.norm#.*',
 }
-_FIRST_DEEP = 2
-_PARTS = ('Encoder2', 'scale_integrator')
-_DECODER = {
-    'first_block': 'deepest',
-    'blocks': 'joins',
-    'last_block': 'finest',
+_NAMES = {
+    'Encoder1.layers.#.fusionblock.*.*': 'stages.#.conv.fuse.*.*',
+    'Encoder2.downsample.#.*.*': 'stages.#+3.path_downsample.*.*',
+    'Encoder2.channel_adjuster.#.*': 'stages.#+3.path_adjust.*',
+    'scale_integrator.proj_layers.#.*': 'integrator.reduce.#.*',
+    'scale_integrator.reproj_layers.#.*': 'fusions.#+2.expand.*',
+    'fuser.#.*': 'fusions.#+2.fuse.*',
 }
-_IN_DECODER = re.compile(
-    r'decoder\.(first_block|blocks|last_block)(\.\d+)?'
-    r'\.conv([12])\.((?:conv|bn)\.\w+)'
+_LAYERS, _PATHS = 'Encoder1.layers.#', 'stages.#.conv.paths'
+_MODULES = (
+    (f'{_LAYERS}.resblock', f'{_PATHS}.0', _RESIDUAL),
+    (f'{_LAYERS}.dilated_resblock', f'{_PATHS}.1', _RESIDUAL),
+    ('Encoder2.stages.#.#', 'stages.#+2.blocks.#', _ENLTB),
+    ('scale_integrator.transformer', 'integrator', _TRANSFORMER),
 )
+_PARTS = ('Encoder2', 'scale_integrator')
+_LAYER = re.compile(r'^(Encoder1\.layers\.)(\d+)\.')
 _IN_PROJ = re.compile(r'(.*\.attn\.)in_proj_(weight|bias)')
 
 
@@ -57,7 +66,13 @@ def rename_perspective(state: dict[str, Tensor]) -> Renamed:
                 f'{part} is missing from the Perspective+ U-Net checkpoint; '
                 'models trained without it are not supported'
             )
-    renamed = rename(state, _new_name)
+    new_name = by_table(_NAMES, *_MODULES)
+
+    def halve(layer: re.Match) -> str:
+        return f'{layer[1]}{int(layer[2]) // 2}.'
+
+    # Every second layer halves the map and has no tensors.
+    renamed = rename(state, lambda key: new_name(_LAYER.sub(halve, key)))
     for key, value in list(renamed.backbone.items()):
         joined = _IN_PROJ.fullmatch(key)
         if joined:
@@ -71,61 +86,12 @@ def rename_perspective(state: dict[str, Tensor]) -> Renamed:
     return renamed
 
 
-def name_in_perspective_head(key: str) -> str | None:
-    """Rename a tensor of the published decoder or its classifier.
-
-    Args:
-        key: Its name in the published network.
-
-    Returns:
-        The name in PerspectiveHead, or None if it belongs to neither.
-    """
-    place, _, leaf = key.rpartition('.')
-    if place == 'segmentation_head.0':
-        return f'conv_seg.{leaf}'
-    found = _IN_DECODER.fullmatch(key)
-    if not found:
-        return None
-    block, index, conv, rest = found.groups('')
-    return f'{_DECODER[block]}{index}.{int(conv) - 1}.{rest}'
-
-
-def _new_name(key: str) -> str | None:
-    part, _, rest = key.partition('.')
-    found = re.fullmatch(r'(layers|stages|\w+)\.(\d+)\.(.+)', rest)
-    if part == 'scale_integrator':
-        return _in_integrator(rest)
-    if part == 'fuser':
-        index, _, leaf = rest.partition('.')
-        return f'fusions.{int(index) + _FIRST_DEEP}.fuse.{leaf}'
-    if not found:
-        return None
-    kind, index, rest = found[1], int(found[2]), found[3]
-    if part == 'Encoder1' and kind == 'layers':
-        return f'stages.{index // 2}.{_in_convolutions(rest)}'
-    if part != 'Encoder2':
-        return None
-    if kind == 'stages':
-        for old, new in ENL_NAMES.items():
-            rest = rest.replace(old, new)
-        return f'stages.{index + _FIRST_DEEP}.blocks.{rest}'
-    new = {'downsample': 'path_downsample', 'channel_adjuster': 'path_adjust'}
-    if kind not in new:
-        return None
-    return f'stages.{index + _FIRST_DEEP + 1}.{new[kind]}.{rest}'
-
-
-def _in_convolutions(rest: str) -> str:
-    path, _, rest = rest.partition('.')
-    rest = re.sub(r'(^|\.)conv(\d)\.', r'\1conv\2.conv.', rest)
-    rest = re.sub(r'(^|\.)bn(\d)\.', r'\1conv\2.bn.', rest)
-    return f'{_PATHS.get(path, path)}.{rest}'
-
-
-def _in_integrator(rest: str) -> str:
-    found = re.fullmatch(r'reproj_layers\.(\d+)\.(.+)', rest)
-    if found:
-        return f'fusions.{int(found[1]) + _FIRST_DEEP}.expand.{found[2]}'
-    for old, new in _INTEGRATOR.items():
-        rest = rest.replace(old, new)
-    return f'integrator.{rest.replace("self_attn", "attn")}'
+# Names of the published decoder and its classifier, in PerspectiveHead.
+name_in_perspective_head = by_table(
+    {
+        'decoder.first_block.conv#.*.*': 'deepest.#-1.*.*',
+        'decoder.blocks.#.conv#.*.*': 'joins.#.#-1.*.*',
+        'decoder.last_block.conv#.*.*': 'finest.#-1.*.*',
+        'segmentation_head.0.*': 'conv_seg.*',
+    }
+)

@@ -141,9 +141,7 @@ def _pick(
 def _is_plain(value: object) -> bool:
     """Whether a value can be unpickled without running code."""
     if isinstance(value, Mapping):
-        return all(map(_is_plain, value)) and all(
-            map(_is_plain, value.values())
-        )
+        value = (*value, *value.values())
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     return type(value) in _PLAIN

@@ -77,8 +77,8 @@ _TORCH = re.compile(
 def is_allowed(path: str) -> bool:
     """Whether a checkpoint may name a class or function.
 
-    That are those with a stub, those that torch allows, and those added with
-    ``torch.serialization.add_safe_globals``.
+    It may name those with a stub, those that torch allows, and those added
+    with ``torch.serialization.add_safe_globals``.
     """
     added = getattr(torch.serialization, 'get_safe_globals', list)()
     return (

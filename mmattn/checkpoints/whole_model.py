@@ -10,6 +10,7 @@ from torch import Tensor
 from mmattn.backbones.base import BaseBackbone
 
 from .conversion import ConversionError, convert
+from .fitting import describe_checkpoint, load_and_compare
 from .loading import unwrap
 
 # Their keys are in mmattn's names.
@@ -51,3 +52,27 @@ def rename_published(model: nn.Module, state_dict: dict[str, Any]) -> dict:
         f'converted a checkpoint of format {converted.source}', 'current'
     )
     return renamed
+
+
+def check_any_fits(
+    model: nn.Module, state_dict: dict[str, Any], path: str
+) -> None:
+    """Check that a model loads at least one tensor of a checkpoint.
+
+    Args:
+        model: The model.
+        state_dict: Content of the checkpoint, in the model's names.
+        path: The checkpoint, for messages.
+
+    Raises:
+        ValueError: If no tensor fits.
+    """
+    state = {k: x for k, x in state_dict.items() if isinstance(x, Tensor)}
+    fit = load_and_compare(model, state)
+    if fit.loaded == 0:
+        raise ValueError(
+            f'checkpoint {path} does not fit {type(model).__name__}: {fit}.'
+            f'{describe_checkpoint(state)} Give a checkpoint of this model to '
+            'its init_cfg, or weights of its backbone to the init_cfg of the '
+            'backbone; tools/convert_checkpoint.py converts published ones'
+        )

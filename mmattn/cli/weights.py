@@ -50,16 +50,19 @@ class CheckWeights(Hook):
 
     mmengine only logs what does not fit and continues with random weights.
 
-    Args:
-        path: The checkpoint, for messages.
-        **options: ``whole``, ``partial`` and ``allow_nonfinite`` of
-            ``check_weights``.
+    Args: Those of ``check_weights``.
     """
 
     priority = 'LOWEST'
 
-    def __init__(self, path: str, **options: bool) -> None:
-        self.path, self.options = path, options
+    def __init__(
+        self,
+        path: str,
+        whole: bool,
+        partial: bool = False,
+        allow_nonfinite: bool = False,
+    ) -> None:
+        self.options = path, whole, partial, allow_nonfinite
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the checkpoint with the model.
@@ -73,11 +76,7 @@ class CheckWeights(Hook):
             {key.removeprefix('module.'): x for key, x in state.items()},
         )
         fit = check_weights(
-            runner.model,
-            state,
-            self.path,
-            meta=checkpoint.get('meta'),
-            **self.options,
+            runner.model, state, *self.options, checkpoint.get('meta')
         )
         if fit.kinds:  # mmengine would cast them
             checkpoint['state_dict'] = {
@@ -148,8 +147,8 @@ def check_weights(
         advice = f'the heads must fit: {", ".join(wrong[:3])}'
     raise UsageError(
         f'checkpoint {path} does not fit the model: {fit}.'
-        f'{_describe(state, meta)} Use the config and the checkpoint of the '
-        'same training, or convert a published checkpoint with '
+        f'{describe_checkpoint(state, meta)} Use the config and the checkpoint '
+        'of the same training, or convert a published checkpoint with '
         f'tools/convert_checkpoint.py; {advice}'
     )
 
@@ -194,12 +193,3 @@ def load_verified(filename: str, map_location: Any = None) -> Any:
             f'checkpoint {filename} is damaged or not a checkpoint '
             f'({str(error)[:200]!r}); download or copy it again'
         ) from error
-
-
-def _describe(state: Mapping[str, Tensor], meta: Any) -> str:
-    what = describe_checkpoint(state)
-    name = meta.get('experiment_name') if isinstance(meta, dict) else None
-    if isinstance(name, str):
-        config = re.sub(r'_\d{8}_\d{6}$', '', name)[:100]
-        what = f'{what or "one"} that was trained with {config!r}'
-    return f' It looks like {what}.' if what else ''

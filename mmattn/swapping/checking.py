@@ -3,13 +3,8 @@
 import logging
 import random
 from collections.abc import Callable
-from contextlib import (
-    AbstractContextManager,
-    ExitStack,
-    nullcontext,
-    suppress,
-)
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +16,7 @@ from torch import Tensor
 
 from mmattn.config import replace_sync_norms
 
-from .edits import Path, get_at, plain
+from .edits import Path, get_at, plain, walk
 from .samples import SIZE, SIZES, Size, make_batch
 
 # Upper limits of counts that make a check slow.
@@ -57,7 +52,18 @@ def shrink_model(config: dict) -> dict:
             'data_preprocessor', plain(config['data_preprocessor'])
         )
     replace_sync_norms(model)
-    _shrink(model)
+    for node in walk(model):
+        node.pop('init_cfg', None)
+        if node.get('use_autocast'):
+            node['use_autocast'] = False  # needs a GPU
+        for key in ('pretrained', 'teacher_ckpt'):
+            if node.get(key) is not None:
+                node[key] = False if node[key] is True else None  # timm
+        for key, limit in _LIMITS.items():
+            if isinstance(node.get(key), int):
+                node[key] = min(node[key], limit)
+        if str(node.get('type', '')).endswith('Sampler') and 'num' in node:
+            node['num'] = min(node['num'], _MAX_SAMPLED)
     if get_at(model, ('head', 'loss', 'use_sigmoid')) is None:
         (model.get('train_cfg') or {}).pop('augments', None)  # of labels
     preprocessor = model.get('data_preprocessor') or {}
@@ -72,27 +78,6 @@ def shrink_model(config: dict) -> dict:
         if get_at(model, ('test_cfg', key)) is not None:
             model['test_cfg'][key] = SIZE
     return model
-
-
-def _shrink(node: Any) -> None:
-    if isinstance(node, (list, tuple)):
-        for item in node:
-            _shrink(item)
-    if not isinstance(node, dict):
-        return
-    node.pop('init_cfg', None)
-    if node.get('use_autocast'):
-        node['use_autocast'] = False  # needs a GPU
-    for key in ('pretrained', 'teacher_ckpt'):
-        if node.get(key) is not None:
-            node[key] = False if node[key] is True else None  # timm
-    for key, limit in _LIMITS.items():
-        if isinstance(node.get(key), int):
-            node[key] = min(node[key], limit)
-    if str(node.get('type', '')).endswith('Sampler') and 'num' in node:
-        node['num'] = min(node['num'], _MAX_SAMPLED)
-    for value in node.values():
-        _shrink(value)
 
 
 def check_model(config: dict, codebase: str, network: Path) -> bool:
@@ -140,29 +125,23 @@ def run_check(
     # Losses that depend on the epoch read it here; a Runner would set it.
     for name in ('epoch', 'iter'):
         MessageHub.get_current_instance().update_info(name, 0)
-    with ExitStack() as stack:
-        stack.enter_context(DefaultScope.overwrite_default_scope(codebase))
-        stack.enter_context(prepare(small))
-        model = _try('build', lambda: _build(small))
-        whole = dict(config, model=small)
-
-        def make(training: bool) -> dict:
-            return make_batch(whole, codebase, training, size)
-
-        has_loss = _try('loss', lambda: _check_loss(model, make, network))
-        _try('prediction', lambda: _predict(model, make, codebase))
+    make = partial(make_batch, dict(config, model=small), codebase, size=size)
+    scope = DefaultScope.overwrite_default_scope(codebase)
+    with scope, prepare(small):
+        step = 'build'
+        try:
+            model = _build(small)
+            step = 'loss'
+            has_loss = _check_loss(model, make, network)
+            step = 'prediction'
+            _predict(model, make, codebase)
+        except CheckFailed:
+            raise
+        except Exception as error:  # codebases raise anything
+            raise CheckFailed(
+                f'{step}: {type(error).__name__}: {error}'
+            ) from error
     return has_loss
-
-
-def _try(step: str, call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except CheckFailed:
-        raise
-    except Exception as error:  # codebases raise anything
-        raise CheckFailed(
-            f'{step}: {type(error).__name__}: {error}'
-        ) from error
 
 
 def _build(cfg: dict) -> nn.Module:
@@ -182,10 +161,10 @@ def _build(cfg: dict) -> nn.Module:
 
 
 def _check_loss(
-    model: nn.Module, make: Callable[[bool], dict], network: Path
+    model: nn.Module, make: Callable[..., dict], network: Path
 ) -> bool:
     model.train()
-    data = model.data_preprocessor(make(True), True)
+    data = model.data_preprocessor(make(training=True), True)
     try:
         losses = model(**data, mode='loss')
     except NotImplementedError:
@@ -227,10 +206,10 @@ def _parameters_of(loss: Tensor) -> set[Tensor]:
 
 
 def _predict(
-    model: nn.Module, make: Callable[[bool], dict], codebase: str
+    model: nn.Module, make: Callable[..., dict], codebase: str
 ) -> None:
     model.eval()
-    batch = make(False)
+    batch = make(training=False)
     count = len(batch['data_samples'])
     with torch.no_grad():
         data = model.data_preprocessor(batch, False)

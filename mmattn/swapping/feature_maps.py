@@ -1,6 +1,7 @@
 """Feature maps of backbones and necks, and which of ours replace them."""
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import torch.nn as nn
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from .edits import plain
 from .families import STRIDES
@@ -123,28 +125,24 @@ def match_maps(maps: Sequence[FeatureMap]) -> list[int]:
     """
     strides = [each.stride for each in maps]
     if len(set(strides)) == 1:
-        return [_nearest(strides[0])] * len(strides)
+        level = strides[0].bit_length()
+        distances = [abs(x.bit_length() - level) for x in STRIDES]
+        return [distances.index(min(distances))] * len(strides)
+    detail = f'their strides are {", ".join(map(str, strides))}'
     if strides != sorted(strides):
         raise UnsupportedSwap(
             'the backbone is a whole network: its maps come from a decoder '
             'or from branches',
-            f'their strides are {", ".join(map(str, strides))}',
+            detail,
         )
     if len(set(strides)) == len(strides) and set(strides) <= set(STRIDES):
         return [STRIDES.index(stride) for stride in strides]
     if len(strides) > len(STRIDES):
         raise UnsupportedSwap(
             f'the backbone returns more than {len(STRIDES)} maps',
-            f'their strides are {", ".join(map(str, strides))}',
+            detail,
         )
     return list(range(len(STRIDES) - len(strides), len(STRIDES)))
-
-
-def _nearest(stride: int) -> int:
-    return min(
-        range(len(STRIDES)),
-        key=lambda i: abs(STRIDES[i].bit_length() - stride.bit_length()),
-    )
 
 
 @contextmanager
@@ -187,15 +185,10 @@ def _run(module: nn.Module, x: Any, small: Any) -> tuple[Any, Any]:
     module.eval()
     with torch.no_grad():
         try:
-            return module.to_empty(device='meta')(_move(x, 'meta')), x
+            module.to_empty(device='meta')
+            return module(tree_map(lambda part: part.to('meta'), x)), x
         except Exception:  # compiled operations have no meta version
-            return module.to_empty(device='cpu')(_move(small, 'cpu')), small
-
-
-def _move(x: Any, device: str) -> Any:
-    if isinstance(x, tuple):
-        return tuple(item.to(device) for item in x)
-    return x.to(device)
+            return module.to_empty(device='cpu')(small), small
 
 
 def _check_signature(module: nn.Module, kind: str) -> None:
@@ -218,13 +211,12 @@ def _describe(outputs: Any, side: int, kind: str) -> list[FeatureMap]:
         isinstance(out, Tensor) and out.ndim in (2, 4) for out in outputs
     ):
         raise UnsupportedSwap('the backbone does not return maps', kind)
-    return [
-        FeatureMap(out.shape[1], _stride(out, side) if out.ndim == 4 else 0)
-        for out in outputs
-    ]
-
-
-def _stride(out: Tensor, side: int) -> int:
-    # To the next power of two: 224 / 15 is a map at stride 16.
-    ratio = side / max(out.shape[2], 1)
-    return 2 ** max(round(torch.tensor(ratio).log2().item()), 0)
+    maps = []
+    for out in outputs:
+        stride = 0
+        if out.ndim == 4:
+            # The next power of two: 224 / 15 is a map at stride 16.
+            ratio = side / max(out.shape[2], 1)
+            stride = 2 ** max(round(math.log2(ratio)), 0)
+        maps.append(FeatureMap(out.shape[1], stride))
+    return maps

@@ -1,12 +1,12 @@
-"""From a config and a backbone to the edits of a swap, or to an error."""
+"""Plan the edits that replace the backbone of a config."""
 
 from collections.abc import Sequence
 
-from .edits import Edit, Path, apply_edits, get_at, plain
+from .edits import Edit, Path, apply_edits, get_at
 from .families import STRIDES, Family
 from .feature_maps import FeatureMap, match_maps, probe_backbone, probe_neck
 from .heads import Maps, edit_head, find_heads, indices_read
-from .necks import NeckInputs, read_neck
+from .necks import read_neck
 from .source import shorten_types
 from .training_setup import edit_optimizer, edit_preprocessor, edit_weights
 from .unsupported import (
@@ -16,6 +16,8 @@ from .unsupported import (
     check_uses,
     find_network,
 )
+
+_JOINS = 'the neck joins several maps of one stride, ours has one'
 
 
 def plan_swap(
@@ -48,7 +50,7 @@ def plan_swap(
     in_channels = network['backbone'].get('in_channels') or 3
     edits = edit_preprocessor(config, in_channels)
     edits += edit_weights(config, path)
-    edits += edit_network(network, path, codebase, old, family, checkpoint)
+    edits += edit_network(config, path, codebase, old, family, checkpoint)
     if not keep_optimizer:
         edits += edit_optimizer(config, family, codebase)
     return edits
@@ -67,7 +69,7 @@ def check_channels(config: dict, codebase: str) -> None:
     Raises:
         ChannelMismatch: If they differ; the message has both.
     """
-    config = shorten_types(plain(config), codebase)
+    config = shorten_types(config, codebase)
     try:
         path = find_network(config)
         network = get_at(config, path)
@@ -86,7 +88,7 @@ def check_channels(config: dict, codebase: str) -> None:
 
 
 def edit_network(
-    network: dict,
+    config: dict,
     path: Path,
     codebase: str,
     old: list[FeatureMap],
@@ -94,19 +96,27 @@ def edit_network(
     checkpoint: str | None,
 ) -> list[Edit]:
     """Replace the backbone and fit the neck and the heads to it."""
-    if not network.get('neck') and not any(find_heads(network, path)):
+    network = get_at(config, path)
+    heads = list(find_heads(network, path))
+    if not network.get('neck') and not heads:
         raise UnsupportedSwap('the model has no head')
     if any(each.stride == 0 for each in old):
         return _edit_vector(network, path, old, family, checkpoint)
     pyramid = _pyramid_of_neck(network, old, codebase)
     old = pyramid or old
     matches = match_maps(old)
-    if _compares_maps(network, path):
-        # Old maps of one stride are all replaced by the last of ours.
+    if any(head.get('type') == 'OCRHead' for _, head in heads):
+        # It joins the map of another head with its own: old maps of one
+        # stride are all replaced by the last of ours.
         last = {each.stride: match for each, match in zip(old, matches)}
         matches = [last[each.stride] for each in old]
     neck = None if pyramid else read_neck(network, path, old)
-    read = neck.indices if neck else _read_by_heads(network, path, old)
+    if neck:
+        read = neck.indices
+    else:
+        read = sorted(
+            {i for _, head in heads for i in indices_read(head, old)}
+        )
     stages = sorted({matches[i] for i in read})
     before = [old[i].stride for i in read]
     edits = [_backbone(network, path, stages, family, checkpoint, before)]
@@ -116,15 +126,23 @@ def edit_network(
     positions = {i: stages.index(matches[i]) for i in read}
     new = [FeatureMap(family.channels[i], STRIDES[i]) for i in stages]
     maps = Maps(old, new, positions)
-    if codebase == 'mmdet':
-        _check_strides(before, [STRIDES[matches[i]] for i in read])
+    # Detectors place their anchors by the strides.
+    if codebase == 'mmdet' and max(before) > STRIDES[-1]:
+        raise UnsupportedSwap(
+            f'the heads read maps coarser than stride {STRIDES[-1]}, our '
+            'coarsest',
+            f'their strides are {_join(before)}',
+        )
     if neck:
-        _check_distinct(neck, positions)
+        if len(set(positions.values())) < len(positions):
+            raise UnsupportedSwap(
+                _JOINS, f'{neck.cfg.get("type")} reads {len(positions)} maps'
+            )
         channels = [new[positions[i]].channels for i in neck.indices]
         edits += neck.edits(channels)
-        maps = _behind_neck(network, path, codebase, edits, maps)
+        maps = _behind_neck(config, path, codebase, edits, maps)
     if maps is not None:
-        for where, head in find_heads(network, path):
+        for where, head in heads:
             edits += edit_head(head, where, maps)
     return edits
 
@@ -148,7 +166,9 @@ def _backbone(
     if network['backbone'].get('in_channels', 3) != 3:
         value['in_channels'] = network['backbone']['in_channels']
     strides = [STRIDES[i] for i in stages]
-    why = f'Maps at stride {_join(strides)}'
+    why = f'Output: one map at stride {strides[0]}'
+    if len(strides) > 1:
+        why = f'Output: maps at strides {_join(strides)}'
     if before and list(before) != strides:
         why += f' instead of {_join(before)}'
     if checkpoint is None:
@@ -203,57 +223,21 @@ def _pyramid_of_neck(
     made = probe_neck(neck, old, codebase)
     if [each.stride for each in made] != list(STRIDES):
         raise UnsupportedSwap(
-            'the neck joins several maps of one stride, ours has one',
+            _JOINS,
             f'{neck.get("type")} reads {len(old)} maps at stride '
             f'{old[0].stride}',
         )
     return made
 
 
-def _read_by_heads(
-    network: dict, path: Path, maps: list[FeatureMap]
-) -> list[int]:
-    read: set[int] = set()
-    for _, head in find_heads(network, path):
-        read |= indices_read(head, maps)
-    return sorted(read)
-
-
-def _compares_maps(network: dict, path: Path) -> bool:
-    """Whether a head joins the map of another head with its own."""
-    return any(
-        head.get('type') == 'OCRHead' for _, head in find_heads(network, path)
-    )
-
-
-def _check_strides(old: Sequence[int], new: Sequence[int]) -> None:
-    """Detectors place their anchors by the strides of the maps."""
-    if list(old) != list(new) and max(old) > STRIDES[-1]:
-        raise UnsupportedSwap(
-            f'the heads read maps coarser than stride {STRIDES[-1]}, our '
-            'coarsest',
-            f'their strides are {_join(old)}',
-        )
-
-
-def _check_distinct(neck: NeckInputs, positions: dict[int, int]) -> None:
-    if len(set(positions.values())) < len(positions):
-        raise UnsupportedSwap(
-            'the neck joins several maps of one stride, ours has one',
-            f'{neck.cfg.get("type")} reads {len(positions)} maps',
-        )
-
-
 def _behind_neck(
-    network: dict, path: Path, codebase: str, edits: list[Edit], maps: Maps
+    config: dict, path: Path, codebase: str, edits: list[Edit], maps: Maps
 ) -> Maps | None:
     """The inputs of the heads; None if the neck's outputs are unchanged."""
-    root = network
-    for key in reversed(path):
-        root = {key: root}
-    new_neck = get_at(apply_edits(root, edits), path)['neck']
+    where = (*path, 'neck')
+    new_neck = get_at(apply_edits(config, edits), where)
     try:
-        before = probe_neck(network['neck'], maps.old, codebase)
+        before = probe_neck(get_at(config, where), maps.old, codebase)
     except UnsupportedSwap:
         return None  # it cannot be run on its own
     after = probe_neck(new_neck, maps.new, codebase)

@@ -7,7 +7,7 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
-from .edits import get_at
+from .edits import get_at, walk
 from .unsupported import UnsupportedSwap, find_network
 
 Size = tuple[int, int]
@@ -47,19 +47,11 @@ def make_batch(
 
 def loads_masks(config: dict) -> bool:
     """Whether the data loader returns masks; some assigners depend on it."""
-    nodes = [config.get('train_dataloader')]
-    if not nodes[0]:
-        return True
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, dict):
-            kind = str(node.get('type'))
-            if node.get('with_mask') or 'LoadPanoptic' in kind:
-                return True
-            nodes += list(node.values())
-        elif isinstance(node, (list, tuple)):
-            nodes += list(node)
-    return False
+    loader = config.get('train_dataloader')
+    return not loader or any(
+        node.get('with_mask') or 'LoadPanoptic' in str(node.get('type'))
+        for node in walk(loader)
+    )
 
 
 def _images(config: dict, count: int, size: Size = SIZE) -> list[Tensor]:
@@ -74,14 +66,8 @@ def _images(config: dict, count: int, size: Size = SIZE) -> list[Tensor]:
 
 def _classes(node: Any) -> int:
     """The smallest ``num_classes`` in a model config."""
-    found = []
-    if isinstance(node, dict):
-        if isinstance(node.get('num_classes'), int):
-            found.append(node['num_classes'])
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        found += [count for item in node if (count := _classes(item))]
-    return min(filter(None, found), default=0)
+    found = (each.get('num_classes') for each in walk(node))
+    return min((x for x in found if x and isinstance(x, int)), default=0)
 
 
 def _classification(config: dict) -> dict:
@@ -116,12 +102,9 @@ def _views(config: dict) -> dict:
 def _identities(config: dict) -> dict:
     from mmdet.structures import ReIDDataSample
 
-    samples = []
     # A triplet loss needs two images of each person.
-    for label in (0, 0, 1, 1):
-        sample = ReIDDataSample()
-        sample.set_gt_label(label)
-        samples.append(sample)
+    labels = 0, 0, 1, 1
+    samples = [ReIDDataSample().set_gt_label(label) for label in labels]
     images = _images(config, len(samples), (256, 128))
     return dict(inputs=images, data_samples=samples)
 

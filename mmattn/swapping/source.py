@@ -4,8 +4,9 @@ import difflib
 import importlib.util
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -13,7 +14,7 @@ from mmengine.config import Config
 from mmattn.config import codebase_of, load_config
 from mmattn.stack import CODEBASES
 
-from .edits import plain
+from .edits import plain, walk
 from .unsupported import SwapError
 
 # Folder of the configs in an installed codebase.
@@ -107,24 +108,23 @@ def read_source(text: str) -> Source:
             f'{text} has default_scope {cfg.get("default_scope")!r}; only '
             f'configs of {", ".join(CODEBASES)} can be swapped'
         )
-    config = shorten_types(plain(cfg.to_dict()), codebase)
+    config = shorten_types(cfg.to_dict(), codebase)
     return Source(text, path, codebase, config, is_new_style)
 
 
-def shorten_types(node: Any, codebase: str) -> Any:
-    """Replace class paths, as in new-style configs, by registered names.
+def shorten_types(config: dict, codebase: str) -> dict:
+    """Copy a config with registered names for class paths (new style).
 
     ``mmdet.models.detectors.FCOS`` becomes ``FCOS`` in a config of mmdet and
     ``mmdet.FCOS`` elsewhere.
     """
-    if isinstance(node, (list, tuple)):
-        return type(node)(shorten_types(item, codebase) for item in node)
-    if not isinstance(node, dict):
-        return node
-    node = {key: shorten_types(item, codebase) for key, item in node.items()}
-    for key in ('type', 'constructor'):
-        if isinstance(node.get(key), str) and node[key].count('.') > 1:
-            root, _, name = node[key].partition('.')
+    config = plain(config)
+    for node in walk(config):
+        for key in ('type', 'constructor'):
+            kind = node.get(key)
+            if not isinstance(kind, str) or kind.count('.') < 2:
+                continue
+            root, _, name = kind.partition('.')
             name = name.rpartition('.')[2]
             if root in (codebase, 'mmengine', 'mmcv') or hasattr(
                 torch.optim, name
@@ -132,7 +132,7 @@ def shorten_types(node: Any, codebase: str) -> Any:
                 node[key] = name
             elif root in (*CODEBASES, 'mmattn'):
                 node[key] = f'{root}.{name}'
-    return node
+    return config
 
 
 def config_root(codebase: str) -> Path:
@@ -141,14 +141,14 @@ def config_root(codebase: str) -> Path:
     Raises:
         SwapError: If the codebase or its configs are not installed.
     """
-    root = _config_root(codebase) if codebase in CODEBASES else None
-    if root is None:
+    package = _package_root(codebase) if codebase in CODEBASES else None
+    if package is None or not (package / _SHIPPED).is_dir():
         raise SwapError(
             f'{codebase}:: is unknown or not installed with its configs; use '
             f'one of {_PREFIXES}, or the path of a config; `python -m mmattn` '
             'shows what is installed'
         )
-    return root
+    return package / _SHIPPED
 
 
 def _package_root(codebase: str) -> Path | None:
@@ -158,18 +158,11 @@ def _package_root(codebase: str) -> Path | None:
     return Path(spec.origin).resolve().parent
 
 
-def _config_root(codebase: str) -> Path | None:
-    package = _package_root(codebase)
-    if package is None or not (package / _SHIPPED).is_dir():
-        return None
-    return package / _SHIPPED
-
-
 def _shipped_name(path: Path) -> tuple[str, str] | None:
     for codebase in CODEBASES:
-        root = _config_root(codebase)
-        if root is not None and path.resolve().is_relative_to(root.resolve()):
-            relative = path.resolve().relative_to(root.resolve())
+        with suppress(SwapError, ValueError):  # not installed, or elsewhere
+            root = config_root(codebase).resolve()
+            relative = path.resolve().relative_to(root)
             return f'{codebase}::{relative.as_posix()}', codebase
     return None
 

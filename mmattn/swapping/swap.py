@@ -15,13 +15,13 @@ from .source import Source, read_source
 from .unsupported import SwapError, find_network
 from .writing import write_config
 
-# How the part of a config's name that names the backbone begins.
+# How the part of a config name that stands for the backbone begins.
 _BACKBONE = re.compile(
     r'[rxs]\d|res|hr|regnet|swin|convnext|mobilenet|vgg|pvt|twins|mit|vit|'
     r'beit|mae|mscan|poolformer|d53|cspnext|[slmx]$|tiny$|nano$|'
     r'boat|cswin|smt|enl|sliding-window|multi-head|key-value'
 )
-# Part of its own in names of new-style configs, such as swin_l.
+# In names of new-style configs the size is a separate part: swin_l.
 _SIZE = re.compile(r'[ntsblx]|nano|tiny|small|base|large|huge')
 
 
@@ -128,7 +128,7 @@ def new_name(source: Source, family: Family) -> str:
 def list_warnings(
     config: dict, checkpoint: str | None, keep_optimizer: bool
 ) -> list[str]:
-    """Warn of random weights and of optimizers that do not suit them."""
+    """Describe what may keep the new config from training well."""
     wrapper = config.get('optim_wrapper') or {}
     keys = get_at(wrapper, ('paramwise_cfg', 'custom_keys')) or {}
     found = [key for key in keys if key in 'backbone.']
@@ -138,7 +138,7 @@ def list_warnings(
         slow = f' and trains at {rate:g} times the learning rate'
         warnings.append(
             f'the backbone starts from random weights{slow * (rate != 1)}; '
-            'name pretrained weights with --checkpoint FILE'
+            'set pretrained weights with --checkpoint FILE'
         )
     elif rate == 0:
         warnings.append('the backbone has a learning rate of 0')
@@ -154,8 +154,8 @@ def list_warnings(
     if wrapper and not constructor.startswith('mmattn.'):
         if not keep_optimizer:
             warnings.append(
-                f'{constructor} is kept: norms and position tables of the '
-                'backbone may decay'
+                f'{constructor} is kept: it may apply weight decay to norms '
+                'and position tables of the backbone'
             )
     return warnings
 

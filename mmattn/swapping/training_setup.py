@@ -16,7 +16,7 @@ _DEFAULT = 'DefaultOptimWrapperConstructor'
 _CONSTRUCTOR = 'mmattn.BackboneOptimWrapperConstructor'
 _LAYER_DECAY = 'mmattn.LayerDecayOptimWrapperConstructor'
 # Constructors of mmdet and mmseg that only know the layers of certain other
-# backbones; biases and 1-d parameters do not decay.
+# backbones; without weight decay on biases and 1-d parameters.
 _NAME_BOUND = (
     'LayerDecayOptimizerConstructor',
     'LearningRateDecayOptimizerConstructor',
@@ -67,7 +67,7 @@ def _same(old: object, new: object) -> bool:
 def edit_weights(config: dict, network: Path) -> list[Edit]:
     """Drop pretrained weights of the old backbone."""
     edits = []
-    why = 'These weights are of the old backbone.'
+    why = 'Pretrained weights of the old backbone.'
     for depth in range(1, len(network) + 1):
         path = network[:depth]
         model = get_at(config, path)
@@ -81,7 +81,7 @@ def edit_weights(config: dict, network: Path) -> list[Edit]:
 
 
 def edit_optimizer(config: dict, family: Family, codebase: str) -> list[Edit]:
-    """Train with AdamW; norms and position tables do not decay."""
+    """Train with AdamW, without weight decay on norms and position tables."""
     wrapper = config.get('optim_wrapper')
     if not wrapper or not isinstance(wrapper.get('optimizer'), dict):
         return []
@@ -92,7 +92,7 @@ def edit_optimizer(config: dict, family: Family, codebase: str) -> list[Edit]:
     path = ('optim_wrapper', 'constructor')
     options = wrapper.get('paramwise_cfg') or {}
     constructor = (wrapper.get('constructor') or _DEFAULT).rpartition('.')[2]
-    why = 'Norms and position tables of the backbone do not decay.'
+    why = 'No weight decay on norms and position tables of the backbone.'
     if constructor in _NAME_BOUND:
         rate = options.get('decay_rate', options.get('layer_decay_rate', 1.0))
         value = dict(
@@ -114,7 +114,7 @@ def edit_optimizer(config: dict, family: Family, codebase: str) -> list[Edit]:
                 Edit(
                     (path[0], 'paramwise_cfg', 'custom_keys', 'backbone'),
                     dict(lr_mult=1.0),
-                    'The learning rates of biases are for neck and head.',
+                    'Other learning rates of biases are for neck and head.',
                 )
             )
     return edits

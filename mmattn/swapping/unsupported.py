@@ -8,34 +8,26 @@ from .edits import Path, get_at
 _NETWORKS: tuple[Path, ...] = (('model',), ('model', 'detector'))
 
 # Algorithms that call parts of their backbone, or pass it more than images.
-_MASKED = 'the algorithm masks patches inside its backbone'
 _ALGORITHMS = {
-    'BEiT': _MASKED,
-    'CAE': _MASKED,
-    'EVA': _MASKED,
-    'MAE': _MASKED,
-    'MFF': _MASKED,
-    'MILAN': _MASKED,
-    'MaskFeat': _MASKED,
-    'MixMIM': _MASKED,
-    'SimMIM': _MASKED,
-    'SparK': _MASKED,
-    'iTPN': _MASKED,
+    **dict.fromkeys(
+        (
+            *('BEiT', 'CAE', 'EVA', 'MAE', 'MFF', 'MILAN', 'MaskFeat'),
+            *('MixMIM', 'SimMIM', 'SparK', 'iTPN'),
+        ),
+        'the algorithm masks patches inside its backbone',
+    ),
     'Detectron2Wrapper': 'the model is a Detectron2 model',
 }
 # Backbones that are more than a pyramid of maps.
-_WHOLE = 'the backbone is a whole network, which its head takes apart'
 _BACKBONES = {
-    'BiSeNetV1': _WHOLE,
-    'BiSeNetV2': _WHOLE,
-    'CGNet': _WHOLE,
-    'DDRNet': _WHOLE,
-    'ERFNet': _WHOLE,
-    'FastSCNN': _WHOLE,
-    'HourglassNet': _WHOLE,
-    'ICNet': _WHOLE,
-    'PIDNet': _WHOLE,
-    'STDCContextPathNet': _WHOLE,
+    **dict.fromkeys(
+        (
+            *('BiSeNetV1', 'BiSeNetV2', 'CGNet', 'DDRNet', 'ERFNet'),
+            *('FastSCNN', 'HourglassNet', 'ICNet', 'PIDNet'),
+            'STDCContextPathNet',
+        ),
+        'the backbone is a whole network, which its head takes apart',
+    ),
     'UNet': 'the backbone is a U-Net: it has a decoder',
     'VPD': 'the backbone is a diffusion model with a text encoder',
     'LoRAModel': 'the config adapts pretrained weights of its backbone (LoRA)',

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from yapf.yapflib.yapf_api import FormatCode
 
-from .edits import Edit, apply_edits, get_at, plain
+from .edits import Edit, apply_edits, get_at
 from .source import Source, shorten_types
 from .unsupported import SwapError
 
@@ -53,27 +53,18 @@ def write_config(
     try:
         text = render_config(source, edits, out, head)
         draft.write_text(text, encoding='utf-8')
-        check_text(draft, source, edits)
+        config = Config.fromfile(draft).to_dict()
+        config = shorten_types(config, source.codebase)
+        wanted = apply_edits(source.config, edits)
+        wrong = [key for key in wanted if config.get(key) != wanted[key]]
+        if wrong:
+            raise SwapError(
+                f'the new config of {source.name} would not read back as '
+                f'planned: {", ".join(wrong)} differ; please report this'
+            )
         os.replace(draft, out)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def check_text(path: Path, source: Source, edits: Sequence[Edit]) -> None:
-    """Read a config and compare it with the source and its edits.
-
-    Raises:
-        SwapError: If they are not the same.
-    """
-    config = plain(Config.fromfile(path).to_dict())
-    config = shorten_types(config, source.codebase)
-    wanted = apply_edits(source.config, edits)
-    wrong = [key for key in wanted if config.get(key) != wanted[key]]
-    if wrong:
-        raise SwapError(
-            f'the new config of {source.name} would not read back as '
-            f'planned: {", ".join(wrong)} differ; please report this'
-        )
 
 
 def render_config(

@@ -116,6 +116,14 @@ def test_torchvision(window, size):
     check_logits(model.state_dict(), 'torchvision_swin', x, want)
 
 
+def test_swin_v2_of_openmmlab_has_unknown_keys():
+    names = 'qkv.weight', 'proj.weight', 'logit_scale', 'cpb_mlp.0.weight'
+    state = {f'stages.0.blocks.0.attn.w_msa.{x}': torch.ones(1) for x in names}
+    state['patch_embed.projection.weight'] = torch.ones(1, 3, 4, 4)
+    with pytest.raises(UnknownKeys, match='2 keys .*logit_scale.*cpb_mlp'):
+        convert(state)
+
+
 @pytest.mark.parametrize('codebase', ['mmdet', 'mmseg'])
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
 def test_openmmlab(codebase, prefix):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.model import BaseModule
 from mmengine.runner.checkpoint import load_checkpoint, load_state_dict
 from torch import nn
 
@@ -82,3 +83,68 @@ def test_own_and_unknown_checkpoints_are_loaded_as_they_are(logged):
     load_state_dict(model, {'neck.weight': torch.eye(2), 'x.y': torch.ones(1)})
     assert torch.equal(model.neck.weight, torch.eye(2))
     assert 'x.y' in logged[-1]
+
+
+class Whole(BaseModule):
+    """A model that mmengine initializes as a whole."""
+
+    def __init__(self, backbone, path, **more):
+        cfg = dict(type='Pretrained', checkpoint=str(path), **more)
+        super().__init__(init_cfg=cfg)
+        self.backbone = backbone
+        self.neck = nn.Linear(2, 2)
+
+
+def saved(tmp_path, state):
+    path = tmp_path / 'a.pth'
+    torch.save(dict(state_dict=state), path)
+    return path
+
+
+def test_an_init_cfg_of_which_nothing_fits(tmp_path):
+    state = {'conv': torch.ones(4), 'neck.weight': torch.ones(3, 3)}
+    path = saved(tmp_path, state | {'fc': torch.ones(1)})
+    model = Whole(BOATSwin('nano'), path)
+    total = len(model.state_dict())
+    message = (
+        rf'{path} does not fit Whole: 0 of {total} tensors fit, 1 have other '
+        rf'shapes \(neck.weight: \[3, 3\] instead of \[2, 2\]\), {total - 1} '
+        r'are missing \(.*\), 2 are unexpected \(conv, fc\).*init_cfg'
+    )
+    with pytest.raises(ValueError, match=message):
+        model.init_weights()
+
+
+@pytest.mark.parametrize('prefix', [None, 'net.'])
+def test_an_init_cfg_of_which_something_fits(tmp_path, prefix):
+    state = {'neck.weight': torch.eye(2), 'x': torch.ones(1)}
+    path = saved(tmp_path, {(prefix or '') + k: x for k, x in state.items()})
+    model = Whole(BOATSwin('nano'), path, prefix=prefix)
+    model.init_weights()
+    assert torch.equal(model.neck.weight, torch.eye(2))
+    path = saved(tmp_path, {(prefix or '') + 'x': torch.ones(1)})
+    with pytest.raises(ValueError, match='0 of .* fit'):
+        Whole(BOATSwin('nano'), path, prefix=prefix).init_weights()
+
+
+def test_an_init_cfg_of_a_detector_that_holds_a_backbone_deeper(tmp_path):
+    tiny = {
+        f'backbone.{k}': x for k, x in BOATSwin('tiny').state_dict().items()
+    }
+    path = saved(tmp_path, tiny)
+    with pytest.raises(ValueError, match="0 of .*BOATSwin arch='tiny'"):
+        Whole(Model(), path).init_weights()
+
+
+def test_an_init_cfg_of_a_published_backbone(tmp_path):
+    state = BOATSwin('nano').state_dict()
+    state = {k: torch.rand_like(x) for k, x in state.items()}
+    model = Whole(BOATSwin('nano'), saved(tmp_path, state))
+    model.init_weights()
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_models_without_our_modules_are_left_alone(tmp_path):
+    path = saved(tmp_path, {'x': torch.ones(1)})
+    Whole(nn.Linear(2, 2), path).init_weights()
