@@ -147,9 +147,9 @@ def check_weights(
         advice = f'the heads must fit: {", ".join(wrong[:3])}'
     raise UsageError(
         f'checkpoint {path} does not fit the model: {fit}.'
-        f'{describe_checkpoint(state, meta)} Use the config and the checkpoint '
-        'of the same training, or convert a published checkpoint with '
-        f'tools/convert_checkpoint.py; {advice}'
+        f'{describe_checkpoint(state, meta)} Use the config and the '
+        'checkpoint of the same training, or convert a published checkpoint '
+        f'with tools/convert_checkpoint.py; {advice}'
     )
 
 
