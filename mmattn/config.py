@@ -1,39 +1,29 @@
 """Read a config of mmdet, mmseg or mmpretrain."""
 
+import copy
 import difflib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
 
 from mmattn.errors import UsageError
 from mmattn.stack import CODEBASES
 from mmattn.zoo import find_model
 
 SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
-_SPLITS = ('train', 'val', 'test')
-_TYPES: dict[str, type] = {
-    **dict.fromkeys(
-        (
-            'model',
-            'data_preprocessor',
-            'optim_wrapper',
-            'default_hooks',
-            'env_cfg',
-            'auto_scale_lr',
-            'randomness',
-            *(f'{split}_dataloader' for split in _SPLITS),
-            *(f'{split}_cfg' for split in _SPLITS),
-        ),
-        dict,
-    ),
-    **dict.fromkeys(('default_scope', 'work_dir', 'load_from'), str),
-}
+_STRINGS = ('default_scope', 'work_dir', 'load_from')
+_DICTS = (
+    'model data_preprocessor optim_wrapper default_hooks env_cfg '
+    'auto_scale_lr randomness train_dataloader val_dataloader '
+    'test_dataloader train_cfg val_cfg test_cfg'
+).split()
 
 
 def read_config(
@@ -64,7 +54,7 @@ def read_config(
             close = difflib.get_close_matches(Path(path).name, names, n=1)
             hint = f'; did you mean {names[close[0]]}?' if close else ''
             raise UsageError(
-                f'{purpose} needs a config file, got {path!r}, which is no '
+                f'{purpose} needs a config file, got {path!r}, which is not a '
                 f'file; {error}{hint}'
             ) from error
     cfg = load_config(path)
@@ -102,10 +92,11 @@ def load_config(path: str | Path) -> Config:
     if not os.path.isfile(path):
         raise FileNotFoundError(f'there is no config file {path}')
     try:
-        with _no_cycles():
-            cfg = Config.fromfile(path)
-    except UsageError:
-        raise
+        cfg = Config.fromfile(path)
+    except RecursionError as error:
+        raise UsageError(
+            f'the config {path} includes itself, directly or through a base'
+        ) from error
     # A config is code, which may raise anything or exit.
     except (Exception, SystemExit) as error:
         raise UsageError(
@@ -115,32 +106,15 @@ def load_config(path: str | Path) -> Config:
     return cfg
 
 
-@contextmanager
-def _no_cycles() -> Iterator[None]:
-    """Stop mmengine at once at a config that includes itself."""
-    above: list[str] = []
-
-    def check(read: Callable) -> staticmethod:
-        def checked(filename: str, *args: Any, **kwargs: Any) -> Any:
-            above.append(os.path.realpath(filename))
-            if above[-1] in above[:-1]:
-                chain = ' -> '.join(above)
-                raise UsageError(f'the config includes itself: {chain}')
-            result = read(filename, *args, **kwargs)
-            above.pop()
-            return result
-
-        return staticmethod(checked)
-
-    names = ('_file2dict', '_parse_lazy_import')
-    originals = {name: Config.__dict__[name] for name in names}
-    try:
-        for name in names:
-            setattr(Config, name, check(getattr(Config, name)))
-        yield
-    finally:
-        for name in names:
-            setattr(Config, name, originals[name])
+def build_model(cfg: Config) -> nn.Module:
+    """Build the model of a config, in evaluation mode, with random weights."""
+    model = copy.deepcopy(cfg.model)
+    if 'data_preprocessor' in cfg:
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        built = MODELS.build(model)
+    built.eval()  # that of some detectors returns None
+    return built
 
 
 def codebase_of(cfg: Config) -> str | None:
@@ -162,28 +136,37 @@ def type_name(kind: Any) -> str:
     return name.rpartition('.')[2]
 
 
-def replace_sync_norms(node: Any) -> int:
-    """Replace SyncBN by BN everywhere in a nested config.
+def nested_dicts(node: Any, name: str = '') -> Iterator[tuple[str, dict]]:
+    """Yield each dict inside dicts, lists and tuples, with its dotted name."""
+    if isinstance(node, dict):
+        yield name, node
+    elif isinstance(node, (list, tuple)):
+        node = dict(enumerate(node))
+    else:
+        return
+    for key, child in node.items():
+        yield from nested_dicts(child, f'{name}.{key}')
 
-    Args:
-        node: Dicts, lists and tuples in any nesting, changed in place.
+
+def replace_sync_norms(node: Any) -> int:
+    """Replace SyncBN by BN in a nested config, in place.
 
     Returns:
         How many layer configs were changed.
     """
-    replaced = 0
-    if isinstance(node, dict):
-        if type_name(node.get('type')) in SYNC_NORMS:
-            node['type'] = 'BN'
-            replaced += 1
-        children = list(node.values())
-    else:
-        children = node if isinstance(node, (list, tuple)) else []
-    return replaced + sum(replace_sync_norms(child) for child in children)
+    norms = [
+        layer
+        for _, layer in nested_dicts(node)
+        if type_name(layer.get('type')) in SYNC_NORMS
+    ]
+    for norm in norms:
+        norm['type'] = 'BN'
+    return len(norms)
 
 
 def _check_types(cfg: Config) -> None:
-    for name, kind in _TYPES.items():
+    for name in (*_DICTS, *_STRINGS):
+        kind = dict if name in _DICTS else str
         if not isinstance(cfg.get(name), (kind, NoneType)):
             raise UsageError(
                 f'{name} of the config must be a {kind.__name__}, got '

@@ -25,7 +25,11 @@ Rows = list[tuple[str, str]]
 def main(argv: list[str] | None = None) -> int:
     """Print the report; return 1 if something has to be fixed, else 0."""
     parser = argparse.ArgumentParser('python -m mmattn')
-    parser.add_argument('--all', action='store_true', help='print everything')
+    parser.add_argument(
+        '--all',
+        action='store_true',
+        help='list all implementations and more of the environment',
+    )
     show_all = parser.parse_args(argv).all
     warnings.simplefilter('ignore')
     problems: Problems = {}
@@ -64,7 +68,7 @@ def try_import(
 
 
 def report_torch(name: str, problems: Problems) -> Rows:
-    """torch, what has to fit it, and the device."""
+    """The versions of torch and its companions, and the device."""
     packages = ('torch', 'torchvision', 'numpy', 'triton')
     versions = {
         package: stack.distribution_version(package) or 'not installed'
@@ -90,7 +94,7 @@ def report_torch(name: str, problems: Problems) -> Rows:
 
 
 def report_stack(name: str, problems: Problems) -> Rows:
-    """The packages of the stack and the compiled part of mmcv."""
+    """The packages of the stack, and whether mmcv is compiled."""
     installed = stack.find_installed()
     if len({item.stack for item in installed}) > 1:
         names = ' '.join(item.distribution for item in installed)

@@ -1,4 +1,4 @@
-"""Compare the speed and memory of models, in one process and in turns.
+"""Compare the speed and memory of models, measured in turns.
 
     python tools/benchmark.py FIRST [MODEL ...] [options]
 
@@ -45,30 +45,35 @@ def parse_args() -> argparse.Namespace:
         parser.add_argument(name, help=help, **kwargs)
 
     several = dict(nargs='+')
-    add('models', 'ratios are to the first one', metavar='MODEL', **several)
-    about = 'sides of the images in pixels, or HEIGHTxWIDTH (default: 224)'
+    about = 'models to measure; ratios are to the first one'
+    add('models', about, metavar='MODEL', **several)
+    about = 'image sizes in pixels: SIDE or HEIGHTxWIDTH (default: 224)'
     add('--sizes', about, type=read_size, metavar='SIZE', **several)
-    add('--batch', 'images of one step', type=int, default=8)
-    about = 'inference without gradients; training: forward and backward pass'
-    add('--modes', f'{about} (default: both)', choices=MODES, **several)
+    add('--batch', 'images per step', type=int, default=8)
     about = (
-        'optimized is mmattn.optimize_for_inference; only eager and compile '
-        'train (default: eager)'
+        'inference: forward pass without gradients; training: forward and '
+        'backward pass (default: both)'
+    )
+    add('--modes', about, choices=MODES, **several)
+    about = (
+        'how to run the models; optimized is mmattn.optimize_for_inference; '
+        'only eager and compile can train (default: eager)'
     )
     add('--runtime', about, choices=RUNTIMES, **several)
     optimize = dict(action='store_const', const=['optimized'], dest='runtime')
-    add('--optimize', 'short for --runtime optimized', **optimize)
-    about = 'last map, as in a classifier, or that of each stage'
+    add('--optimize', 'same as --runtime optimized', **optimize)
+    about = 'last: the last feature map, as in a classifier; all: every stage'
     add('--outputs', about, choices=OUTPUTS, default='last')
-    about = 'of images and weights'
+    about = 'dtype of images and weights'
     add('--dtype', about, choices=DTYPES, default='float32')
     about = 'keep float32 weights and autocast to --dtype'
     add('--amp', about, action='store_true')
     default = DEVICES[torch.cuda.is_available()]
-    add('--device', 'where to run', choices=DEVICES, default=default)
-    add('--threads', 'of the CPU (default: as torch chooses)', type=int)
-    add('--rounds', 'timings of each model', type=int, default=10)
-    about = 'repeat shorter steps within a round'
+    add('--device', 'device to run on', choices=DEVICES, default=default)
+    about = 'number of CPU threads (default: that of PyTorch)'
+    add('--threads', about, type=int)
+    add('--rounds', 'timings per model', type=int, default=10)
+    about = 'repeat a shorter step until a timing takes this many seconds'
     add('--min-seconds', about, type=float, default=0.2)
     args = parser.parse_args()
     args.sizes = args.sizes or [(224, 224)]
@@ -89,7 +94,7 @@ def read_size(text: str) -> tuple[int, int]:
 def check_args(args: argparse.Namespace) -> None:
     """Report invalid combinations before measuring."""
     if args.device == 'cuda' and not torch.cuda.is_available():
-        raise UsageError('--device cuda needs a GPU, torch finds none')
+        raise UsageError('--device cuda needs a GPU, but torch sees none')
     for name in ('batch', 'rounds', 'threads'):
         value = getattr(args, name)
         if value is not None and value < 1:

@@ -1,10 +1,10 @@
-"""Find the faults of the data sets of a config before a training starts.
+"""Check the data sets of a config before training.
 
     python tools/check_dataset.py CONFIG
 
 Reads every image and annotation, reports each fault with its file, and counts
-images, instances and pixels of each class. The exit status is 1 if there are
-errors.
+the images, instances and pixels of each class. The exit status is 1 if there
+are errors.
 """
 
 import argparse
@@ -27,12 +27,13 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('config', help='config file or the name of a model')
+    parser.add_argument('config', help='config file or model name')
     parser.add_argument(
         '--splits',
         nargs='+',
         choices=SPLITS,
-        help='data loaders to check (default: all that differ)',
+        help='data loaders to check (default: all; test only if it differs '
+        'from val)',
     )
     add_cfg_options(parser, 'train_dataloader.dataset.data_root=DIR')
     return parser

@@ -2,12 +2,12 @@
 
     python tools/convert_checkpoint.py SOURCE OUT
 
-SOURCE is a path or an http(s) address of an official checkpoint, a Swin
-checkpoint of timm, torchvision, mmpretrain, mmdet or mmseg, or one of mmattn.
-OUT holds `backbone.*` and the head: `head.fc.*` of a classifier,
-`decode_head.*` of a Perspective+ U-Net. Models of mmattn configs load it
-whole, a backbone loads its part with `init_cfg=dict(type='Pretrained',
-checkpoint=OUT)`. OUT may end in .safetensors.
+SOURCE is the path or http(s) URL of an official checkpoint, of a Swin
+checkpoint of timm, torchvision, mmpretrain, mmdet or mmseg, or of an mmattn
+checkpoint. OUT contains `backbone.*` and the head: `head.fc.*` of a
+classifier, `decode_head.*` of a Perspective+ U-Net. The models of mmattn
+configs load all of it; a backbone loads its part with
+`init_cfg=dict(type='Pretrained', checkpoint=OUT)`.
 """
 
 import argparse
@@ -24,10 +24,7 @@ from mmattn.checkpoints import (
     save_file,
     source_names,
 )
-from mmattn.checkpoints.naming import (
-    count_names,
-    list_names,
-)
+from mmattn.checkpoints.naming import count_names, list_names
 from mmattn.cli.usage import UsageError, run_command
 
 
@@ -40,31 +37,33 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'source', metavar='SOURCE', help='checkpoint to convert'
     )
-    parser.add_argument('out', metavar='OUT', help='file to write')
+    parser.add_argument(
+        'out', metavar='OUT', help='file to write: .pth or .safetensors'
+    )
     parser.add_argument(
         '--source',
         dest='format',
         default='auto',
         choices=('auto', *source_names()),
-        help='format of SOURCE (default: detected from its keys)',
+        help='format of SOURCE (default: auto, detected from its keys)',
     )
     parser.add_argument(
         '--prefix',
-        help='prefix of the model in SOURCE, such as `teacher`',
+        help='prefix of the names in SOURCE, such as `teacher`',
     )
     parser.add_argument(
         '--backbone-only',
         action='store_true',
-        help='write only the backbone, without prefix',
+        help='write only the backbone, without the prefix `backbone`',
     )
     parser.add_argument(
         '--skip-unknown',
         action='store_true',
-        help='drop unknown keys and accept an incomplete backbone instead of '
-        'failing',
+        help='drop unknown keys and accept an incomplete backbone (default: '
+        'fail)',
     )
     parser.add_argument(
-        '--force', action='store_true', help='replace OUT if it exists'
+        '--force', action='store_true', help='overwrite OUT if it exists'
     )
     return parser.parse_args()
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Print the interpreter that the launchers run: PYTHON if it is set, else the
-# python of the PATH if it has the stack, else that of the environment that
-# quickstart.sh and run_tests.sh make.
+# Print the interpreter for dist_*.sh and slurm_*.sh: PYTHON if it is set, else
+# python on the PATH if it has mmengine, else that of the environment that
+# quickstart.sh and run_tests.sh create.
 set -euo pipefail
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 

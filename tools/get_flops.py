@@ -3,8 +3,8 @@
     python tools/get_flops.py CONFIG [--shape H W]
     python tools/get_flops.py --backbone boat-swin-small [--shape H W]
 
-Matrix products, convolutions and fused attention of one forward pass of one
-image count; of a config, everything up to the predictions.
+Counts matrix products, convolutions and fused attention in the forward pass
+of one image. With a config, it covers the whole model up to its predictions.
 """
 
 import argparse
@@ -39,28 +39,28 @@ def parse_args() -> argparse.Namespace:
     what.add_argument(
         '--backbone',
         metavar='NAME',
-        help='a backbone instead, named as in benchmark.py: boat-swin-tiny, '
-        'mmdet.ResNet(depth=50), timm:resnet50',
+        help='backbone to count instead of a config, named as in '
+        'benchmark.py: boat-swin-tiny, mmdet.ResNet(depth=50), timm:resnet50',
     )
     parser.add_argument(
         '--shape',
         type=int,
         nargs=2,
         metavar=('H', 'W'),
-        help='pixels of the image (default: 224 224; with a config of mmdet '
-        '800 1280, of mmseg 512 2048)',
+        help='height and width of the image in pixels (default: 800 1280 for '
+        'a config of mmdet, 512 2048 for one of mmseg, else 224 224)',
     )
     parser.add_argument(
         '--in-channels',
         type=int,
         default=3,
-        help='channels of the image (default: %(default)s)',
+        help='number of image channels (default: %(default)s)',
     )
     parser.add_argument(
         '--depth',
         type=int,
         default=2,
-        help='levels of modules in the table (default: %(default)s)',
+        help='depth of the module tree to print (default: %(default)s)',
     )
     add_cfg_options(parser, 'model.head.num_classes=20')
     args = parse_options(parser)

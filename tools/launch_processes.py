@@ -2,8 +2,9 @@
 
     python tools/launch_processes.py GPUS SCRIPT [arguments of SCRIPT]
 
-Runs torch.distributed.run on this machine. NNODES, NODE_RANK, MASTER_ADDR and
-PORT come from the environment, as in the scripts of the OpenMMLab codebases.
+Runs torch.distributed.run on this machine. Without a GPU, GPUS is the number
+of processes. NNODES, NODE_RANK, MASTER_ADDR and PORT come from the
+environment, as in the scripts of the OpenMMLab codebases.
 """
 
 import os
@@ -32,7 +33,7 @@ def count_processes(word: str) -> int:
     available = torch.cuda.device_count()
     if 0 < available < int(word):
         raise UsageError(
-            f'{word} GPUs were asked for, but this machine has {available}'
+            f'GPUS must be at most {available} on this machine, got {word}'
         )
     return int(word)
 
@@ -40,7 +41,7 @@ def count_processes(word: str) -> int:
 def share_cores(processes: int) -> None:
     """Divide the cores among the processes if there is no GPU.
 
-    By default each process would compute on one core only, or on all.
+    By default each process would use only one core, or all of them.
     """
     if torch.cuda.device_count() > 0:
         return
@@ -66,8 +67,8 @@ def read_number(name: str, default: int) -> int:
 def find_port(nodes: int) -> int:
     """Return the port where the processes meet.
 
-    The default is replaced by a free one if it is taken, except if other
-    machines count on it.
+    If the default is in use, it is replaced by a free one, unless other
+    machines rely on it.
     """
     port = read_number('PORT', DEFAULT_PORT)
     with socket.socket() as probe:
@@ -76,13 +77,13 @@ def find_port(nodes: int) -> int:
         return port
     if 'PORT' in os.environ:
         raise UsageError(
-            f'PORT={port} is taken on this machine; set another one, or none '
-            'to take a free one'
+            f'PORT={port} is already in use on this machine; set another '
+            'one, or unset PORT to use a free one'
         )
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    print(f'Port {DEFAULT_PORT} is taken: using {port}.', flush=True)
+    print(f'Port {DEFAULT_PORT} is in use: using {port}.', flush=True)
     return port
 
 
@@ -108,7 +109,7 @@ def main() -> None:
             *sys.argv[2:],
         ]
     )
-    # In these cases the processes have printed what happened.
+    # The processes have already printed these errors.
     try:
         torchrun.run(args)
     except errors.ChildFailedError as error:

@@ -24,7 +24,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--out',
         default='data/digit_scenes',
-        help='folder of the data set (default: %(default)s)',
+        help='folder to write (default: %(default)s)',
     )
     parser.add_argument(
         '--seed',
@@ -51,7 +51,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         default=default.size,
         metavar='PIXELS',
-        help='side of a scene; crops have 3/8 of it (default: %(default)s)',
+        help='side of a scene in pixels; crops have 3/8 of it (default: '
+        '%(default)s)',
     )
     parser.add_argument(
         '--force',

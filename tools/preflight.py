@@ -1,7 +1,7 @@
-"""Check what a tool needs before it starts: each imports this first.
+"""Check the requirements of a tool; every tool imports this module first.
 
-A clone runs from its own source, installed or not. A missing or mixed stack,
-and Ctrl-C during the imports, end in one line.
+In a clone, tools import mmattn from the clone, installed or not. A missing or
+mixed stack, and Ctrl-C during the imports, end with a one-line message.
 """
 
 import os

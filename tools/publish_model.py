@@ -2,10 +2,10 @@
 
     python tools/publish_model.py CHECKPOINT --config FILE --name NAME
 
-Writes the weights to ZOO/NAME, as .pth and .safetensors with the digest of
-their content in the file names, along with the complete config and a model
-card, and adds the model to the zoo's metafile. Before that, the model is
-loaded by name in a separate process and has to reach the same metrics.
+Writes the weights to ZOO/NAME as .pth and .safetensors files whose names
+contain a digest, along with the complete config and a model card, and adds the
+model to the zoo's metafile. Before that, a separate process loads the model by
+name and must reproduce its metrics.
 """
 
 import argparse
@@ -26,21 +26,13 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 import mmattn
-from mmattn.analysis import (
-    build_for_counting,
-    count_config,
-    tested_shape,
-)
+from mmattn.analysis import build_for_counting, count_config, tested_shape
 from mmattn.checkpoints.metafiles import (
     add_entry,
     check_new_name,
     check_replaceable,
 )
-from mmattn.checkpoints.model_card import (
-    Published,
-    metafile_entry,
-    write_card,
-)
+from mmattn.checkpoints.model_card import Published, metafile_entry, write_card
 from mmattn.checkpoints.publishing import (
     Trained,
     read_training,
@@ -50,7 +42,12 @@ from mmattn.cli.console import output_to_file
 from mmattn.cli.run_config import checkpoint_file, fill_loaders
 from mmattn.cli.usage import UsageError, run_command
 from mmattn.cli.weights import check_weights as check_fit
-from mmattn.config import read_config, replace_sync_norms, type_name
+from mmattn.config import (
+    nested_dicts,
+    read_config,
+    replace_sync_norms,
+    type_name,
+)
 from mmattn.stack import CODEBASES, find_installed
 from mmattn.zoo import SCHEME, zoo_folders
 
@@ -64,34 +61,37 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('checkpoint', help='checkpoint that training wrote')
+    parser.add_argument('checkpoint', help='checkpoint of a training')
     parser.add_argument(
-        '--config', required=True, help='config of the training'
+        '--config',
+        required=True,
+        metavar='FILE',
+        help='config of the training',
     )
     parser.add_argument(
-        '--name', required=True, help='name to load the model by'
+        '--name', required=True, help='name of the model in the zoo'
     )
     parser.add_argument(
         '--metrics',
         metavar='FILE',
-        help='metrics written by tools/test.py (WORK_DIR/TIME/TIME.json); '
-        'measured by default',
+        help='metrics written by tools/test.py, WORK_DIR/TIME/TIME.json '
+        '(default: measured)',
     )
     parser.add_argument(
         '--ema',
         action='store_true',
-        help='publish the averaged (EMA) weights',
+        help='publish the averaged (EMA) weights (default: the trained ones)',
     )
     parser.add_argument(
         '--zoo',
         default=zoo_folders()[0],
         type=Path,
         metavar='DIR',
-        help='zoo to publish into (default: the first of MMATTN_ZOO, else '
+        help='zoo to publish into (default: the first one in MMATTN_ZOO, else '
         '~/.cache/mmattn/zoo)',
     )
     parser.add_argument(
-        '--force', action='store_true', help='replace an existing model'
+        '--force', action='store_true', help='replace the model if it exists'
     )
     return parser.parse_args()
 
@@ -125,21 +125,17 @@ def main() -> None:
 
 
 def name_classes(node: Any, scope: str) -> None:
-    """Replace classes by the names they are registered with.
+    """Replace classes by their registered names.
 
     The config is written to a file, where a path such as
     ``mmdet.models.losses.smooth_l1_loss.L1Loss`` may lead to a function.
     """
-    if isinstance(node, dict):
-        kind = node.get('type')
+    for _, part in nested_dicts(node):
+        kind = part.get('type')
         package = getattr(kind, '__module__', 'torch').partition('.')[0]
         if callable(kind) and package != 'torch':
             is_near = package in (scope, 'mmcv', 'mmengine')
-            node['type'] = ('' if is_near else f'{package}.') + kind.__name__
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for child in node:
-            name_classes(child, scope)
+            part['type'] = ('' if is_near else f'{package}.') + kind.__name__
 
 
 def check_name(name: str, zoo: Path, force: bool) -> None:
@@ -256,10 +252,7 @@ def read_metrics(path: Path) -> dict[str, float]:
             for name, value in found.items()
             if name.rpartition('/')[2] not in ('time', 'data_time')
         }
-    except (
-        *(ArithmeticError, AttributeError, OSError),
-        *(RecursionError, TypeError, ValueError),
-    ) as error:
+    except Exception as error:  # the file can hold anything
         raise UsageError(
             f'{path} is not a JSON file of metrics as tools/test.py writes '
             f'it: {error}'
@@ -295,9 +288,8 @@ def describe(
     name: str, cfg: Config, trained: Trained, files: tuple, measured: dict
 ) -> Published:
     """Collect the facts of the model card."""
-    cfg = Config(
-        cfg._cfg_dict.to_dict()
-    )  # keep SyncBN in the published config
+    # The published config keeps its SyncBN.
+    cfg = Config(cfg._cfg_dict.to_dict())
     replace_sync_norms(cfg.model)
     fill_loaders(cfg)
     shape = tested_shape(cfg, build_for_counting(cfg))

@@ -3,7 +3,7 @@
     python tools/quickstart.py                      # Mask R-CNN on BOAT-Swin
     python tools/quickstart.py --task all --backbone swin
 
-Takes minutes on two CPU cores and downloads nothing.
+Takes a few minutes per task on two CPU cores and downloads nothing.
 """
 
 import argparse
@@ -12,23 +12,23 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from preflight import ROOT
 
-import pictures
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from pictures import draw_predictions
 
 from mmattn.cli.console import output_to_file
 from mmattn.cli.launch import end_workers_with_process, prepare_cpu
 from mmattn.cli.progress import ProgressReport, format_time
 from mmattn.cli.run_config import fill_loaders
 from mmattn.cli.usage import INTERRUPTED, UsageError, run_command
-from mmattn.datasets import DIGIT_CLASSES, make_digit_folder
+from mmattn.config import nested_dicts
+from mmattn.datasets import make_digit_folder
 from mmattn.engine.atomic_checkpoints import report_full_disk
 from mmattn.engine.training import build_runner
 
@@ -50,9 +50,8 @@ class Task(NamedTuple):
     config: str
     model: str
     metrics: tuple[Metric, ...]
-    plot: Callable[..., None]
-    classes: tuple[str, ...]
     num_pictures: int
+    columns: int
 
 
 # In the order in which `--task all` runs them.
@@ -61,17 +60,15 @@ TASKS = dict(
         '{}-nano_1xb32-25e_digits.py',
         'Image classifier',
         (Metric('accuracy/top1', 'top1', 'top-1 accuracy (%)', 100.0),),
-        pictures.plot_classifications,
-        DIGIT_CLASSES,
         40,
+        8,
     ),
     seg=Task(
         'upernet_{}-nano_1xb8-8e_digits.py',
         'UperNet',
         (Metric('mIoU', 'mIoU', 'mean IoU (%)', 100.0),),
-        pictures.plot_segmentations,
-        ('background', *DIGIT_CLASSES),
         6,
+        2,
     ),
     det=Task(
         'mask-rcnn_{}-nano_fpn_1xb8-8e_digits.py',
@@ -80,9 +77,8 @@ TASKS = dict(
             Metric('coco/bbox_mAP', 'bbox_mAP', 'box mAP'),
             Metric('coco/segm_mAP', 'segm_mAP', 'mask mAP'),
         ),
-        pictures.plot_detections,
-        DIGIT_CLASSES,
         8,
+        2,
     ),
 )
 # Name of a backbone in the file names of configs, and its folder there.
@@ -102,7 +98,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description='Train a small model on digit scenes, evaluate it, and '
-        'draw what it predicts.'
+        'draw its predictions.'
     )
     parser.add_argument(
         '--task',
@@ -115,13 +111,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--backbone',
         choices=list(BACKBONES),
         default='boat-swin',
-        help='(default: %(default)s)',
+        help='backbone, in its nano arch (default: %(default)s)',
     )
     parser.add_argument(
         '--data-root',
         default=DATA_ROOT,
         metavar='DIR',
-        help='folder of the digit scenes; made if missing (default: '
+        help='folder of the digit scenes, created if missing (default: '
         '%(default)s)',
     )
     parser.add_argument(
@@ -133,20 +129,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--epochs',
         type=int,
-        help='number of epochs (default: that of the config)',
+        metavar='N',
+        help='number of epochs (default: that of the config, 8 or 25)',
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='(default: %(default)s)'
+        '--seed',
+        type=int,
+        default=0,
+        metavar='N',
+        help='random seed of the training (default: %(default)s)',
     )
     parser.add_argument(
         '--publish',
         action='store_true',
-        help='publish the model into the local zoo (MMATTN_ZOO, else '
-        '~/.cache/mmattn/zoo) and load it from there by name',
+        help='publish the model in the local zoo (MMATTN_ZOO, else '
+        '~/.cache/mmattn/zoo), from where it can be loaded by name',
     )
     args = parser.parse_args(argv)
     if args.epochs is not None and args.epochs < 1:
-        parser.error(f'--epochs expects at least 1, got {args.epochs}')
+        parser.error(f'--epochs must be at least 1, got {args.epochs}')
     return args
 
 
@@ -167,8 +168,14 @@ def main() -> None:
         f'{cfg.train_cfg.max_epochs} epochs (full log: {work_dir}/log.txt)'
     )
     runner, seconds = train(cfg, task, work_dir)
-    say('Step 3 of 3: pictures')
-    draw(runner, task, work_dir)
+    say('Step 3 of 3: pictures of ground truth beside prediction')
+    with output_to_file(work_dir / 'log.txt'):
+        draw_predictions(
+            runner,
+            task.num_pictures,
+            task.columns,
+            work_dir / 'predictions.png',
+        )
     if args.publish:
         publish(runner, task, work_dir)
     summarize(runner, task, args.backbone, work_dir, seconds)
@@ -177,15 +184,10 @@ def main() -> None:
 def run_all(args: argparse.Namespace) -> None:
     """Run each task in its own process: codebases set global defaults."""
     for name in TASKS:
-        command = [sys.executable, __file__, '--task', name]
-        command += ['--backbone', args.backbone, '--seed', str(args.seed)]
-        command += ['--data-root', args.data_root]
+        # Of an option given twice, argparse takes the last.
+        command = [sys.executable, __file__, *sys.argv[1:], '--task', name]
         if args.work_dir is not None:
             command += ['--work-dir', os.path.join(args.work_dir, name)]
-        if args.epochs is not None:
-            command += ['--epochs', str(args.epochs)]
-        if args.publish:
-            command += ['--publish']
         say(f'\n=== {name}: {TASKS[name].model} ===')
         process = subprocess.Popen(command)
         try:
@@ -198,38 +200,38 @@ def run_all(args: argparse.Namespace) -> None:
 
 
 def prepare_data(root: str) -> None:
-    """Make the digit scenes if the folder is new, else check them.
+    """Create the digit scenes, or check that they are complete.
 
     Raises:
-        UsageError: If the folder holds something else.
+        UsageError: If the folder contains something else.
     """
     try:
         folder = make_digit_folder(root)
     except (OSError, ImportError) as error:
         raise UsageError(
-            f'{error}\n--force is an option of tools/make_digit_scenes.py, '
-            '--data-root sets another path'
+            f'{error}\n--force is an option of tools/make_digit_scenes.py; '
+            '--data-root sets another folder'
         ) from error
-    say('  made' if folder.is_new else '  already there')
+    say('  created' if folder.is_new else '  already there')
 
 
 def make_work_dir(args: argparse.Namespace) -> Path:
     """Make a new folder for this run.
 
     Raises:
-        UsageError: If ``--work-dir`` names a folder with something in it.
+        UsageError: If ``--work-dir`` exists and is not empty.
     """
     if args.work_dir is not None:
         path = Path(args.work_dir)
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise UsageError(
-                f'--work-dir expects a new or empty folder, got {path}, '
-                'which exists; name another one'
+                f'--work-dir must be a new or empty folder, got {path}, '
+                'which exists; set another one'
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f'cannot make --work-dir: {error}') from error
+            raise UsageError(f'cannot create --work-dir: {error}') from error
         return path
     stamp = time.strftime('%Y%m%d-%H%M%S')
     name = f'{args.task}_{args.backbone}_{stamp}'
@@ -248,7 +250,10 @@ def build_config(args: argparse.Namespace, work_dir: Path) -> Config:
     folder = find_configs() / BACKBONES[args.backbone]
     name = TASKS[args.task].config.format(args.backbone)
     cfg = Config.fromfile(folder / name)
-    move_data(cfg, args.data_root)
+    for _, node in nested_dicts(cfg._cfg_dict):
+        for key, value in node.items():
+            if isinstance(value, str) and value.startswith(DATA_ROOT):
+                node[key] = value.replace(DATA_ROOT, args.data_root, 1)
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=args.seed)
     if args.epochs is not None:
@@ -268,18 +273,6 @@ def find_configs() -> Path:
 
     inside = Path(mmattn.__file__).parent / '.mim' / 'configs'
     return ROOT / 'configs' if (ROOT / 'configs').is_dir() else inside
-
-
-def move_data(node: Any, root: str) -> Any:
-    """Replace the configs' data folder by ``root`` in all of ``node``."""
-    if isinstance(node, (Config, dict)):
-        for key, value in node.items():
-            node[key] = move_data(value, root)
-    elif isinstance(node, (list, tuple)):
-        return type(node)(move_data(value, root) for value in node)
-    elif isinstance(node, str) and node.startswith(DATA_ROOT):
-        return root.rstrip('/') + node[len(DATA_ROOT) :]
-    return node
 
 
 def train(cfg: Config, task: Task, work_dir: Path) -> tuple[Runner, float]:
@@ -302,13 +295,6 @@ def train(cfg: Config, task: Task, work_dir: Path) -> tuple[Runner, float]:
         raise
 
 
-def draw(runner: Runner, task: Task, work_dir: Path) -> None:
-    """Write predictions.png."""
-    with output_to_file(work_dir / 'log.txt'):
-        samples = pictures.predict_samples(runner, task.num_pictures)
-    task.plot(samples, task.classes, work_dir / 'predictions.png')
-
-
 def summarize(
     runner: Runner, task: Task, backbone: str, work_dir: Path, seconds: float
 ) -> None:
@@ -317,9 +303,9 @@ def summarize(
     total = sum(p.numel() for p in model.parameters()) / 1e6
     inner = sum(p.numel() for p in model.backbone.parameters()) / 1e6
     device = next(model.parameters()).device.type
-    where = (
-        f'{torch.get_num_threads()} CPU threads' if device == 'cpu' else device
-    )
+    where = device
+    if device == 'cpu':
+        where = f'the CPU, threads: {torch.get_num_threads()}'
     checkpoint = find_checkpoint(runner, work_dir)
     say(
         f'\n{task.model} on a {backbone} nano backbone: {total:.2f} M '

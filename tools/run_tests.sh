@@ -2,8 +2,8 @@
 # Check lint and format and run the tests:
 #     bash tools/run_tests.sh [--slow] [arguments of pytest]
 #     bash tools/run_tests.sh tests/test_ops -k windows
-# Tests marked slow or dev run only with --slow. Up to four processes run them; to
-# debug one, add -n 0 --pdb. Makes or updates the environment first; for
+# Tests marked slow or dev run only with --slow. Uses up to four processes; to
+# debug a test, add -n 0 --pdb. Creates or updates the environment first; for
 # MMATTN_STACK and MMATTN_ENV see setup_env.sh.
 set -euo pipefail
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Make or update the environment that all clones share and print its python:
+# Create or update the environment that all clones share; print its python:
 #     bash tools/setup_env.sh [--if-ready]
-# --if-ready changes nothing and fails if there is something to do.
+# --if-ready changes nothing, and fails if the environment is not up to date.
 #   MMATTN_STACK  onedl (default) or openmmlab
 #   MMATTN_ENV    folder of the environment (default: ~/.cache/mmattn/env);
-#                 openmmlab takes the one beside it, ~/.cache/mmattn/env-openmmlab
-#   PYTHON        interpreter that makes it (default: the first that fits)
+#                 for openmmlab, -openmmlab is appended
+#   PYTHON        interpreter to create it with (default: the first suitable)
 # If interrupted, rerun it to resume.
 set -euo pipefail
 requirements=$(cd "$(dirname "${BASH_SOURCE[0]}")/../requirements" && pwd)
@@ -22,7 +22,7 @@ fail() {
   exit 1
 }
 
-# What is installed: the version of the python and all requirements.
+# What is installed: the Python version and all requirements.
 describe() {
   "$python" -c 'import sys; print(sys.version_info[:2])' 2>/dev/null &&
     grep -hvE '^(#|$)' "$pins"/*.txt "$requirements/tests.txt"
@@ -54,7 +54,7 @@ run() {
     if grep -q 'No space left' "$log"; then
       fail "step $name: the disk is full; set MMATTN_ENV, and PIP_CACHE_DIR, to larger ones"
     fi
-    fail "step $name failed, see $log; fix the cause and rerun, or rm -rf $env first"
+    fail "step $name failed, see $log; fix the cause and rerun, or delete $env first"
   }
   job=
 }
@@ -114,7 +114,7 @@ CODE
 )
   [[ -z $missing ]] || fail "missing: ${missing//$'\n'/, }; on Debian, apt-get install them"
   if [[ ! -e $python && $(df -Pk "$env" | awk 'NR == 2 {print $4}') -lt 10000000 ]]; then
-    fail "$env has less than 10 GB of free disk; set MMATTN_ENV to a larger one"
+    fail "less than 10 GB of disk are free for $env; set MMATTN_ENV to another folder"
   fi
 }
 
@@ -123,14 +123,14 @@ find_base() {
   for base in "${PYTHON:-${names[@]}}"; do
     "$base" -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $last))" 2>/dev/null && return
   done
-  fail "Python 3.10 to 3.$last is needed, got none; install one, or set PYTHON=/path/to/python3"
+  fail "Python 3.10 to 3.$last is needed, but none was found; install one, or set PYTHON=/path/to/python3"
 }
 
 make() {
   local start=$SECONDS
   find_base
   check_machine
-  say "making or updating $env"
+  say "creating or updating $env"
   rm -rf "$state/installed" "$state/tmp"
   if ! "$python" -m pip --version >/dev/null 2>&1; then
     find "$env" -mindepth 1 -maxdepth 1 ! -name .mmattn -exec rm -rf {} +
@@ -159,12 +159,12 @@ elif [[ $# -gt 0 ]]; then
   [[ $1 == -h || $1 == --help ]] && exit 0 || exit 2
 elif ! is_ready; then
   [[ ! -d $env || -d $state || -z $(ls -A "$env") ]] ||
-    fail "$env holds other files; set MMATTN_ENV to a new folder"
+    fail "$env contains other files; set MMATTN_ENV to a new folder"
   mkdir -p "$state" || fail "cannot write to $env; set MMATTN_ENV to another folder"
   trap 'stop 143' TERM HUP
   trap 'say "interrupted; rerun the command to resume"; stop 130' INT
   exec 9>>"$state/lock"  # commands inherit it: a next set-up waits for them
-  flock -n 9 || { say "another process updates $env; waiting for it"; flock 9; }
+  flock -n 9 || { say "another process is updating $env; waiting for it"; flock 9; }
   is_ready || make
 fi
 echo "$python"

@@ -24,35 +24,37 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        'source', metavar='SOURCE', help='config to start from'
-    )
+    parser.add_argument('source', metavar='SOURCE', help='config to change')
     parser.add_argument(
         '--backbone',
         metavar='NAME',
         default='boat-swin-tiny',
         choices=list(list_families()),
-        help=f'one of {", ".join(list_families())} (default: %(default)s)',
+        help=f'new backbone: {", ".join(list_families())} (default: '
+        '%(default)s)',
     )
     parser.add_argument(
         '--out',
         metavar='FILE',
         type=Path,
-        help='new config (default: the name of SOURCE with the new backbone, '
-        'in the current folder)',
+        help='config to write (default: the name of SOURCE with the new '
+        'backbone, in the current folder)',
     )
     parser.add_argument(
-        '--force', action='store_true', help='overwrite an existing file'
+        '--force',
+        action='store_true',
+        help='overwrite the config if it exists',
     )
     parser.add_argument(
         '--checkpoint',
         metavar='FILE',
-        help='pretrained weights of the new backbone',
+        help='pretrained weights of the new backbone (default: random)',
     )
     parser.add_argument(
         '--keep-optimizer',
         action='store_true',
-        help='keep the optimizer and its parameter-wise settings',
+        help='keep the optimizer and its parameter-wise settings (default: '
+        'those of the new backbone)',
     )
     parser.add_argument(
         '--check',

@@ -28,43 +28,54 @@ from mmattn.inference.hook import OptimizeForInferenceHook
 
 def make_parser() -> argparse.ArgumentParser:
     """The options of this tool."""
-    parser = argparse.ArgumentParser(description='Test a model.')
-    parser.add_argument('config', help='config file or the name of a model')
-    parser.add_argument('checkpoint', help='checkpoint file or its address')
+    parser = argparse.ArgumentParser(
+        description='Test a model of mmdet, mmseg or mmpretrain and print its '
+        'metrics.'
+    )
+    parser.add_argument('config', help='config file or model name')
+    parser.add_argument(
+        'checkpoint', help='path, URL or mmattn://NAME of a model'
+    )
     parser.add_argument(
         '--work-dir',
-        help='folder of logs and metrics (default: work_dirs/CONFIG)',
+        metavar='DIR',
+        help='folder for logs and metrics (default: work_dir of the config, '
+        'else work_dirs/CONFIG)',
     )
     parser.add_argument(
         '--out',
-        help='write the predictions to this pickle file; with mmseg also a '
-        'folder, for label maps',
+        metavar='FILE',
+        help='pickle file to write the predictions to; for mmseg also a '
+        'folder to write label maps to',
     )
     parser.add_argument(
-        '--show', action='store_true', help='show the predictions'
+        '--show', action='store_true', help='show predictions in a window'
     )
     parser.add_argument(
-        '--show-dir', help='folder for pictures of the predictions'
+        '--show-dir',
+        metavar='DIR',
+        help='folder to write pictures of the predictions to',
     )
     parser.add_argument(
         '--wait-time',
         type=float,
         default=2,
-        help='seconds that --show shows a picture (default: %(default)s)',
+        metavar='SECONDS',
+        help='seconds that --show displays a picture (default: %(default)s)',
     )
     parser.add_argument(
         '--tta',
         action='store_true',
-        help="augment in testing: the config's tta_model and tta_pipeline, "
-        'else flipped images',
+        help='test-time augmentation: tta_model and tta_pipeline of the '
+        'config, else horizontal flips',
     )
     parser.add_argument(
         '--optimize',
         action='store_true',
-        help='test with a copy of the model that is faster on a CPU, see '
-        'docs/inference.md',
+        help='test a copy of the model that is optimized for inference on a '
+        'CPU, see docs/inference.md',
     )
-    add_options(parser)
+    add_options(parser, needs_heads=True)
     add_cfg_options(parser, 'test_dataloader.batch_size=1')
     add_launcher(parser)
     return parser
@@ -108,9 +119,13 @@ def test(cfg: Config, args: argparse.Namespace) -> None:
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
     report_data_errors(runner)
-    runner.register_hook(
-        CheckWeights(cfg.load_from, True, args.partial, args.allow_nonfinite)
+    check = CheckWeights(
+        cfg.load_from,
+        whole=True,
+        partial=args.partial,
+        allow_nonfinite=args.allow_nonfinite,
     )
+    runner.register_hook(check)
     if args.out is not None and args.out.endswith(evaluation.DUMP_SUFFIXES):
         evaluation.dump_predictions(runner, args.out)
     if args.optimize:

@@ -28,49 +28,53 @@ from mmattn.engine.training import build_runner
 
 def make_parser() -> argparse.ArgumentParser:
     """The options of this tool."""
-    parser = argparse.ArgumentParser(description='Train a model.')
-    parser.add_argument('config', help='config file or the name of a model')
+    parser = argparse.ArgumentParser(
+        description='Train a model of mmdet, mmseg or mmpretrain.'
+    )
+    parser.add_argument('config', help='config file or model name')
     parser.add_argument(
         '--work-dir',
-        help='folder of logs and checkpoints (default: work_dirs/CONFIG)',
+        metavar='DIR',
+        help='folder for logs and checkpoints (default: work_dir of the '
+        'config, else work_dirs/CONFIG)',
     )
     parser.add_argument(
         '--amp',
         action='store_true',
-        help='train in mixed precision: bfloat16 if the GPU has it, else (and '
-        'in mmdet) float16, unless the config names a dtype',
+        help='train in mixed precision: the dtype of the config, else '
+        'bfloat16 if the GPU supports it, else float16 (always for mmdet)',
     )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='multiply the learning rate by the real batch size over '
-        'auto_scale_lr.base_batch_size',
+        help='multiply the learning rate by the total batch size divided by '
+        'auto_scale_lr.base_batch_size of the config',
     )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='continue an interrupted training, from the newest complete '
-        'checkpoint of the work folder or from the one given: weights, '
-        'optimizer, schedule, iteration and seed come from it, so a changed '
-        'learning rate in the config has no effect',
+        help='resume a training from CHECKPOINT, or if none is given from the '
+        'newest complete one in --work-dir; weights, optimizer, schedule, '
+        'iteration and seed come from it, so a new learning rate in the '
+        'config has no effect',
     )
     parser.add_argument(
         '--start-if-none',
         action='store_true',
-        help='with --resume: start a new training if there is no checkpoint',
+        help='with --resume: start a new training if there is no checkpoint '
+        '(default: fail)',
     )
     parser.add_argument(
         '--load-from',
         metavar='CHECKPOINT',
-        help='start a new training at iteration 0 from the weights of a '
-        'checkpoint; optimizer and schedule are those of the config',
+        help='start a new training at iteration 0 with the weights of '
+        'CHECKPOINT; optimizer and schedule come from the config',
     )
     add_options(parser)
     add_cfg_options(
-        parser,
-        'train_cfg.max_epochs=1 or model.backbone.init_cfg=None',
+        parser, 'train_cfg.max_epochs=1 model.backbone.init_cfg=None'
     )
     add_launcher(parser)
     return parser
@@ -104,19 +108,24 @@ def main() -> None:
         learning_rate.enable_lr_scaling(cfg)
     prepare_cpu(cfg)
     with report_full_disk(cfg.work_dir):
-        train(cfg, args.partial, args.allow_nonfinite)
+        train(cfg, partial=args.partial, allow_nonfinite=args.allow_nonfinite)
     end_processes()
 
 
-def train(cfg: Config, partial: bool, allow_nonfinite: bool) -> None:
-    """Build the config's Runner and train."""
+def train(cfg: Config, **fit: bool) -> None:
+    """Build the config's Runner and train.
+
+    Args:
+        cfg: Its ``load_from`` is checked.
+        **fit: Options of ``CheckWeights``.
+    """
     runner = build_runner(cfg)
     report_data_errors(runner)
     report_resume_errors(runner)
     if cfg.get('load_from'):
         is_whole = bool(cfg.get('resume'))
         runner.register_hook(
-            CheckWeights(cfg.load_from, is_whole, partial, allow_nonfinite)
+            CheckWeights(cfg.load_from, whole=is_whole, **fit)
         )
     runner.register_hook(learning_rate.LearningRateReport())
     try:
@@ -127,7 +136,7 @@ def train(cfg: Config, partial: bool, allow_nonfinite: bool) -> None:
         if runner.iter > 0 or is_full_disk(error):
             raise
         raise UsageError(
-            'the config fails in the first iteration: '
+            'the first iteration failed: '
             f'{type(error).__name__}: {error}\n{SHOW_TRACEBACK}'
         ) from error
 

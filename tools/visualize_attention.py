@@ -3,9 +3,9 @@
     python tools/visualize_attention.py IMAGE CONFIG [--checkpoint FILE]
     python tools/visualize_attention.py IMAGE --backbone boat-swin-nano
 
-For each attention layer: what the tokens of selected pixels attend to, the
-clusters of feature-space attention, and the modulators of SMT. Writes PNG
-files and an index.html that shows them.
+Shows, for each attention layer, what the tokens of selected pixels attend to,
+the clusters of feature-space attention, and the modulators of SMT. Writes PNG
+files and an index.html that displays them.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from mmattn.cli.arguments import parse_args as read_args
 from mmattn.cli.run_config import check_pretrained
 from mmattn.cli.usage import UsageError, run_command
 from mmattn.cli.weights import add_options, check_weights
-from mmattn.config import read_config
+from mmattn.config import build_model, read_config
 from mmattn.registry import MODELS
 from mmattn.swapping import find_family
 from mmattn.visualization import attention
@@ -38,7 +38,9 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('image', help='image of any size, color or grey')
+    parser.add_argument(
+        'image', help='image file of any size, color or grayscale'
+    )
     parser.add_argument(
         'config',
         nargs='?',
@@ -48,9 +50,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--backbone',
         metavar='NAME',
-        help='a backbone instead of a config, such as boat-swin-nano; the '
-        'image is normalized with the ImageNet mean and shrunk to at most '
-        '512 pixels',
+        help='backbone to use instead of a config, such as boat-swin-nano; '
+        'the image is normalized with the ImageNet mean and shrunk to at '
+        'most 512 pixels',
     )
     parser.add_argument(
         '--checkpoint',
@@ -62,7 +64,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         type=read_pixel,
         metavar='ROW,COLUMN',
-        help='pixels of IMAGE whose attention is shown (default: two on the '
+        help='pixels of IMAGE whose attention to show (default: two on the '
         'diagonal)',
     )
     parser.add_argument(
@@ -70,7 +72,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         type=int,
         metavar='N',
-        help='stages to show, -1 is the last (default: all, and layers '
+        help='stages to show, -1 for the last (default: all, and layers '
         'outside of stages)',
     )
     parser.add_argument(
@@ -78,7 +80,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         type=int,
         metavar='N',
-        help='blocks of each stage to show, -1 is the last (default: all)',
+        help='blocks of each stage to show, -1 for the last (default: all)',
     )
     parser.add_argument(
         '--max-heads',
@@ -90,10 +92,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out-dir',
         metavar='DIR',
-        help='output folder (default: work_dirs/attention/IMAGE)',
+        help='folder to write (default: work_dirs/attention/IMAGE)',
     )
     add_options(parser)
-    add_cfg_options(parser, 'test_dataloader.batch_size=1')
+    add_cfg_options(parser, 'model.backbone.init_cfg=None')
     args = read_args(parser)
     if (args.config is None) == (args.backbone is None):
         parser.error('give either a config or --backbone')
@@ -201,7 +203,7 @@ def build_from_config(
         ('model', 'test_dataloader'),
         'visualization',
     )
-    model = single_image.build_model(cfg)
+    model = build_model(cfg)
     weights = args.checkpoint
     if weights is None:
         weights = ', '.join(check_pretrained(cfg)) or None

@@ -1,24 +1,20 @@
 """Build and count the model of a config of mmdet, mmseg or mmpretrain."""
 
-import copy
-
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import nn
+
+from mmattn.config import build_model
 
 from .cost import Cost, count_cost
 
 
 def build_for_counting(cfg: Config) -> nn.Module:
     """Build the model of a config on the CPU, with random weights."""
-    model = copy.deepcopy(cfg.model)
-    if 'data_preprocessor' in cfg:
-        model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        built = MODELS.build(model)
+    built = build_model(cfg)
     # Sparse R-CNN does not initialize its learned proposals by itself.
     if hasattr(built, 'rpn_head'):
         built.rpn_head.init_weights()

@@ -26,17 +26,17 @@ Build = Callable[[Size], nn.Module]
 OUTPUTS = ('last', 'all')
 NAMES = """\
 A MODEL is one of
-  boat-swin-tiny               an arch of ours: also cswin-*, smt-*, swin-*
-  mmdet.ResNet(depth=50)       a registered class, of any codebase
+  boat-swin-tiny               an mmattn backbone; also cswin-*, smt-*, swin-*
+  mmdet.ResNet(depth=50)       a registered class of any codebase
   configs/boat_swin/NAME.py    the backbone of a config
   mmdet::folder/NAME.py, mmpretrain:NAME
-                               the same, of an installed codebase
+                               the backbone of a config of a codebase
   timm:resnet50, torchvision:resnet50
                                a model without its classifier
-with keyword arguments if you like: 'boat-swin-tiny(window_size=14)'. Of our
-models, impl='triton' forces an implementation on every operation that has it;
-the others take 'sdpa', or 'reference' if they lack that too. So impl='sdpa'
-measures what runs on a GPU by default, without native kernels.
+optionally with keyword arguments: 'boat-swin-tiny(window_size=14)'. With
+mmattn models, impl='triton' forces this implementation on every operation that
+has it; the others use 'sdpa', or 'reference' if they have no 'sdpa'. So
+impl='sdpa' measures the default of a GPU, without native kernels.
 """
 
 
@@ -67,7 +67,7 @@ def read_target(text: str, outputs: str = 'last', **defaults: Any) -> Target:
         return Target(text, _from_timm(rest, options, outputs))
     if colon and library == 'torchvision':
         if outputs == 'all':
-            raise ValueError(f'{name} has only its last map')
+            raise ValueError(f'{name} returns only its last map')
         return Target(text, _from_torchvision(rest, options))
     impl = options.pop('impl', None)
     known = sorted({row.name for row in list_implementations()})

@@ -1,20 +1,18 @@
 """Time several calls in turns, so that the load of the machine hits all."""
 
 import math
-import statistics
 import time
 import timeit
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+import numpy as np
 from torch.utils import benchmark
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     """Lower quartile, median and upper quartile."""
-    if len(values) == 1:
-        return (values[0],) * 3
-    return tuple(statistics.quantiles(values, n=4, method='inclusive'))
+    return tuple(np.percentile(values, (25, 50, 75)).tolist())
 
 
 def time_in_turns(

@@ -1,4 +1,4 @@
-"""Arguments that several tools take, with the names that mmdet uses."""
+"""Options that several tools share, named as in mmdet."""
 
 import argparse
 import os
@@ -13,20 +13,21 @@ def add_cfg_options(parser: argparse.ArgumentParser, example: str) -> None:
         nargs='+',
         action=DictAction,
         metavar='KEY=VALUE',
-        help=f'override fields of the config, e.g. {example}; lists as '
-        "key='[a,b]' or key=a,b",
+        help=f'override fields of the config, such as {example}; write lists '
+        "as key='[a,b]' or key=a,b",
     )
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:
-    """Add ``--launcher``, and the rank that launchers hand over."""
+    """Add ``--launcher``, and the rank that launchers pass."""
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='who starts the processes (default: %(default)s)',
+        help='launcher that started this process; the dist_*.sh and '
+        'slurm_*.sh scripts set it (default: %(default)s)',
     )
-    # torch.distributed.launch hands its processes one or the other.
+    # torch.distributed.launch passes one or the other.
     parser.add_argument(
         '--local_rank',
         '--local-rank',
@@ -45,7 +46,7 @@ def parse_args(
         if '' in (getattr(args, 'cfg_options', None) or ()):
             raise ValueError
     except ValueError:  # of mmengine's DictAction
-        parser.error('--cfg-options expects KEY=VALUE, one or several')
+        parser.error('--cfg-options expects KEY=VALUE pairs')
     if 'local_rank' in args:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args

@@ -1,4 +1,4 @@
-"""Keeps the terminal for what a person should read."""
+"""Redirect the output of libraries to a file."""
 
 import os
 import sys
@@ -10,17 +10,16 @@ from typing import TextIO
 
 @contextmanager
 def output_to_file(path: str | Path) -> Iterator[TextIO]:
-    """Send everything that the process prints to a file.
+    """Redirect everything that the process prints to a file.
 
-    That includes what libraries written in C print and warnings, but not an
-    exception that leaves the block: it is raised as usual, and by then the
-    terminal is back.
+    That includes warnings and the output of C libraries. When an exception
+    leaves the block, the terminal is restored first.
 
     Args:
         path: File to append to.
 
     Yields:
-        A stream to what standard output was before.
+        A stream to the former standard output.
     """
     sys.stdout.flush()
     sys.stderr.flush()

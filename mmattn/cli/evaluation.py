@@ -1,4 +1,4 @@
-"""What tools/test.py adds to a config: pictures, flips, dumped results."""
+"""The options of tools/test.py: pictures, augmentation, dumped results."""
 
 import os
 from copy import deepcopy
@@ -41,8 +41,8 @@ def draw_predictions(
     hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None:
         raise UsageError(
-            '--show and --show-dir expect default_hooks.visualization in '
-            f'the config, got none in {cfg.filename}'
+            '--show and --show-dir need default_hooks.visualization, which '
+            f'{cfg.filename} lacks'
         )
     hook.show = show
     hook.wait_time = wait_time
@@ -63,30 +63,29 @@ def use_tta(cfg: Config) -> None:
     """Test with augmentations: the config's own, else flipped images.
 
     Raises:
-        UsageError: If the config is of another codebase than the three and
-            does not say what to do, if its codebase cannot merge masks, or if
-            pictures are asked for that its codebase cannot draw.
+        UsageError: If a config of another codebase has no augmentations, if
+            mmdet would have to merge masks, or mmpretrain to draw pictures.
     """
     codebase = codebase_of(cfg)
     if codebase not in TTA_MODELS and not (
         'tta_model' in cfg and 'tta_pipeline' in cfg
     ):
         raise UsageError(
-            '--tta expects tta_model and tta_pipeline in the config, got '
-            f'{cfg.filename} without them'
+            '--tta needs tta_model and tta_pipeline, which '
+            f'{cfg.filename} lacks'
         )
     hook = (cfg.get('default_hooks') or {}).get('visualization') or {}
     if codebase == 'mmpretrain' and hook.get('enable'):
         raise UsageError(
-            'mmpretrain draws the images as the model gets them, several at '
-            'a time with --tta; leave --show and --show-dir away'
+            'mmpretrain cannot draw predictions with --tta; remove --show '
+            'and --show-dir'
         )
     if codebase == 'mmdet' and (cfg.model.get('roi_head') or {}).get(
         'mask_head'
     ):
         raise UsageError(
-            'mmdet merges boxes but not masks; leave --tta away, or test the '
-            'boxes alone with `--partial --cfg-options '
+            'mmdet merges boxes but not masks; remove --tta, or test only '
+            'the boxes with `--partial --cfg-options '
             'model.roi_head.mask_head=None test_evaluator.metric=bbox`'
         )
     dataset = read_dataset(cfg)
@@ -98,7 +97,7 @@ def use_tta(cfg: Config) -> None:
 
 
 def read_dataset(cfg: Config) -> ConfigDict:
-    """The test data set of a config that has a pipeline, inside of others."""
+    """The innermost test data set of a config, which has the pipeline."""
     dataset = cfg.test_dataloader.dataset
     while 'pipeline' not in dataset and 'dataset' in dataset:
         dataset = dataset.dataset
@@ -106,7 +105,7 @@ def read_dataset(cfg: Config) -> ConfigDict:
 
 
 def dump_predictions(runner: Runner, out: str) -> None:
-    """Write the predictions of the coming test to a pickle file."""
+    """Write the predictions of the test to a pickle file."""
     metric = DumpResults
     if codebase_of(runner.cfg) == 'mmdet':
         from mmdet.evaluation import DumpDetResults  # packs the masks
@@ -135,30 +134,19 @@ def check_out(cfg: Config, out: str) -> None:
     if out.endswith(DUMP_SUFFIXES):
         return
     if codebase_of(cfg) != 'mmseg':
-        raise UsageError(
-            '--out expects a file name that ends in .pkl or '
-            f'.pickle, got {out!r}'
-        )
+        raise UsageError(f'--out must end in .pkl or .pickle, got {out!r}')
     os.makedirs(out, exist_ok=True)  # mmseg makes it in one process only
     cfg.test_evaluator.output_dir = out
     cfg.test_evaluator.keep_results = True
 
 
 def _flipped(pipeline: list) -> list:
-    # The labels are those of the first: it is not flipped.
+    # The labels come from the first image, which is not flipped.
     flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
     pack = deepcopy(pipeline[-1])
     if type_name(pack.type) == 'PackDetInputs':
-        # The merged boxes are flipped back: the samples must say how.
-        pack.meta_keys = (
-            'img_id',
-            'img_path',
-            'ori_shape',
-            'img_shape',
-            'scale_factor',
-            'flip',
-            'flip_direction',
-        )
+        # mmdet flips the boxes back: its default keys include the direction.
+        pack.pop('meta_keys', None)
     return [
         *deepcopy(pipeline[:-1]),
         dict(type='TestTimeAug', transforms=[flips, [pack]]),

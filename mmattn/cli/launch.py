@@ -44,8 +44,8 @@ def prepare_cpu(cfg: Config) -> None:
     if cfg.pop('sync_bn', None) is not None or replaced:
         if int(os.environ.get('RANK', 0)) == 0:
             print_log(
-                'SyncBN needs a GPU and this machine has none: replaced it '
-                f'by BN ({replaced} entries of the config).',
+                'SyncBN needs a GPU, but this machine has none: replaced it '
+                f'by BN in {replaced} layer configs.',
                 logger='current',
             )
     if cfg.get('launcher', 'none') == 'none':
@@ -65,7 +65,7 @@ def init_gloo(launcher: str, timeout: float) -> None:
     """Initialise the default process group for CPU tensors.
 
     Args:
-        launcher: Who started the processes; only ``'pytorch'`` is supported.
+        launcher: What started the processes; only ``'pytorch'`` is supported.
         timeout: How long a process waits for the others, in seconds.
 
     Raises:
@@ -74,16 +74,15 @@ def init_gloo(launcher: str, timeout: float) -> None:
     """
     if launcher != 'pytorch':
         raise UsageError(
-            f'--launcher {launcher} needs a GPU for each process, got a '
-            'machine without one; use tools/dist_train.sh or '
-            'tools/dist_test.sh'
+            f'--launcher {launcher} needs a GPU for each process, but this '
+            'machine has none; use tools/dist_train.sh or tools/dist_test.sh'
         )
     names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
     missing = [name for name in names if name not in os.environ]
     if missing:
         raise UsageError(
-            '--launcher pytorch needs a process started by torchrun, got no '
-            f'{", ".join(missing)} in the environment; use '
+            '--launcher pytorch expects the environment of torchrun, which '
+            f'lacks {", ".join(missing)}; start the processes with '
             'tools/dist_train.sh or tools/dist_test.sh'
         )
     if torch.distributed.is_initialized():
@@ -113,39 +112,33 @@ def end_processes() -> None:
         torch.distributed.destroy_process_group()
 
 
-def end_with_launcher(interval: float = 1.0) -> None:
+def end_with_launcher() -> None:
     """End this process when the launcher is killed.
 
     Otherwise the processes of a killed launcher train on until a collective
     operation times out. The launcher is the parent process, or the one that
     ``MMATTN_LAUNCHER`` names, which may have been killed already.
-
-    Args:
-        interval: Seconds between two checks.
     """
-    _end_with(int(os.environ.get(LAUNCHER, os.getppid())), interval)
+    _end_with(int(os.environ.get(LAUNCHER, os.getppid())))
 
 
-def end_workers_with_process(interval: float = 1.0) -> None:
+def end_workers_with_process() -> None:
     """End data-loading workers when this process is killed.
 
     PyTorch's workers do so, too, except if the process was killed before they
-    had started: they would wait for ever.
-
-    Args:
-        interval: Seconds between two checks.
+    had started: they would wait forever.
     """
     parent = dict(pid=os.getpid())
     os.register_at_fork(
         before=lambda: parent.update(pid=os.getpid()),
-        after_in_child=lambda: _end_with(parent['pid'], interval),
+        after_in_child=lambda: _end_with(parent['pid']),
     )
 
 
-def _end_with(parent: int, interval: float) -> None:
+def _end_with(parent: int) -> None:
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(interval)
+            time.sleep(1)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,7 +1,8 @@
-"""What the learning rate really is, said before the first iteration."""
+"""Scale the learning rate by the batch size, and log it."""
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
 from mmattn.errors import UsageError
@@ -11,15 +12,15 @@ def enable_lr_scaling(cfg: Config) -> None:
     """Ask the Runner to scale the learning rate by the batch size.
 
     Raises:
-        UsageError: If the config does not name the batch size that its
-            learning rate was chosen for.
+        UsageError: If the config lacks the batch size that its learning rate
+            is for.
     """
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     if not isinstance(base, int) or base < 1:
         raise UsageError(
             '--auto-scale-lr expects auto_scale_lr.base_batch_size in the '
-            f'config, got auto_scale_lr={cfg.get("auto_scale_lr")}; set it '
-            'to the batch size of all GPUs that the learning rate is for'
+            f'config, got auto_scale_lr={cfg.get("auto_scale_lr")}; set it to '
+            'the total batch size that the learning rate is for'
         )
     cfg.auto_scale_lr.enable = True
 
@@ -27,8 +28,7 @@ def enable_lr_scaling(cfg: Config) -> None:
 class LearningRateReport(Hook):
     """Log the learning rates that a training starts with.
 
-    It runs after a checkpoint was resumed: what the checkpoint brought along
-    is what gets reported.
+    It runs after a checkpoint was resumed and so logs its learning rates.
     """
 
     priority = 'VERY_LOW'
@@ -36,11 +36,8 @@ class LearningRateReport(Hook):
     def before_train(self, runner: Runner) -> None:
         """Log the rates, and whether they fit the batch size."""
         wrappers = runner.optim_wrapper
-        wrappers = dict(
-            wrappers.items()
-            if hasattr(wrappers, 'items')
-            else [('', wrappers)]
-        )
+        if not isinstance(wrappers, OptimWrapperDict):
+            wrappers = {'': wrappers}
         for name, wrapper in wrappers.items():
             groups = wrapper.optimizer.param_groups
             base = [g.get('initial_lr', g['lr']) for g in groups]
@@ -60,7 +57,7 @@ class LearningRateReport(Hook):
 def describe_batch(
     world_size: int, batch_size: int, auto_scale_lr: dict | None
 ) -> str:
-    """Say how the batch compares with the one of the learning rate.
+    """Compare the batch size with that of the learning rate.
 
     Args:
         world_size: Number of processes.
@@ -78,12 +75,12 @@ def describe_batch(
         return line
     if settings.get('enable', False):
         return (
-            f"{line} The config's learning rate is for {base}: it was "
+            f"{line} The config's learning rate is for {base} and was "
             f'multiplied by {batch / base:g}.'
         )
     return (
         f"{line} The config's learning rate is for {base} and was not "
-        'scaled: --auto-scale-lr does it.'
+        'scaled; use --auto-scale-lr to scale it.'
     )
 
 

@@ -1,4 +1,4 @@
-"""A line now and then: how far a training is, and how long it still takes."""
+"""Report the progress of a training and the time left."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,35 +8,25 @@ from mmengine.runner import Runner
 
 
 class ProgressReport(Hook):
-    """Reports progress in words that need no knowledge of the framework.
-
-    It is built with a function and so is no config's business: hand it to
-    ``runner.register_hook``.
+    """Reports progress in a line every ten seconds, and after validation.
 
     Args:
         report (Callable): Takes one line.
-        metrics (dict): Key of each validation metric to report, and what to
-            call it.
-        interval (float): Least time between two lines of training, in
-            seconds. Defaults to 10.
+        metrics (dict): Label of each validation metric to report, by key.
     """
 
     priority = 'VERY_LOW'
 
     def __init__(
-        self,
-        report: Callable[[str], None],
-        metrics: dict[str, str],
-        interval: float = 10.0,
+        self, report: Callable[[str], None], metrics: dict[str, str]
     ) -> None:
         self.report = report
         self.metrics = metrics
-        self.interval = interval
-        self.started = self.told = 0.0
+        self.started = self.reported = 0.0
 
     def before_train(self, runner: Runner) -> None:
         """Start the clock."""
-        self.started = self.told = time.monotonic()
+        self.started = self.reported = time.monotonic()
 
     def after_train_iter(
         self,
@@ -45,12 +35,12 @@ class ProgressReport(Hook):
         data_batch: dict | Sequence | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Tell epoch, loss and time left, if the last line is old enough."""
+        """Report epoch, loss and time left."""
         now = time.monotonic()
         done, total = runner.iter + 1, runner.max_iters
-        if now - self.told < self.interval and done < total:
+        if now - self.reported < 10 and done < total:
             return
-        self.told = now
+        self.reported = now
         left = (now - self.started) * (total - done) / done
         loss = '' if not outputs else f'  loss {float(outputs["loss"]):.3f}'
         self.report(
@@ -61,7 +51,7 @@ class ProgressReport(Hook):
     def after_val_epoch(
         self, runner: Runner, metrics: dict[str, float] | None = None
     ) -> None:
-        """Tell the metrics."""
+        """Report the metrics."""
         scores = ', '.join(
             f'{label} {metrics[key]:.3f}'
             for key, label in self.metrics.items()

@@ -1,7 +1,6 @@
 """Find the checkpoint that a training continues from."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,8 +86,8 @@ def find_newest(
     reasons = f' (skipped: {reasons})' if skipped else ''
     if chosen is None and not start_if_none:
         raise UsageError(
-            f'no checkpoint to resume in {places}{reasons}; omit --resume to '
-            'start a new training, or add --start-if-none'
+            f'no checkpoint to resume from in {places}{reasons}; remove '
+            '--resume to start a new training, or add --start-if-none'
         )
     if int(os.environ.get('LOCAL_RANK', 0)) == 0:
         print(
@@ -103,7 +102,7 @@ def find_newest(
 
 
 def report_resume_errors(runner: Runner) -> None:
-    """Let a runner report in one line why it cannot resume."""
+    """Make a runner report in one line why it cannot resume."""
     resume = runner.resume
 
     def checked(filename: str, *args: Any, **kwargs: Any) -> None:
@@ -157,14 +156,10 @@ def _resumable(path: Path, content: Any) -> Resumable:
 
 
 def _folders(cfg: Config) -> list[Path]:
-    return list(dict.fromkeys(_find_folders(cfg)))
-
-
-def _find_folders(cfg: Config) -> Iterator[Path]:
-    work_dir = Path(cfg.work_dir)
-    yield work_dir
+    folders = [Path(cfg.work_dir)]
     hooks = (cfg.get('default_hooks') or {}).values()
     for hook in (*hooks, *(cfg.get('custom_hooks') or ())):
         out_dir = isinstance(hook, dict) and hook.get('out_dir')
         if out_dir and '://' not in str(out_dir):
-            yield Path(str(out_dir), work_dir.name)
+            folders.append(Path(str(out_dir), folders[0].name))
+    return list(dict.fromkeys(folders))

@@ -7,9 +7,7 @@ so that one tool serves all of them.
 import inspect
 import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +19,7 @@ from mmengine.utils import digit_version
 from mmattn import swapping
 from mmattn.cli.resume import set_resume
 from mmattn.cli.weights import verify_checkpoint
-from mmattn.config import codebase_of, type_name
+from mmattn.config import codebase_of, nested_dicts, type_name
 from mmattn.datasets.checking import find_datasets
 from mmattn.errors import UsageError
 from mmattn.zoo import SCHEME, find_weights
@@ -36,10 +34,10 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
 
 
 def enable_amp(cfg: Config) -> None:
-    """Train in mixed precision: bfloat16 where the GPU has it, else float16.
+    """Train in mixed precision: bfloat16 if the GPU supports it, else float16.
 
-    Detectors take float16: RoIAlign and other operations of mmcv have no
-    bfloat16. What the config says about dtype and loss scale stays.
+    Detectors use float16: RoIAlign and other operations of mmcv do not
+    support bfloat16. The dtype and loss scale of the config take precedence.
 
     Raises:
         UsageError: Without a GPU, or if the config's optimizer wrapper is
@@ -47,7 +45,7 @@ def enable_amp(cfg: Config) -> None:
     """
     if get_device() == 'cpu':
         raise UsageError(
-            '--amp expects a GPU, got a machine without one; leave --amp away'
+            '--amp needs a GPU, but this machine has none; remove --amp'
         )
     wrapper = cfg.optim_wrapper
     kind = type_name(wrapper.get('type', 'OptimWrapper'))
@@ -89,7 +87,7 @@ def set_start(
     if resume is not None and load_from is not None:
         raise UsageError(
             '--resume continues an interrupted training and --load-from '
-            f'starts a new one, got both ({resume}, {load_from}); give one'
+            f'starts a new one, got both ({resume}, {load_from}); remove one'
         )
     if load_from is not None:
         cfg.resume = False
@@ -103,7 +101,7 @@ def set_start(
 
 
 def checkpoint_file(path: str) -> str:
-    """Return the path of a checkpoint that is valid, or an address.
+    """Return the path or URL of a checkpoint after checking it.
 
     Raises:
         UsageError: If the file is missing or damaged, if it does not match
@@ -122,16 +120,15 @@ def checkpoint_file(path: str) -> str:
 
 
 def forbid_code_in_checkpoints() -> None:
-    """Read checkpoints as tensors and plain values only, where that works.
+    """Load checkpoints with ``weights_only=True``, if torch is 2.6 or newer.
 
-    mmengine tries the safe way first and falls back to running what the file
-    says. PyTorch before 2.6 cannot read mmengine's own files the safe way:
-    there, a warning says so.
+    mmengine falls back to ``weights_only=False``. Older versions of torch
+    cannot load mmengine's own files otherwise, so they only get a warning.
     """
     if digit_version(torch.__version__) < digit_version('2.6.0'):
         warnings.warn(
-            f'torch {torch.__version__} < 2.6: reading a checkpoint can run '
-            'code it holds; use only files you trust',
+            f'with torch {torch.__version__} < 2.6 a checkpoint can execute '
+            'code; load only files that you trust',
             stacklevel=2,
         )
         return
@@ -156,23 +153,25 @@ def check_channels(cfg: Config) -> None:
 
 
 def check_pretrained(cfg: Config) -> list[str]:
-    """Check that the weights a training starts with are there.
+    """Check that the pretrained weights of a config exist.
 
     Returns:
-        The files and addresses that the config names; none of a model that
-        starts from random weights.
+        Their paths and URLs; none if the model starts from random weights.
 
     Raises:
         UsageError: If an ``init_cfg`` names a local file that is missing.
     """
     paths = []
-    for name, init_cfg in _find_pretrained(cfg.model, 'model'):
-        path = init_cfg['checkpoint']
+    for name, node in nested_dicts(cfg.model, 'model'):
+        is_pretrained = type_name(node.get('type')).startswith('Pretrained')
+        if not is_pretrained or 'checkpoint' not in node:
+            continue
+        path = node['checkpoint']
         if '://' not in path and not os.path.exists(path):
             raise UsageError(
-                f'{name} names the weights {path}, which do not exist; make '
-                'them from the published file with `python '
-                f'tools/convert_checkpoint.py PUBLISHED {path}`, name another '
+                f'{name} names the weights {path}, which do not exist; '
+                'convert the published file with `python '
+                f'tools/convert_checkpoint.py PUBLISHED {path}`, set another '
                 f'file with `--cfg-options {name}.checkpoint=FILE`, or start '
                 f'from random weights with `--cfg-options {name}=None`'
             )
@@ -181,10 +180,9 @@ def check_pretrained(cfg: Config) -> list[str]:
 
 
 def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
-    """Check that the folders of the data sets are there.
+    """Check that the folders of the data sets exist.
 
-    Data sets that download themselves, and those read from a remote storage,
-    are left alone.
+    Data sets that download themselves or lie in a remote storage are skipped.
 
     Raises:
         UsageError: If a ``data_root`` is a local folder that is missing.
@@ -198,7 +196,7 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
             hint = (
                 'make it with `python tools/make_digit_scenes.py`'
                 if 'digit_scenes' in root
-                else 'put the data set or a link to it there'
+                else 'put the data set, or a link to it, there'
             )
             raise UsageError(
                 f'{split}_dataloader expects the folder {root}, which does '
@@ -228,22 +226,10 @@ def fill_loaders(cfg: Config) -> None:
             continue
         loader.setdefault('pin_memory', get_device() != 'cpu')
         loader.setdefault('collate_fn', dict(type='default_collate'))
-        # torch refuses persistent workers where there are none.
+        # torch rejects persistent workers if there are no workers.
         loader.setdefault(
             'persistent_workers', loader.get('num_workers', 0) > 0
         )
-
-
-def _find_pretrained(node: Any, name: str) -> Iterator[tuple[str, dict]]:
-    if isinstance(node, (list, tuple)):
-        node = dict(enumerate(node))
-    if not isinstance(node, dict):
-        return
-    is_pretrained = type_name(node.get('type')).startswith('Pretrained')
-    if is_pretrained and 'checkpoint' in node:
-        yield name, node
-    for key, child in node.items():
-        yield from _find_pretrained(child, f'{name}.{key}')
 
 
 def _is_fetched(cfg: Config, dataset: dict) -> bool:

@@ -1,4 +1,4 @@
-"""Report a user's mistakes in one message, without a traceback."""
+"""Report user errors in one message, without a traceback."""
 
 import os
 import signal
@@ -28,12 +28,12 @@ INTERRUPTED = 130  # exit status after Ctrl-C, as in shells
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run the body of a tool and report mistakes in one message.
+    """Run the body of a tool and report user errors in one message.
 
-    A usage error, a checkpoint that cannot be read, and any error of mmengine
-    outside of the steps of a model end it with exit status 2; if the variable
-    ``MMATTN_TRACEBACK`` is set, errors that have another cause keep their
-    traceback. Ctrl-C ends it with status 130. Other errors are bugs and pass.
+    Usage errors, unreadable checkpoints, and any error of mmengine outside of
+    the steps of a model exit with status 2. If ``MMATTN_TRACEBACK`` is set,
+    those with another cause keep their traceback. Ctrl-C exits with status
+    130. Other errors are bugs and are raised.
 
     Of several processes only the first of each machine prints the message.
     The others wait: the launcher stops all of them as soon as one ends, and

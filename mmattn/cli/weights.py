@@ -1,4 +1,4 @@
-"""Check that the weights of a checkpoint arrive in the model."""
+"""Check that the weights of a checkpoint fit the model."""
 
 import argparse
 import re
@@ -27,18 +27,21 @@ _STATISTICS = ('running_mean', 'running_var')
 _COMPUTED = ('relative_position_index', 'attn_mask', 'num_batches_tracked')
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(
+    parser: argparse.ArgumentParser, needs_heads: bool = False
+) -> None:
     """Add ``--partial`` and ``--allow-nonfinite``."""
+    heads = '; all weights of the heads must fit' if needs_heads else ''
     parser.add_argument(
         '--partial',
         action='store_true',
-        help='load what fits of a checkpoint that does not fit the model; '
-        'in a test, the heads have to fit',
+        help='load the weights that fit the model and ignore the others'
+        f'{heads} (default: fail)',
     )
     parser.add_argument(
         '--allow-nonfinite',
         action='store_true',
-        help='accept a checkpoint with NaN or infinite weights',
+        help='accept NaN and infinite weights (default: fail)',
     )
 
 
@@ -47,7 +50,7 @@ class CheckWeights(Hook):
 
     mmengine only logs what does not fit and continues with random weights.
 
-    Args: Those of :func:`check_weights`.
+    Args: Those of ``check_weights``.
     """
 
     priority = 'LOWEST'
@@ -141,12 +144,12 @@ def check_weights(
         return fit
     advice = '--partial loads what fits' + ', if the heads do' * whole
     if partial:
-        advice = f'the heads have to fit: {", ".join(wrong[:3])}'
+        advice = f'the heads must fit: {", ".join(wrong[:3])}'
     raise UsageError(
         f'checkpoint {path} does not fit the model: {fit}.'
-        f'{describe_checkpoint(state, meta)} Give the config and the '
-        'checkpoint of one training, or convert a published checkpoint with '
-        f'tools/convert_checkpoint.py; {advice}'
+        f'{describe_checkpoint(state, meta)} Use the config and the '
+        'checkpoint of the same training, or convert a published checkpoint '
+        f'with tools/convert_checkpoint.py; {advice}'
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.hooks import LoggerHook
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 
 from mmattn.cli import evaluation
 from mmattn.config import read_config
@@ -73,13 +73,13 @@ def test_tta_flips_by_default(scope, merger):
     assert cfg.model.module.type == 'Model'
     load, augment = cfg.test_dataloader.dataset.pipeline
     assert load.type == 'LoadImageFromFile'
-    flips, (pack,) = augment.transforms
-    assert [flip.prob for flip in flips] == [0.0, 1.0]
-    assert ('flip' in pack.get('meta_keys', ())) == (scope == 'mmdet')
+    assert [flip.prob for flip in augment.transforms[0]] == [0.0, 1.0]
     with MODELS.switch_scope_and_registry(scope) as models:
         assert models.get(merger).__name__ == merger
     with DefaultScope.overwrite_default_scope(scope):
-        assert Compose([load, augment]).transforms  # all names are found
+        built = Compose([load, augment]).transforms[-1]
+    pack = built.subroutines[0].transforms[-1]
+    assert 'flip' in pack.meta_keys  # the merged boxes are flipped back
 
 
 def test_tta_of_a_config_of_the_new_style(tmp_path):
@@ -88,7 +88,7 @@ def test_tta_of_a_config_of_the_new_style(tmp_path):
         'from mmdet.datasets.transforms import PackDetInputs\n'
         'from mmdet.models import FCOS\n'
         'model = dict(type=FCOS)\n'
-        'pipeline = [dict(type=PackDetInputs)]\n'
+        "pipeline = [dict(type=PackDetInputs, meta_keys=('img_id',))]\n"
         'test_dataloader = dict(dataset=dict(pipeline=pipeline))\n'
     )
     cfg = read_config(str(file), None, ('test_dataloader',), 'testing')
@@ -96,7 +96,7 @@ def test_tta_of_a_config_of_the_new_style(tmp_path):
     evaluation.use_tta(cfg)
     (augment,) = cfg.test_dataloader.dataset.pipeline
     _, (pack,) = augment.transforms
-    assert 'flip' in pack.meta_keys
+    assert 'flip' in TRANSFORMS.build(pack).meta_keys
     assert cfg.model.type == 'DetTTAModel'
 
 

@@ -118,7 +118,7 @@ def test_processes_must_come_from_torchrun(monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '0')
     with pytest.raises(
         UsageError,
-        match='no RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT',
+        match='lacks RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT',
     ):
         launch.init_gloo('pytorch', 60)
 

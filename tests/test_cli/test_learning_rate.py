@@ -28,13 +28,13 @@ def test_batch_that_fits():
 
 def test_batch_that_was_scaled_for():
     line = describe_batch(2, 4, dict(enable=True, base_batch_size=16))
-    assert line.endswith('is for 16: it was multiplied by 0.5.')
+    assert line.endswith('is for 16 and was multiplied by 0.5.')
 
 
 def test_batch_that_does_not_fit():
     line = describe_batch(2, 4, dict(enable=False, base_batch_size=16))
     assert line.startswith('Batch: 2 x 4 = 8 images.')
-    assert line.endswith('was not scaled: --auto-scale-lr does it.')
+    assert 'not scaled' in line and '--auto-scale-lr' in line
 
 
 def test_batch_without_a_base():

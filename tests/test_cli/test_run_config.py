@@ -172,7 +172,7 @@ def data_config(**dataset) -> Config:
 @pytest.mark.parametrize(
     'root, hint',
     [
-        ('data/imagenet', 'put the data set or a link to it there'),
+        ('data/imagenet', 'put the data set'),
         ('data/digit_scenes/crops', 'python tools/make_digit_scenes.py'),
     ],
 )

@@ -3,11 +3,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmattn.cli.single_image import (
-    build_model,
-    build_pipeline,
-    run_features,
-)
+from mmattn.cli.single_image import build_pipeline, run_features
+from mmattn.config import build_model
 from mmattn.errors import UsageError
 
 
@@ -58,5 +55,5 @@ def test_a_pipeline_without_the_truth():
         'LoadImageFromFile',
         'PackInputs',
     ]
-    with pytest.raises(UsageError, match='whose test data set has a pipeline'):
+    with pytest.raises(UsageError, match='needs a pipeline'):
         build_pipeline(config(test_dataloader=dict(dataset=dict())))

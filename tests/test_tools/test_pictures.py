@@ -1,33 +1,42 @@
+import mmcv
 import numpy as np
 import pytest
 import torch
-from mmengine.structures import BaseDataElement, InstanceData
-from pictures import (
-    plot_classifications,
-    plot_detections,
-    plot_segmentations,
-)
-from PIL import Image
+from mmdet.structures import DetDataSample
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.structures import InstanceData, PixelData
+from mmpretrain.structures import DataSample
+from mmpretrain.visualization import UniversalVisualizer
+from mmseg.structures import SegDataSample
+from mmseg.visualization import SegLocalVisualizer
+from pictures import draw_sample, enlarge
 
 CLASSES = tuple('0123456789')
+PALETTE = [(25 * c, 250 - 25 * c, 100) for c in range(10)]
+H, W = 40, 60
+SCALE = 7  # of the picture
 
 
 @pytest.fixture
-def make_sample(tmp_path):
+def draw(tmp_path):
+    """Draw a sample, ``(height, width, 3)`` in 0..255."""
     path = tmp_path / 'image.png'
-    noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
-    Image.fromarray(noise).save(path)
+    noise = np.random.default_rng(0).integers(0, 255, (H, W, 3), np.uint8)
+    mmcv.imwrite(noise, str(path))
 
-    def make(**fields):
-        sample = BaseDataElement(metainfo=dict(img_path=str(path)))
-        sample.set_data(fields)
-        return sample
+    def draw(visualizer, sample):
+        sample.set_metainfo(dict(img_path=str(path)))
+        visualizer.dataset_meta = dict(classes=CLASSES, palette=PALETTE)
+        np.random.seed(0)  # noqa: NPY002 (mmdet jitters colors with it)
+        picture = draw_sample(visualizer, sample)
+        assert 0 <= picture.min() and picture.max() <= 1
+        return 255 * picture.permute(1, 2, 0)
 
-    return make
+    return draw
 
 
 def instances(labels, scores=None):
-    masks = torch.zeros(len(labels), 40, 60, dtype=torch.bool)
+    masks = torch.zeros(len(labels), H, W, dtype=torch.bool)
     masks[:, 5:20, 10:30] = True
     found = InstanceData(
         bboxes=torch.tensor([[10.0, 5, 30, 20]]).expand(len(labels), -1),
@@ -39,79 +48,64 @@ def instances(labels, scores=None):
     return found
 
 
-def detection(make_sample, labels, scores):
-    return make_sample(
-        gt_instances=instances([7]), pred_instances=instances(labels, scores)
+def detection(labels, scores, truth=(7,)):
+    return DetDataSample(
+        gt_instances=instances(truth), pred_instances=instances(labels, scores)
     )
 
 
-def pixels(path) -> np.ndarray:
-    with Image.open(path) as picture:
-        assert picture.format == 'PNG'
-        return np.asarray(picture.convert('RGB')).astype(int)
+def changed(first, second):
+    """The changed pixels of the left and the right half."""
+    where = (first - second).abs().sum(dim=2) > 0
+    return where.tensor_split(2, dim=1)
 
 
-def test_detections_below_the_threshold_are_left_out(make_sample, tmp_path):
+def test_detections_below_the_threshold_are_left_out(draw):
+    pictures = [
+        draw(DetLocalVisualizer(), detection([7], [score]))
+        for score in (0.9, 0.4)
+    ]
+    assert pictures[0].shape == (SCALE * H, 2 * SCALE * W, 3)
+    truth, prediction = changed(*pictures)
+    assert not truth.any()
+    box = slice(5 * SCALE, 20 * SCALE), slice(10 * SCALE, 30 * SCALE)
+    assert prediction[box].float().mean() > 0.9
+    prediction[box] = False
+    assert prediction.float().mean() < 0.02  # the line of the box
+
+
+def test_an_image_without_objects_is_drawn(draw):
+    picture = draw(DetLocalVisualizer(), detection([], [], truth=()))
+    truth, prediction = picture.tensor_split(2, dim=1)
+    assert torch.equal(truth, prediction)
+
+
+def test_segmentation_shows_truth_and_prediction(draw):
     pictures = []
-    for score in (0.9, 0.4):
-        sample = detection(make_sample, [7], [score])
-        out = tmp_path / f'{score}.png'
-        plot_detections([sample], CLASSES, out, score_thr=0.5)
-        pictures.append(pixels(out))
-    changed = np.abs(pictures[0] - pictures[1]).sum(axis=(1, 2)) > 0
-    half = len(changed) // 2
-    # The ground truth above stays, the prediction below disappears.
-    assert not changed[:half].any()
-    assert changed[half:].any()
-
-
-def test_an_image_without_objects_is_drawn(make_sample, tmp_path):
-    out = tmp_path / 'none.png'
-    sample = make_sample(
-        gt_instances=instances([]), pred_instances=instances([], [])
-    )
-    plot_detections([sample], CLASSES, out)
-    assert pixels(out).shape == (400, 800, 3)
-
-
-def test_segmentation_shows_truth_and_prediction(make_sample, tmp_path):
-    truth = torch.zeros(1, 40, 60, dtype=torch.long)
-    wrong = truth.clone()
-    wrong[0, 10:30, 10:50] = 4
-    pictures = []
-    for prediction in (truth, wrong):
-        out = tmp_path / 'seg.png'
-        sample = make_sample(
-            gt_sem_seg=BaseDataElement(data=truth),
-            pred_sem_seg=BaseDataElement(data=prediction),
+    for label in (0, 4):
+        labels = torch.zeros(1, H, W, dtype=torch.long)
+        sample = SegDataSample(
+            gt_sem_seg=PixelData(data=labels.clone()),
         )
-        plot_segmentations([sample], ('background', *CLASSES), out)
-        pictures.append(pixels(out))
-    blue = np.array([67, 99, 216])  # of the digit 3, class 4
-    near = [(np.abs(p - blue).sum(axis=2) < 130).sum() for p in pictures]
-    assert near[1] > near[0] + 500
+        labels[0, 10:30, 10:50] = label
+        sample.pred_sem_seg = PixelData(data=labels)
+        pictures.append(draw(SegLocalVisualizer(), sample))
+    truth, prediction = changed(*pictures)
+    assert not truth.any()
+    box = slice(10 * SCALE, 30 * SCALE), slice(10 * SCALE, 50 * SCALE)
+    assert prediction[box].float().mean() > 0.9
 
 
-def test_classification_marks_mistakes(make_sample, tmp_path):
-    red = []
-    for prediction in (3, 5):
-        out = tmp_path / 'cls.png'
-        sample = make_sample(
-            gt_label=torch.tensor([3]),
-            pred_label=torch.tensor([prediction]),
-            pred_score=torch.full((10,), 0.8),
-        )
-        plot_classifications([sample], CLASSES, out)
-        picture = pixels(out)
-        red.append((picture[:30] == [207, 34, 46]).all(axis=2).sum())
-    assert red[0] == 0 and red[1] > 0
-
-
-def test_the_highest_score_is_drawn_on_top(make_sample, tmp_path):
+def test_classification_shows_truth_and_prediction(draw):
     pictures = []
-    for labels, scores in (([7, 2], [0.9, 0.6]), ([2, 7], [0.6, 0.9])):
-        out = tmp_path / 'both.png'
-        sample = detection(make_sample, labels, scores)
-        plot_detections([sample], CLASSES, out)
-        pictures.append(pixels(out))
-    np.testing.assert_array_equal(*pictures)
+    for truth, prediction in ((3, 3), (3, 5), (5, 3)):
+        sample = DataSample().set_gt_label(truth).set_pred_label(prediction)
+        sample.set_pred_score(torch.full((10,), 0.8))
+        pictures.append(draw(UniversalVisualizer(), sample))
+    assert pictures[0].shape == (SCALE * H, SCALE * W, 3)
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert not torch.equal(pictures[first], pictures[second])
+
+
+def test_enlarge():
+    assert enlarge(torch.tensor([[1, 2]]), 2).tolist() == [[1, 1, 2, 2]] * 2

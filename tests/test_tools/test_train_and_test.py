@@ -134,12 +134,12 @@ def test_test_explains_usage_errors(words, message, tmp_path):
 @pytest.mark.parametrize(
     'tool, words, message',
     [
-        ('dist_train.sh', [IMAGENET], 'CONFIG and GPUS are expected'),
+        ('dist_train.sh', [IMAGENET], 'expected CONFIG GPUS, got 1'),
         ('dist_train.sh', [IMAGENET, 'two'], "got 'two'"),
         ('dist_train.sh', [IMAGENET, '0'], "got '0'"),
-        ('dist_test.sh', [IMAGENET, '2'], 'CONFIG, CHECKPOINT and GPUS are'),
-        ('slurm_train.sh', ['dev', 'job'], 'PARTITION, JOB_NAME, CONFIG and'),
-        ('slurm_test.sh', ['dev', 'job'], 'PARTITION, JOB_NAME, CONFIG and'),
+        ('dist_test.sh', [IMAGENET, '2'], 'CONFIG CHECKPOINT GPUS, got 2'),
+        ('slurm_train.sh', ['dev', 'job'], 'CONFIG WORK_DIR, got 2'),
+        ('slurm_test.sh', ['dev', 'job'], 'CONFIG CHECKPOINT, got 2'),
         # One process speaks for both, and its status is handed on.
         ('dist_train.sh', ['nope.py', '2'], 'nope.py'),
     ],
@@ -209,7 +209,7 @@ def test_two_processes_train_and_test_as_one(config, here):
     assert trained.returncode == 0, log[-4000:]
     assert 'No GPU: 2 processes' in log
     assert 'Batch: 2 x 8 = 16 images.' in log
-    assert 'it was multiplied by ' in log
+    assert 'was multiplied by ' in log
 
     options = ('--cfg-options', SHORT[-1])
     checkpoint = here / name / 'epoch_1.pth'
