@@ -83,14 +83,14 @@ def is_observed() -> bool:
 
 def is_autocast_enabled(device_type: str) -> bool:
     """Whether autocast chooses the dtypes of operations on this device."""
+    if _VERSION < (2, 4):
+        if device_type == 'cpu':
+            return torch.is_autocast_cpu_enabled()
+        return torch.is_autocast_enabled()
     try:
         return torch.is_autocast_enabled(device_type)
     except RuntimeError:  # a device that has none, such as 'meta'
         return False
-    except TypeError:  # torch before 2.4
-        if device_type == 'cpu':
-            return torch.is_autocast_cpu_enabled()
-        return torch.is_autocast_enabled()
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:

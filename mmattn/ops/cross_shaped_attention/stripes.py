@@ -66,7 +66,7 @@ def attend_in_stripes(
         part = part.permute(5, 0, 1, 3, 6, 2, 4, 7)
         q, k, v = part.reshape(3, B * n, h, high * wide, d)
         out = attend(q, k, v, None, scale)
-        out, v = (x.mT.reshape(B * n, h * d, high, wide) for x in (out, v))
+        out, v = [x.mT.reshape(B * n, h * d, high, wide) for x in (out, v)]
         with without_autocast(qkv):
             out = out + F.conv2d(v, weight, bias, padding=1, groups=h * d)
         out = out.view(B, rows, columns, h * d, high, wide)
