@@ -137,7 +137,10 @@ def type_name(kind: Any) -> str:
 
 
 def nested_dicts(node: Any, name: str = '') -> Iterator[tuple[str, dict]]:
-    """Yield each dict inside dicts, lists and tuples, with its dotted name."""
+    """Yield the dicts in dicts, lists and tuples, with their dotted names.
+
+    Outer dicts come first, and may be changed before the inner ones follow.
+    """
     if isinstance(node, dict):
         yield name, node
     elif isinstance(node, (list, tuple)):

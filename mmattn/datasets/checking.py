@@ -14,6 +14,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from rich.console import Console
 from rich.progress import track
 
+from mmattn.config import nested_dicts
 from mmattn.datasets.sample_check import Check, Labels, SampleCheck
 
 
@@ -194,21 +195,16 @@ def find_datasets(node: Any) -> Iterator[Any]:
         yield from find_datasets(inner) if inner else [node]
 
 
-def find_values(node: Any, name: str) -> Iterator[int]:
-    """Find the integers with a name in a nested config."""
-    if isinstance(node, dict):
-        if isinstance(node.get(name), int):
-            yield node[name]
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for child in node:
-            yield from find_values(child, name)
+def find_values(config: Any, name: str) -> list[int]:
+    """List the integers with a name in a nested config."""
+    values = (node.get(name) for _, node in nested_dicts(config))
+    return [value for value in values if isinstance(value, int)]
 
 
 def read_labels(cfg: Config, dataset: Any) -> Labels:
     """The labels of a data set that the model of a config accepts."""
     classes = dataset.metainfo.get('classes')
-    ends = list(find_values(cfg.get('model'), 'num_classes'))
+    ends = find_values(cfg.get('model'), 'num_classes')
     end = len(classes) if classes else max(ends, default=None)
     ignored = {255, *find_values(cfg.get('model'), 'ignore_index')}
     return Labels(end, frozenset(ignored))

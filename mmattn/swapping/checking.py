@@ -14,9 +14,9 @@ from mmengine.logging import MessageHub
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
-from mmattn.config import replace_sync_norms
+from mmattn.config import nested_dicts, replace_sync_norms
 
-from .edits import Path, get_at, plain, walk
+from .edits import Path, get_at, plain
 from .samples import SIZE, SIZES, Size, make_batch
 
 # Upper limits of counts that make a check slow.
@@ -52,7 +52,7 @@ def shrink_model(config: dict) -> dict:
             'data_preprocessor', plain(config['data_preprocessor'])
         )
     replace_sync_norms(model)
-    for node in walk(model):
+    for _, node in nested_dicts(model):
         node.pop('init_cfg', None)
         if node.get('use_autocast'):
             node['use_autocast'] = False  # needs a GPU

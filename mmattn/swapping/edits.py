@@ -1,6 +1,6 @@
 """Changes to a config: where, to which value, and why."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 Path = tuple[str | int, ...]
@@ -42,16 +42,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(plain(item) for item in value)
     return value
-
-
-def walk(node: Any) -> Iterator[dict]:
-    """Yield the dicts in nested dicts, lists and tuples, outer ones first."""
-    if isinstance(node, dict):
-        yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for item in node:
-            yield from walk(item)
 
 
 def get_at(config: Any, path: Path, default: Any = None) -> Any:

@@ -7,7 +7,9 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
-from .edits import get_at, walk
+from mmattn.config import nested_dicts
+
+from .edits import get_at
 from .unsupported import UnsupportedSwap, find_network
 
 Size = tuple[int, int]
@@ -50,7 +52,7 @@ def loads_masks(config: dict) -> bool:
     loader = config.get('train_dataloader')
     return not loader or any(
         node.get('with_mask') or 'LoadPanoptic' in str(node.get('type'))
-        for node in walk(loader)
+        for _, node in nested_dicts(loader)
     )
 
 
@@ -66,7 +68,7 @@ def _images(config: dict, count: int, size: Size = SIZE) -> list[Tensor]:
 
 def _classes(node: Any) -> int:
     """The smallest ``num_classes`` in a model config."""
-    found = (each.get('num_classes') for each in walk(node))
+    found = (each.get('num_classes') for _, each in nested_dicts(node))
     return min((x for x in found if x and isinstance(x, int)), default=0)
 
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from mmengine.config import Config
 
-from mmattn.config import codebase_of, load_config
+from mmattn.config import codebase_of, load_config, nested_dicts
 from mmattn.stack import CODEBASES
 
-from .edits import plain, walk
+from .edits import plain
 from .unsupported import SwapError
 
 # Folder of the configs in an installed codebase.
@@ -119,7 +119,7 @@ def shorten_types(config: dict, codebase: str) -> dict:
     ``mmdet.FCOS`` elsewhere.
     """
     config = plain(config)
-    for node in walk(config):
+    for _, node in nested_dicts(config):
         for key in ('type', 'constructor'):
             kind = node.get(key)
             if not isinstance(kind, str) or kind.count('.') < 2:
