@@ -117,9 +117,9 @@ def extend_loading(checkpoint: ModuleType) -> None:
 
 
 def check_pretrained(weight_init: ModuleType) -> None:
-    """Raise if a whole model's ``init_cfg`` checkpoint does not fit at all.
+    """Raise if a whole model's ``init_cfg`` checkpoint does not fit.
 
-    mmengine only logs what does not fit and trains from random weights.
+    mmengine only logs what does not fit, and loads NaN and integers.
     """
     load = weight_init.PretrainedInit.__call__
 
@@ -135,9 +135,9 @@ def check_pretrained(weight_init: ModuleType) -> None:
             handle.remove()
         parts = (type(part).__module__ for part in module.modules())
         if seen and any(name.startswith('mmattn.') for name in parts):
-            from mmattn.checkpoints.whole_model import check_any_fits
+            from mmattn.checkpoints.whole_model import check_fits
 
-            check_any_fits(module, seen[0], self.checkpoint)
+            check_fits(module, seen[0], self.checkpoint)
 
     weight_init.PretrainedInit.__call__ = load_and_check
 

@@ -72,7 +72,11 @@ def family_and_arch(
         return PerspectiveEncoder.__name__, _perspective_arch(backbone)
     depths = tuple(stage_depths(backbone).values())
     stem = backbone.get('stem.proj.weight')
-    if _CROSS_SHAPED in backbone and stem.shape[-1] == _OVERLAPPING_STEM:
+    if (
+        _CROSS_SHAPED in backbone
+        and stem is not None
+        and stem.shape[-1] == _OVERLAPPING_STEM
+    ):
         in_feature_space = any('.feature_attn.' in key for key in backbone)
         family = BOATCSWin if in_feature_space else CSWin
         sizes = dict(embed_dims=stem.shape[0], depths=depths)

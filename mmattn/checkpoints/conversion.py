@@ -282,28 +282,35 @@ def convert(
     form = _FORMATS[source]
     try:
         renamed = form.rename(inside)
+        if renamed.misfits and strict:
+            raise UnknownKeys(
+                f'the checkpoint has {len(renamed.misfits)} keys that the '
+                f'format {source} does not have: '
+                f'{list_names(renamed.misfits)}',
+                'strict=False',
+            )
+        if not renamed.backbone:
+            raise UnknownFormat(
+                f'the checkpoint has no keys of the format {source}: '
+                f'{list_names(state_dict)}',
+                state_dict,
+            )
         added = _add_output_norms(renamed.backbone)
         family, arch = family_and_arch(renamed.backbone)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError) as error:
-        # They rely on the shapes of a published checkpoint.
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+    ) as error:
+        # Conversion relies on the shapes of a published checkpoint.
         raise ValueError(
             'the tensors of the checkpoint have unexpected shapes '
             f'({type(error).__name__}: {str(error)[:100]})'
         ) from error
-    if renamed.misfits and strict:
-        raise UnknownKeys(
-            f'the checkpoint has {len(renamed.misfits)} keys that the format '
-            f'{source} does not have: {list_names(renamed.misfits)}',
-            'strict=False',
-        )
-    if not renamed.backbone:
-        raise UnknownFormat(
-            f'the checkpoint has no keys of the format {source}: '
-            f'{list_names(state_dict)}',
-            state_dict,
-        )
     head = dict(renamed.head)
-    unused = renamed.misfits
+    unused = [*renamed.misfits]
     for name, value in outside.items():
         if new := form.name_in_head(name):
             head[new] = value
@@ -328,12 +335,8 @@ def _split_prefix(
     for prefix in _PREFIXES:
         inside = select_prefix(state, prefix)
         if inside:
-            outside = {
-                name: value
-                for name, value in state.items()
-                if not name.startswith(prefix)
-            }
-            return inside, outside
+            rest = {k: x for k, x in state.items() if not k.startswith(prefix)}
+            return inside, rest
     return dict(state), {}
 
 

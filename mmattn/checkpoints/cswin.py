@@ -50,11 +50,12 @@ def rename_cswin(
         block: Names inside a block. Defaults to those of CSWin.
     """
     stages = (re.match(r'stage(\d+)\.', key) for key in state)
-    last = max(int(stage[1]) for stage in stages if stage) - 1
+    last = max((int(stage[1]) for stage in stages if stage), default=1) - 1
     names = _NAMES | {'norm.*': f'norm{last}.*'}
     new_name = by_table(names, ('stage#.#', 'stages.#-1.blocks.#', block))
-    # Vertical stripes (attns.0) take the first half of the channels. Blocks of
-    # the last stage have one convolution over all channels.
+    # Vertical stripes (attns.0) take the first half of the channels,
+    # horizontal ones (attns.1) the second; blocks of the last stage have one
+    # convolution over all.
     first, second = '.attns.0.get_v.', '.attns.1.get_v.'
     return rename(join(state, first, second, first), new_name)
 

@@ -50,11 +50,9 @@ class Fit:
 
     def __str__(self) -> str:
         parts = [f'{self.loaded} of {self.total} tensors fit']
+        shapes = [': '.join(each) for each in self.shapes.items()]
         for names, what in (
-            (
-                [': '.join(each) for each in self.shapes.items()],
-                'have other shapes',
-            ),
+            (shapes, 'have other shapes'),
             (self.missing, 'are missing'),
             (self.unexpected, 'are unexpected'),
             (self.kinds, 'have another kind of dtype and would be cast'),
@@ -72,7 +70,7 @@ def load_and_compare(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
         state: Tensors by name.
 
     Raises:
-        ValueError: If the model cannot read the tensors.
+        ValueError: If the model cannot load the tensors.
     """
     own = model.state_dict()
     fit = Fit(sum(not name.endswith(_OPTIONAL) for name in own))
@@ -99,11 +97,11 @@ def load_and_compare(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
     handle = model.register_load_state_dict_post_hook(collect)
     try:
         model.load_state_dict(state, strict=False)
-    except (IndexError, RuntimeError) as error:
+    except (IndexError, RuntimeError, ValueError) as error:
         found = _SIZE.findall(str(error))
         if not found:
             raise ValueError(
-                f'its tensors cannot be loaded ({str(error)[:200]})'
+                f'the model cannot load its tensors ({str(error)[:200]})'
             ) from error
         fit.shapes = {
             name: f'{theirs} instead of {ours}' for name, theirs, ours in found

@@ -116,7 +116,9 @@ class BackbonePretrained:
 
     def _advise(self, fit: Fit) -> str:
         """What to do if too little fits; '' if enough does."""
-        if fit.shapes or fit.kinds:
+        if fit.kinds:
+            return 'save its weights as floating-point numbers'
+        if fit.shapes:
             return (
                 'check that arch and in_channels are those of the checkpoint'
             )

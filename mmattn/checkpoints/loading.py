@@ -89,8 +89,11 @@ def read_whole(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
     file = check_file(path)
     with _named(file):
         if file.suffix == '.safetensors':
-            return _read_safetensors(file)
-        return _read_pickle(file, map_location)
+            content = _read_safetensors(file)
+        else:
+            content = _read_pickle(file, map_location)
+        tensors_of(content)  # which rejects dtypes that torch cannot use
+    return content
 
 
 def check_file(path: str | os.PathLike) -> Path:

@@ -1,7 +1,7 @@
 """Rename the tensors of a checkpoint, and list names in messages."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -62,7 +62,8 @@ def by_table(
 
     Args:
         names: Old names to mmattn's. ``#`` stands for a number, ``#-1`` in a
-            new name for one less, and ``*`` for a part without dots.
+            new name for one less, and ``*`` for a part without dots:
+            ``'norm#.*': 'norm#-1.*'`` maps norm1.weight to norm0.weight.
         *modules: Old and new name of a module, and the names inside it.
     """
     names = dict(names)
@@ -72,24 +73,22 @@ def by_table(
     rules = []
     for old, new in names.items():
         pattern = re.escape(old).replace(r'\#', r'(\d+)')
-        rules.append((re.compile(pattern.replace(r'\*', r'(\w+)')), new))
+        pattern = re.compile(pattern.replace(r'\*', r'(\w+)'))
+        rules.append((pattern, re.sub('[#*]', '{}', new)))
 
     def new_name(key: str) -> str | None:
         for pattern, new in rules:
             if found := pattern.fullmatch(key):
-                name = _fill(new, iter(found.groups()))
-                return None if '-' in name else name  # 0 where 1 is the first
+                name = re.sub(
+                    r'(\d+)([+-]\d)',
+                    lambda terms: str(int(terms[1]) + int(terms[2])),
+                    new.format(*found.groups()),
+                )
+                # Such as norm0 where numbers start from 1.
+                return None if '-' in name else name
         return None
 
     return new_name
-
-
-def _fill(name: str, parts: Iterator[str]) -> str:
-    def fill(place: re.Match) -> str:
-        part = next(parts)
-        return str(int(part) + int(place[1])) if place[1] else part
-
-    return re.sub(r'[#*]([+-]\d)?', fill, name)
 
 
 def join(

@@ -86,12 +86,14 @@ def rename_perspective(state: dict[str, Tensor]) -> Renamed:
     return renamed
 
 
+_CONV = {'conv.*': 'conv.*', 'bn.*': 'bn.*'}
 # Names of the published decoder and its classifier, in PerspectiveHead.
 name_in_perspective_head = by_table(
-    {
-        'decoder.first_block.conv#.*.*': 'deepest.#-1.*.*',
-        'decoder.blocks.#.conv#.*.*': 'joins.#.#-1.*.*',
-        'decoder.last_block.conv#.*.*': 'finest.#-1.*.*',
-        'segmentation_head.0.*': 'conv_seg.*',
-    }
+    {'segmentation_head.0.*': 'conv_seg.*'},
+    ('decoder.first_block.conv1', 'deepest.0', _CONV),
+    ('decoder.first_block.conv2', 'deepest.1', _CONV),
+    ('decoder.blocks.#.conv1', 'joins.#.0', _CONV),
+    ('decoder.blocks.#.conv2', 'joins.#.1', _CONV),
+    ('decoder.last_block.conv1', 'finest.0', _CONV),
+    ('decoder.last_block.conv2', 'finest.1', _CONV),
 )

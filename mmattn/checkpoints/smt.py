@@ -44,8 +44,6 @@ _NAMES = {
     'patch_embed4.proj.*': 'stages.3.downsample.conv.*',
     'patch_embed4.norm.*': 'stages.3.downsample.norm.*',
 }
-
-
 _BLOCKS = 'block#.#', 'stages.#-1.blocks.#', _IN_BLOCK
 
 

@@ -55,14 +55,17 @@ _OPENMMLAB_BLOCK = {
     'ffn.layers.0.0.*': 'mlp.fc1.*',
     'ffn.layers.1.*': 'mlp.fc2.*',
 }
-# Feature extractors of timm have layers_0.
-_TIMM = partial(re.sub, '^layers_', 'layers.')
+
+
+def _name_stages(key: str) -> str:
+    """Rename stages ``layers_N`` of timm's feature extractors."""
+    return re.sub('^layers_', 'layers.', key)
 
 
 def rename_swin(
     state: dict[str, Tensor],
     block: dict[str, str] = _BLOCK,
-    as_layers: Callable[[str], str] = _TIMM,
+    as_layers: Callable[[str], str] = _name_stages,
 ) -> Renamed:
     """Rename a checkpoint of microsoft or timm; see :func:`.naming.rename`.
 

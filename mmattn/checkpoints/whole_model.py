@@ -54,10 +54,10 @@ def rename_published(model: nn.Module, state_dict: dict[str, Any]) -> dict:
     return renamed
 
 
-def check_any_fits(
+def check_fits(
     model: nn.Module, state_dict: dict[str, Any], path: str
 ) -> None:
-    """Check that a model loads at least one tensor of a checkpoint.
+    """Check that a model can load a checkpoint, or parts of it.
 
     Args:
         model: The model.
@@ -65,14 +65,26 @@ def check_any_fits(
         path: The checkpoint, for messages.
 
     Raises:
-        ValueError: If no tensor fits.
+        ValueError: If no tensor fits, one has NaN or infinite values, or one
+            would be cast.
     """
     state = {k: x for k, x in state_dict.items() if isinstance(x, Tensor)}
-    fit = load_and_compare(model, state)
-    if fit.loaded == 0:
+    try:
+        fit = load_and_compare(model, state)
+        if fit.nonfinite:
+            raise ValueError(f'{fit.nonfinite[0]} has NaN or infinite values')
+        if fit.kinds:
+            raise ValueError(
+                f'{fit}; save its weights as floating-point numbers'
+            )
+        if fit.loaded == 0:
+            raise ValueError(
+                f'{fit}.{describe_checkpoint(state)} Give a checkpoint of '
+                'this model to its init_cfg, or weights of its backbone to '
+                'the init_cfg of the backbone; tools/convert_checkpoint.py '
+                'converts published ones'
+            )
+    except ValueError as error:
         raise ValueError(
-            f'checkpoint {path} does not fit {type(model).__name__}: {fit}.'
-            f'{describe_checkpoint(state)} Give a checkpoint of this model to '
-            'its init_cfg, or weights of its backbone to the init_cfg of the '
-            'backbone; tools/convert_checkpoint.py converts published ones'
-        )
+            f'checkpoint {path} does not fit {type(model).__name__}: {error}'
+        ) from error

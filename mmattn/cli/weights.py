@@ -50,7 +50,11 @@ class CheckWeights(Hook):
 
     mmengine only logs what does not fit and continues with random weights.
 
-    Args: Those of ``check_weights``.
+    Args:
+        path (str): The checkpoint, for messages.
+        whole (bool): Load the whole model, not only the backbone.
+        partial (bool): Load what fits; only heads have to fit if ``whole``.
+        allow_nonfinite (bool): Accept NaN and infinite values.
     """
 
     priority = 'LOWEST'
@@ -62,7 +66,12 @@ class CheckWeights(Hook):
         partial: bool = False,
         allow_nonfinite: bool = False,
     ) -> None:
-        self.options = path, whole, partial, allow_nonfinite
+        self.options = dict(
+            path=path,
+            whole=whole,
+            partial=partial,
+            allow_nonfinite=allow_nonfinite,
+        )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the checkpoint with the model.
@@ -76,7 +85,7 @@ class CheckWeights(Hook):
             {key.removeprefix('module.'): x for key, x in state.items()},
         )
         fit = check_weights(
-            runner.model, state, *self.options, checkpoint.get('meta')
+            runner.model, state, **self.options, meta=checkpoint.get('meta')
         )
         if fit.kinds:  # mmengine would cast them
             checkpoint['state_dict'] = {
@@ -98,10 +107,7 @@ def check_weights(
     Args:
         model: The model, wrapped or not.
         state: Tensors by name.
-        path: The checkpoint, for messages.
-        whole: Whether the whole model has to be loaded, or only the backbone.
-        partial: Load what fits; only heads have to fit if ``whole``.
-        allow_nonfinite: Accept NaN and infinite values.
+        path, whole, partial, allow_nonfinite: See :class:`CheckWeights`.
         meta: ``meta`` of the checkpoint, for messages.
 
     Raises:
@@ -110,7 +116,12 @@ def check_weights(
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
-    fit = load_and_compare(model, state)
+    try:
+        fit = load_and_compare(model, state)
+    except ValueError as error:
+        raise UsageError(
+            f'checkpoint {path} does not fit {type(model).__name__}: {error}'
+        ) from error
     if fit.nonfinite and not allow_nonfinite:
         raise UsageError(
             f'checkpoint {path} has NaN or infinite values in '

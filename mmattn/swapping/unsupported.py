@@ -7,25 +7,24 @@ from .edits import Path, get_at
 # Trackers and semi-supervised detectors wrap a detector.
 _NETWORKS: tuple[Path, ...] = (('model',), ('model', 'detector'))
 
+_MASKING = (
+    'BEiT CAE EVA MAE MFF MILAN MaskFeat MixMIM SimMIM SparK iTPN'.split()
+)
+_WHOLE = (
+    'BiSeNetV1 BiSeNetV2 CGNet DDRNet ERFNet FastSCNN HourglassNet ICNet '
+    'PIDNet STDCContextPathNet'
+).split()
 # Algorithms that call parts of their backbone, or pass it more than images.
 _ALGORITHMS = {
     **dict.fromkeys(
-        (
-            *('BEiT', 'CAE', 'EVA', 'MAE', 'MFF', 'MILAN', 'MaskFeat'),
-            *('MixMIM', 'SimMIM', 'SparK', 'iTPN'),
-        ),
-        'the algorithm masks patches inside its backbone',
+        _MASKING, 'the algorithm masks patches inside its backbone'
     ),
     'Detectron2Wrapper': 'the model is a Detectron2 model',
 }
 # Backbones that are more than a pyramid of maps.
 _BACKBONES = {
     **dict.fromkeys(
-        (
-            *('BiSeNetV1', 'BiSeNetV2', 'CGNet', 'DDRNet', 'ERFNet'),
-            *('FastSCNN', 'HourglassNet', 'ICNet', 'PIDNet'),
-            'STDCContextPathNet',
-        ),
+        _WHOLE,
         'the backbone is a whole network, which its head takes apart',
     ),
     'UNet': 'the backbone is a U-Net: it has a decoder',

@@ -259,6 +259,32 @@ def test_a_source_without_any_key_is_an_error(official):
         convert({'a': torch.zeros(1)}, 'openmmlab_swin', strict=False)
 
 
+@pytest.mark.parametrize('source', source_names())
+def test_a_foreign_file_of_each_source(source):
+    state = {'conv1.weight': torch.zeros(1), 'fc.weight': torch.zeros(1)}
+    want = f'format {source}.*: conv1.weight, fc.weight'
+    if source == 'perspective_unet':
+        want = 'Encoder2 is missing'
+    with pytest.raises(ValueError, match=want):
+        convert(state, source)
+
+
+def test_unknown_keys_are_listed_before_shapes_are_looked_at(official):
+    state = official('swin')
+    name = 'layers.0.blocks.0.attn.relative_position_bias_table'
+    state |= {name: torch.zeros(1), 'extra.x': torch.zeros(1)}
+    with pytest.raises(UnknownKeys, match='extra.x'):
+        convert(state)
+    with pytest.raises(ValueError, match='unexpected shapes'):
+        convert(state, strict=False)
+
+
+def test_a_backbone_without_its_stem():
+    state = {'stages.0.blocks.0.attn.lepe.weight': torch.zeros(8, 1, 3, 3)}
+    converted = convert(state, 'mmattn')
+    assert (converted.family, converted.arch) == (None, None)
+
+
 def test_swin_weights_start_a_boat_swin(official):
     converted = convert(official('swin'))
     model = BOATSwin(arch='tiny')

@@ -255,6 +255,13 @@ def test_other_shapes_change_nothing(tmp_path, weights):
         check_equal(model, before)
 
 
+def test_integers_are_not_cast(tmp_path, weights):
+    weights['stem.proj.bias'] = weights['stem.proj.bias'].long()
+    path = saved(tmp_path / 'a.pth', weights)
+    with pytest.raises(ValueError, match='stem.proj.bias.*floating-point'):
+        loaded(path, more=dict(strict=False))
+
+
 def test_swin_weights_in_a_boat_swin(tmp_path, log):
     swin = randomised(AttentionPyramid(arch='swin-nano'))
     path = saved(tmp_path / 'a.pth', swin)

@@ -283,6 +283,17 @@ def test_files_that_are_not_checkpoints(tmp_path, write, message):
         load_file(path)
 
 
+@pytest.mark.skipif(
+    not hasattr(torch, 'uint16'), reason='older torch cannot save bits'
+)
+def test_dtypes_that_torch_cannot_use(tmp_path):
+    bits = torch.zeros(4, dtype=torch.uint8).view(torch.bits8)
+    torch.save({'a': bits}, tmp_path / 'a.pth')
+    for read in (load_file, read_whole):
+        with pytest.raises(ValueError, match=r'a\.pth holds .*torch\.bits8'):
+            read(tmp_path / 'a.pth')
+
+
 def test_a_damaged_safetensors_file(tmp_path):
     path = tmp_path / 'a.safetensors'
     save_file(STATE, path)

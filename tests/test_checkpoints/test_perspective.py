@@ -115,7 +115,13 @@ def test_the_command_converts_the_whole_file(published, tmp_path):
 
 
 def test_other_tensors_are_unused(published):
-    others = ['decoder.up.weight', 'segmentation_head.1.weight']
+    others = [
+        'decoder.up.weight',
+        'decoder.first_block.conv3.conv.weight',
+        'decoder.blocks.0.conv0.bn.bias',
+        'decoder.last_block.conv1.act.weight',
+        'segmentation_head.1.weight',
+    ]
     state = published | {name: torch.zeros(1) for name in others}
     assert convert(state).unused == others
 

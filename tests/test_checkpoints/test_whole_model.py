@@ -8,6 +8,9 @@ from torch import nn
 
 from mmattn.backbones import BOATSwin
 from mmattn.checkpoints import convert
+from mmattn.checkpoints.whole_model import check_fits
+from mmattn.cli.weights import check_weights
+from mmattn.errors import UsageError
 
 PUBLISHED = {
     'boat_swin_tiny_224': 'boat-swin-tiny_8xb128-300e_in1k',
@@ -136,6 +139,39 @@ def test_an_init_cfg_of_a_detector_that_holds_a_backbone_deeper(tmp_path):
         Whole(Model(), path).init_weights()
 
 
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_an_init_cfg_with_nonfinite_weights(tmp_path, value):
+    state = {'neck.weight': torch.eye(2), 'neck.bias': torch.ones(2)}
+    state['neck.bias'][1] = value
+    path = saved(tmp_path, state)
+    message = rf'{path} does not fit Whole: neck.bias has NaN or infinite'
+    with pytest.raises(ValueError, match=message):
+        Whole(BOATSwin('nano'), path).init_weights()
+
+
+@pytest.mark.parametrize('dtype', [torch.int64, torch.bool, torch.complex64])
+def test_an_init_cfg_whose_weights_would_be_cast(tmp_path, dtype):
+    state = {'neck.weight': torch.eye(2), 'neck.bias': torch.ones(2)}
+    path = saved(tmp_path, state | {'neck.bias': torch.ones(2, dtype=dtype)})
+    message = rf'{path} does not fit Whole: .*\(neck.bias\); save .*floating'
+    with pytest.raises(ValueError, match=message):
+        Whole(BOATSwin('nano'), path).init_weights()
+
+
+@pytest.mark.parametrize('kind', [IndexError, RuntimeError, ValueError])
+def test_a_model_that_cannot_load_the_tensors(kind):
+    def fail(*args):
+        raise kind('too few')
+
+    model = nn.Linear(2, 2)
+    model._register_load_state_dict_pre_hook(fail)
+    message = r'a.pth does not fit Linear: the model cannot .*\(too few\)'
+    with pytest.raises(ValueError, match=message):
+        check_fits(model, model.state_dict(), 'a.pth')
+    with pytest.raises(UsageError, match=message):
+        check_weights(model, model.state_dict(), 'a.pth', whole=True)
+
+
 def test_an_init_cfg_of_a_published_backbone(tmp_path):
     state = BOATSwin('nano').state_dict()
     state = {k: torch.rand_like(x) for k, x in state.items()}
@@ -146,5 +182,6 @@ def test_an_init_cfg_of_a_published_backbone(tmp_path):
 
 
 def test_models_without_our_modules_are_left_alone(tmp_path):
-    path = saved(tmp_path, {'x': torch.ones(1)})
+    state = {'x': torch.ones(1), 'neck.bias': torch.tensor([1, float('nan')])}
+    path = saved(tmp_path, state)
     Whole(nn.Linear(2, 2), path).init_weights()
