@@ -80,7 +80,13 @@ def make_panels(
         squeeze=False,
         subplot_kw=dict(xticks=[], yticks=[], frame_on=False),
     )
-    figure.suptitle(scene.title, x=0.01, ha='left', fontsize=_NORMAL)
+    name, _, description = scene.title.partition('\n')
+    texts = dict(ha='left', fontsize=_NORMAL)
+    title = figure.suptitle(f'{name}\n', x=0.01, weight='bold', **texts)
+    second = panels[0, 0].annotate(
+        description, (0, 0), xycoords=title, annotation_clip=False, **texts
+    )
+    second.set_in_layout(False)  # the title has a blank line for it
     bar = figure.colorbar(
         ScalarMappable(cmap=colors),
         ax=panels,
@@ -135,17 +141,23 @@ def spotlight(
     scene: Scene,
     picture: np.ndarray,
     inside: np.ndarray,
-    grid: TokenGrid,
+    mask_grid: TokenGrid,
     pixel: Size,
     **texts: str,
 ) -> None:
-    """Show a picture of the tokens in a mask, the others grey and pale.
+    """Show a picture inside of an outlined mask; outside it is pale.
 
-    The border of the mask, ``(H', W')``, is outlined, and the token that
-    contains the pixel is framed.
+    Args:
+        panel: Where to draw.
+        scene: The image and its tokens.
+        picture: Shown inside of the mask.
+        inside: The mask, ``(H', W')`` bool.
+        mask_grid: Its layout, not ``scene.grid`` with spatial reduction.
+        pixel: ``(row, column)`` whose token is framed.
+        **texts: Arguments of :func:`show`.
     """
     height, width = scene.picture.shape[:2]
-    shown = enlarge(inside, grid, (height, width))
+    shown = enlarge(inside, mask_grid, (height, width))
     pale = (1 - _FADE) * grey(scene.picture) + _FADE * 255
     show(panel, np.where(shown[..., None], picture, pale), **texts)
     if not inside.all():
@@ -158,14 +170,12 @@ def spotlight(
             linewidths=0.7,
         )
         panel.set(xlim=(0, width), ylim=(height, 0))
-    (row, column), (height, width) = (
-        scene.grid.token_at(*pixel),
-        scene.grid.cell,
-    )
+    row, column = scene.grid.token_at(*pixel)
+    cell_height, cell_width = scene.grid.cell
     frame = Rectangle(
-        (column * width, row * height),
-        width,
-        height,
+        (column * cell_width, row * cell_height),
+        cell_width,
+        cell_height,
         fill=False,
         edgecolor=_MARK,
         linewidth=1.2,
