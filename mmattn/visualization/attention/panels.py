@@ -83,10 +83,9 @@ def make_panels(
     name, _, description = scene.title.partition('\n')
     texts = dict(ha='left', fontsize=_NORMAL)
     title = figure.suptitle(f'{name}\n', x=0.01, weight='bold', **texts)
-    second = panels[0, 0].annotate(
-        description, (0, 0), xycoords=title, annotation_clip=False, **texts
-    )
-    second.set_in_layout(False)  # the title has a blank line for it
+    texts.update(va='bottom', xycoords=title, annotation_clip=False)
+    # On the blank line of the title.
+    panels[0, 0].annotate(description, (0, 0), in_layout=False, **texts)
     bar = figure.colorbar(
         ScalarMappable(cmap=colors),
         ax=panels,
