@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import sys
 import time
 from collections.abc import Iterator
 from multiprocessing.pool import ThreadPool
@@ -78,9 +77,8 @@ class DatasetCheck(Check):
                 late = time.monotonic() - last >= REPORT_INTERVAL
                 if late and not console.is_terminal:
                     last = time.monotonic()
-                    line = f'{split}: {count} of {total} images, '
-                    line += f'{len(self.errors)} errors'
-                    print(line, file=sys.stderr)
+                    done = f'{split}: {count} of {total} images'
+                    console.print(f'{done}, {len(self.errors)} errors')
         self._check_counts()
 
     def find_overlap(self, training: Check) -> None:
