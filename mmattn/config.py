@@ -4,7 +4,8 @@ import copy
 import difflib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -92,11 +93,10 @@ def load_config(path: str | Path) -> Config:
     if not os.path.isfile(path):
         raise FileNotFoundError(f'there is no config file {path}')
     try:
-        cfg = Config.fromfile(path)
-    except RecursionError as error:
-        raise UsageError(
-            f'the config {path} includes itself, directly or through a base'
-        ) from error
+        with _no_cycles():
+            cfg = Config.fromfile(path)
+    except UsageError:
+        raise
     # A config is code, which may raise anything or exit.
     except (Exception, SystemExit) as error:
         raise UsageError(
@@ -106,6 +106,34 @@ def load_config(path: str | Path) -> Config:
     return cfg
 
 
+@contextmanager
+def _no_cycles() -> Iterator[None]:
+    """Stop mmengine at once at a config that includes itself."""
+    above: list[str] = []
+
+    def check(read: Callable) -> staticmethod:
+        def checked(filename: str, *args: Any, **kwargs: Any) -> Any:
+            above.append(os.path.realpath(filename))
+            if above[-1] in above[:-1]:
+                chain = ' -> '.join(above)
+                raise UsageError(f'the config includes itself: {chain}')
+            result = read(filename, *args, **kwargs)
+            above.pop()
+            return result
+
+        return staticmethod(checked)
+
+    names = ('_file2dict', '_parse_lazy_import')
+    originals = {name: Config.__dict__[name] for name in names}
+    try:
+        for name in names:
+            setattr(Config, name, check(getattr(Config, name)))
+        yield
+    finally:
+        for name in names:
+            setattr(Config, name, originals[name])
+
+
 def build_model(cfg: Config) -> nn.Module:
     """Build the model of a config, in evaluation mode, with random weights."""
     model = copy.deepcopy(cfg.model)
@@ -113,7 +141,7 @@ def build_model(cfg: Config) -> nn.Module:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         built = MODELS.build(model)
-    built.eval()  # that of some detectors returns None
+    built.eval()  # some detectors' eval() returns None
     return built
 
 
@@ -139,7 +167,8 @@ def type_name(kind: Any) -> str:
 def nested_dicts(node: Any, name: str = '') -> Iterator[tuple[str, dict]]:
     """Yield the dicts in dicts, lists and tuples, with their dotted names.
 
-    Outer dicts come first, and may be changed before the inner ones follow.
+    The names are of keys and indices, such as ``model.neck.0``. Outer dicts
+    come first, and may be changed before the inner ones follow.
     """
     if isinstance(node, dict):
         yield name, node
@@ -148,7 +177,8 @@ def nested_dicts(node: Any, name: str = '') -> Iterator[tuple[str, dict]]:
     else:
         return
     for key, child in node.items():
-        yield from nested_dicts(child, f'{name}.{key}')
+        inner = f'{name}.{key}' if name else str(key)
+        yield from nested_dicts(child, inner)
 
 
 def replace_sync_norms(node: Any) -> int:

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--all',
         action='store_true',
-        help='list all implementations and more of the environment',
+        help='list all implementations and the whole environment',
     )
     show_all = parser.parse_args(argv).all
     warnings.simplefilter('ignore')

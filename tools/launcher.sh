@@ -13,20 +13,22 @@ if [[ ${1:-} == -h || ${1:-} == --help ]]; then
     exit
 fi
 [[ $# -ge $(wc -w <<<"$REQUIRED") ]] || fail "expected $REQUIRED, got $# argument(s)"
-INTERPRETER=$(bash "$TOOLS/find_python.sh")
 export PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}"
 
 # run_processes GPUS TOOL ARGUMENTS...
 run_processes() {
-    exec "$INTERPRETER" "$TOOLS/launch_processes.py" "$1" "$TOOLS/$2" "${@:3}"
+    local python
+    python=$(bash "$TOOLS/find_python.sh")
+    exec "$python" "$TOOLS/launch_processes.py" "$1" "$TOOLS/$2" "${@:3}"
 }
 
 # run_slurm PARTITION JOB_NAME TOOL ARGUMENTS...
 run_slurm() {
-    local gpus=${GPUS:-8} per_node extra
+    local gpus=${GPUS:-8} python per_node extra
     command -v srun >/dev/null ||
         fail 'srun is not on the PATH; without Slurm use tools/dist_*.sh'
     per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
+    python=$(bash "$TOOLS/find_python.sh")
     read -ra extra <<<"${SRUN_ARGS:-}"
     exec srun -p "$1" \
         --job-name="$2" \
@@ -36,5 +38,5 @@ run_slurm() {
         --cpus-per-task="${CPUS_PER_TASK:-5}" \
         --kill-on-bad-exit=1 \
         ${extra[@]+"${extra[@]}"} \
-        "$INTERPRETER" -u "$TOOLS/$3" "${@:4}"
+        "$python" -u "$TOOLS/$3" "${@:4}"
 }

@@ -305,7 +305,8 @@ def summarize(
     device = next(model.parameters()).device.type
     where = device
     if device == 'cpu':
-        where = f'the CPU, threads: {torch.get_num_threads()}'
+        threads = torch.get_num_threads()
+        where = f'{threads} CPU thread' + 's' * (threads > 1)
     checkpoint = find_checkpoint(runner, work_dir)
     say(
         f'\n{task.model} on a {backbone} nano backbone: {total:.2f} M '

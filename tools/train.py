@@ -56,9 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
         const='auto',
         metavar='CHECKPOINT',
         help='resume a training from CHECKPOINT, or if none is given from the '
-        'newest complete one in --work-dir; weights, optimizer, schedule, '
-        'iteration and seed come from it, so a new learning rate in the '
-        'config has no effect',
+        'newest complete one in the work folder; weights, optimizer, '
+        'schedule, iteration and seed come from it, so a new learning rate in '
+        'the config has no effect',
     )
     parser.add_argument(
         '--start-if-none',
@@ -112,21 +112,26 @@ def main() -> None:
     end_processes()
 
 
-def train(cfg: Config, **fit: bool) -> None:
+def train(cfg: Config, partial: bool, allow_nonfinite: bool) -> None:
     """Build the config's Runner and train.
 
     Args:
-        cfg: Its ``load_from`` is checked.
-        **fit: Options of ``CheckWeights``.
+        cfg: The config.
+        partial, allow_nonfinite: Of the weights in its ``load_from``, see
+            ``CheckWeights``.
     """
     runner = build_runner(cfg)
     report_data_errors(runner)
     report_resume_errors(runner)
     if cfg.get('load_from'):
         is_whole = bool(cfg.get('resume'))
-        runner.register_hook(
-            CheckWeights(cfg.load_from, whole=is_whole, **fit)
+        check = CheckWeights(
+            cfg.load_from,
+            whole=is_whole,
+            partial=partial,
+            allow_nonfinite=allow_nonfinite,
         )
+        runner.register_hook(check)
     runner.register_hook(learning_rate.LearningRateReport())
     try:
         runner.train()

@@ -42,7 +42,7 @@ def draw_predictions(
     if hook is None:
         raise UsageError(
             '--show and --show-dir need default_hooks.visualization, which '
-            f'{cfg.filename} lacks'
+            f'{cfg.filename} lacks; add it to the config'
         )
     hook.show = show
     hook.wait_time = wait_time
@@ -72,7 +72,7 @@ def use_tta(cfg: Config) -> None:
     ):
         raise UsageError(
             '--tta needs tta_model and tta_pipeline, which '
-            f'{cfg.filename} lacks'
+            f'{cfg.filename} lacks; add them to the config'
         )
     hook = (cfg.get('default_hooks') or {}).get('visualization') or {}
     if codebase == 'mmpretrain' and hook.get('enable'):

@@ -65,7 +65,7 @@ def init_gloo(launcher: str, timeout: float) -> None:
     """Initialise the default process group for CPU tensors.
 
     Args:
-        launcher: What started the processes; only ``'pytorch'`` is supported.
+        launcher: Launcher of the processes; only ``'pytorch'`` is supported.
         timeout: How long a process waits for the others, in seconds.
 
     Raises:

@@ -7,6 +7,7 @@ H W rows and columns of a map, h heads of c channels each. Weights of linear
 layers are ``(D, C)`` and ``(E, D)``, biases ``(D,)`` and ``(E,)`` or None.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,8 +30,6 @@ _layer_norm = LIBRARY.function('layer_norm', 'ttttiidi')
 _depthwise = LIBRARY.function('depthwise', 'tittiiiiiiti')
 _modulation = LIBRARY.function('modulation', 'tittt' + 'iiiiii' + 'ttti')
 
-# The kernels read whole vectors of channels; the widest have this many.
-_VECTOR = 16
 # For fewer tokens, packing the matrices takes longer than it saves.
 _FEWEST_TOKENS = 512
 # Bytes of a matrix that a kernel multiplies with at a time: half an L2 cache.
@@ -79,7 +78,7 @@ def linear(
     """
     E, C = weight.shape
     rows = x.numel() // C
-    if not with_gelu and rows >= _FEWEST_TOKENS and _in_vectors(C, E):
+    if not with_gelu and rows >= _FEWEST_TOKENS and _in_vectors(x, C, E):
         x = contiguous(x)
         if out is None:
             out = x.new_empty(*x.shape[:-1], E)
@@ -109,7 +108,7 @@ def mlp(
     """Map ``(*, C)`` to ``(*, E)`` by two linear layers and a GELU between."""
     (D, C), E = weight1.shape, len(weight2)
     rows = x.numel() // C
-    if rows < _FEWEST_TOKENS or not _in_vectors(C, D, E):
+    if rows < _FEWEST_TOKENS or not _in_vectors(x, C, D, E):
         hidden = linear(x, weight1, bias1, with_gelu=True)
         return linear(hidden, weight2, bias2)
     x = contiguous(x)
@@ -149,7 +148,7 @@ def layer_norm(
 ) -> Tensor:
     """Normalize ``(*, C)`` along its last axis."""
     C = x.shape[-1]
-    if not _in_vectors(C):
+    if not _in_vectors(x, C):
         return F.layer_norm(x, (C,), weight, bias, eps)
     x = contiguous(x)
     out = torch.empty_like(x)
@@ -210,5 +209,12 @@ def modulation(
     return out
 
 
-def _in_vectors(*channels: int) -> bool:
-    return all(count % _VECTOR == 0 for count in channels)
+def _in_vectors(x: Tensor, *channels: int) -> bool:
+    """Whether the channels fill whole vectors, which the kernels read."""
+    width = _vector_bytes() // x.element_size()
+    return all(count % width == 0 for count in channels)
+
+
+@functools.cache
+def _vector_bytes() -> int:
+    return LIBRARY.constant('vector_bytes')

@@ -45,8 +45,8 @@ CASES = {
     ),
     'linear of odd channels': (
         FusedLinear,
-        lambda: nn.Linear(24, 40),
-        (600, 24),
+        lambda: nn.Linear(13, 21),
+        (600, 13),
         None,
     ),
     'large linear': (
@@ -69,8 +69,8 @@ CASES = {
     ),
     'layer norm of odd channels': (
         FusedLayerNorm,
-        lambda: random_norm(nn.LayerNorm(24)),
-        (9, 24),
+        lambda: random_norm(nn.LayerNorm(13)),
+        (9, 13),
         None,
     ),
     'depthwise': (
@@ -87,7 +87,7 @@ CASES = {
     ),
     'mlp': (FusedMLP, lambda: MLP(48, 96), (2, 17, 31, 48), 'mlp'),
     'mlp of few tokens': (FusedMLP, lambda: MLP(48, 96), (2, 3, 5, 48), None),
-    'mlp of odd channels': (FusedMLP, lambda: MLP(24, 40), (700, 24), None),
+    'mlp of odd channels': (FusedMLP, lambda: MLP(15, 33), (700, 15), None),
     'large mlp': (FusedMLP, lambda: MLP(272, 1072), (521, 272), 'mlp'),
     'conv mlp': (
         FusedConvMLP,

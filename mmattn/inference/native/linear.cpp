@@ -40,6 +40,11 @@ void linear(const T* x, const T* weight, const T* bias, T* out, Index rows,
 }  // namespace
 }  // namespace mmattn
 
+// The kernels read channels in whole vectors of so many bytes.
+extern "C" MMATTN_EXPORT mmattn::Index mmattn_vector_bytes() {
+  return mmattn::kVectorBytes;
+}
+
 #define MMATTN_DEFINE(T, SUFFIX)                                              \
   extern "C" MMATTN_EXPORT mmattn::Index mmattn_linear_##SUFFIX(              \
       const T* x, const T* weight, const T* bias, T* out, mmattn::Index rows, \

@@ -68,6 +68,12 @@ class Library:
                 self._failure = str(error)
         return self._failure
 
+    def constant(self, name: str) -> int:
+        """The result of ``mmattn_<name>()``; ``why_not()`` must be None."""
+        function = getattr(self._loaded, f'mmattn_{name}')
+        function.argtypes, function.restype = [], ctypes.c_int64
+        return function()
+
     def function(self, name: str, signature: str) -> Callable[..., None]:
         """A function of the library, compiled when it is called.
 
