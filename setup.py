@@ -89,9 +89,9 @@ setup(
     # Neither stack: they have the same import names and must never be
     # installed side by side (mmattn/stack.py checks at run time).
     install_requires=[
-        'matplotlib',
+        'matplotlib>=3.6',  # layout='compressed'
         'numpy',
-        'pillow',
+        'pillow>=9.3',  # ExifTags.Base
         'pyyaml',
         'safetensors',
         'scikit-learn',

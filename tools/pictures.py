@@ -2,7 +2,9 @@
 
 import tempfile
 from pathlib import Path
+from unittest import mock
 
+import cv2
 import mmcv
 import numpy as np
 import torch
@@ -10,10 +12,13 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, PixelData
 from mmengine.visualization import Visualizer
 from torch import Tensor
-from torchvision.utils import save_image
+from torchvision.transforms.functional import to_tensor
+from torchvision.utils import make_grid, save_image
 
 SCORE_THR = 0.5
 MIN_SIDE = 256  # pixels: labels are unreadable on smaller pictures
+GAP, HEADER = 4, 20  # pixels between pictures, and above them
+RIGHT, WRONG = (26, 127, 55), (207, 34, 46)
 
 
 def draw_predictions(
@@ -35,11 +40,26 @@ def draw_predictions(
     with torch.no_grad():
         samples = runner.model.val_step(batch)
     pictures = [draw_sample(runner.visualizer, x.cpu()) for x in samples]
-    save_image(pictures, path, nrow=columns, padding=4, pad_value=1)
+    sheet = make_grid(pictures, columns, GAP, pad_value=1)
+    if 'gt_label' not in samples[0]:
+        sheet = add_header(sheet, pictures[0].shape[2])
+    save_image(sheet, path)
+
+
+def add_header(sheet: Tensor, width: int) -> Tensor:
+    """Write above pictures of this width what their halves show."""
+    header = np.full((HEADER, sheet.shape[2], 3), 255, np.uint8)
+    for left in range(GAP, sheet.shape[2], width + GAP):
+        for word, x in (('truth', left), ('prediction', left + width // 2)):
+            font = (cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+            cv2.putText(header, word, (x, HEADER - 6), *font)
+    return torch.cat([to_tensor(header), sheet], dim=1)
 
 
 def draw_sample(visualizer: Visualizer, sample: BaseDataElement) -> Tensor:
     """Draw ground truth beside prediction; for a classifier, write both.
+
+    The frame of a classified image is green if the class is right, else red.
 
     Args:
         visualizer: That of the codebase, with the names of the classes.
@@ -57,16 +77,23 @@ def draw_sample(visualizer: Visualizer, sample: BaseDataElement) -> Tensor:
             visualizer.visualize_cls(image, sample, out_file=out)
         elif 'gt_instances' in sample:
             enlarge_instances(sample, scale)
-            visualizer.add_datasample(
-                '', image, sample, out_file=out, pred_score_thr=SCORE_THR
-            )
+            # Left and right get the same colors: no random changes.
+            name = 'mmdet.visualization.local_visualizer.jitter_color'
+            with mock.patch(name, tuple):
+                visualizer.add_datasample(
+                    '', image, sample, out_file=out, pred_score_thr=SCORE_THR
+                )
         else:
             for name in ('gt_sem_seg', 'pred_sem_seg'):
                 labels = enlarge(getattr(sample, name).data, scale)
                 setattr(sample, name, PixelData(data=labels))
             visualizer.add_datasample('', image, sample, out_file=out)
         picture = mmcv.imread(out, channel_order='rgb')
-    return torch.from_numpy(picture).permute(2, 0, 1) / 255
+    if 'gt_label' in sample:
+        color = RIGHT if sample.gt_label == sample.pred_label else WRONG
+        corner = picture.shape[1] - 1, picture.shape[0] - 1
+        cv2.rectangle(picture, (0, 0), corner, color, thickness=9)
+    return to_tensor(picture)
 
 
 def enlarge_instances(sample: BaseDataElement, scale: int) -> None:

@@ -168,7 +168,7 @@ def main() -> None:
         f'{cfg.train_cfg.max_epochs} epochs (full log: {work_dir}/log.txt)'
     )
     runner, seconds = train(cfg, task, work_dir)
-    say('Step 3 of 3: pictures of ground truth beside prediction')
+    say('Step 3 of 3: pictures of ground truth and predictions')
     with output_to_file(work_dir / 'log.txt'):
         draw_predictions(
             runner,

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import time
 from collections.abc import Iterator
 from multiprocessing.pool import ThreadPool
 from typing import Any
@@ -16,6 +17,8 @@ from rich.progress import track
 
 from mmattn.config import nested_dicts
 from mmattn.datasets.sample_check import Check, Labels, SampleCheck
+
+REPORT_INTERVAL = 10.0  # seconds between lines of progress in a log
 
 
 class DatasetCheck(Check):
@@ -52,7 +55,7 @@ class DatasetCheck(Check):
                 self.add(f'cannot be loaded ({kind}: {error})')
 
     def check_samples(self, split: str, workers: int) -> None:
-        """Check each sample in threads, with a progress bar on stderr."""
+        """Check each sample in threads; progress goes to stderr."""
         dataset = self.dataset
         steps = dataset.pipeline.transforms
 
@@ -61,13 +64,21 @@ class DatasetCheck(Check):
             return SampleCheck(info, steps, self.labels)
 
         with ThreadPool(workers) as pool:
-            samples = pool.imap(check, range(len(dataset)), 8)
+            total, last = len(dataset), time.monotonic()
+            samples = pool.imap(check, range(total), 8)
             console = Console(stderr=True)
-            for sample in track(samples, split, len(dataset), console=console):
+            if console.is_terminal:
+                samples = track(samples, split, total, console=console)
+            for count, sample in enumerate(samples, start=1):
                 self.errors += sample.errors
                 self.warnings += sample.warnings
                 self.counts += sample.counts
                 self.digests |= sample.digests
+                late = time.monotonic() - last >= REPORT_INTERVAL
+                if late and not console.is_terminal:
+                    last = time.monotonic()
+                    done = f'{split}: {count} of {total} images'
+                    console.print(f'{done}, {len(self.errors)} errors')
         self._check_counts()
 
     def find_overlap(self, training: Check) -> None:
@@ -155,7 +166,8 @@ class DatasetCheck(Check):
             ):
                 fault = f'bbox {box} outside of the image'
             elif min(width, height) < 1 or area <= 0:
-                fault, is_error = f'bbox {box}, area {area}: left out', False
+                is_error = False
+                fault = f'bbox {box} and area {area}, so mmdet leaves it out'
             else:
                 return
         except KeyError as error:

@@ -151,6 +151,7 @@ def encode_rle(mask: np.ndarray) -> dict:
 
     The runs are in column-major order and start with the background.
     """
+    # `diff` of bool is XOR; the first run is 0 if the mask starts inside.
     (edges,) = np.diff(mask.ravel(order='F'), prepend=False).nonzero()
     counts = np.diff([0, *edges, mask.size]).tolist()
     return dict(size=list(mask.shape), counts=counts)

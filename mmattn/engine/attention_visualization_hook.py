@@ -157,5 +157,5 @@ def _add_to_visualizer(
             continue
         for path in pictures:
             picture = mmcv.imread(path, channel_order='rgb')
-            name_there = f'attention/{name}/{path.stem}'
-            backend.add_image(name_there, picture, runner.iter)
+            tag = f'attention/{name}/{path.stem}'
+            backend.add_image(tag, picture, runner.iter)

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from mmattn.cli.data import check_data, report_data_errors
+from mmattn.datasets import checking
 from mmattn.errors import DataError
 
 CLASSES = ('cat', 'dog', 'owl')
@@ -229,17 +230,17 @@ def wrong_size(data):
     file.write_text(json.dumps(content))
 
 
-@fault('mmdet', IMAGE, 'mask')
+@fault('mmdet', IMAGE, 'its size is 8 x 8, that of the image 24 x 32')
 def mask_of_another_size(data):
     data.change_json(segmentation=dict(size=[8, 8], counts=[60, 4]))
 
 
-@fault('mmdet', IMAGE, 'mask')
+@fault('mmdet', IMAGE, 'add up to 3 pixels, the image has 768')
 def mask_with_wrong_counts(data):
     data.change_json(segmentation=dict(size=SIZE, counts=[1, 2]))
 
 
-@fault('mmdet', IMAGE, 'mask')
+@fault('mmdet', IMAGE, "KeyError: 'counts'")
 def mask_without_counts(data):
     data.change_json(segmentation=dict(size=SIZE))
 
@@ -326,7 +327,7 @@ def box_outside(data):
     data.change_json(bbox=[99, 2, 8, 10])
 
 
-@fault('mmdet', 'train.json', 'left out', stops=False)
+@fault('mmdet', 'train.json', 'so mmdet leaves it out', stops=False)
 def box_without_area(data):
     data.change_json(bbox=[4, 2, 0, 10])
 
@@ -495,6 +496,54 @@ def test_good_data_have_no_faults(codebase, tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.count('3 images of') == 2
     assert 'warning: ' not in out
+
+
+@pytest.mark.parametrize(
+    ('mode', 'size', 'color'),
+    [
+        ('RGB', (10, 20), 0),  # of the same number of pixels
+        ('P', (20, 10), 1),  # the same indices, but another palette
+        ('I;16', (20, 10), 300),  # as RGB equal to one of 301
+    ],
+)
+def test_different_images_are_no_overlap(mode, size, color, tmp_path, capsys):
+    data = Data(tmp_path, 'mmpretrain')
+    first = Image.new('RGB', (20, 10))
+    other = Image.new(mode, size, color)
+    if mode == 'P':
+        first = other.copy()
+        first.putpalette([0] * 768)
+        other.putpalette([200] * 768)
+    elif mode == 'I;16':
+        first = Image.new(mode, size, color + 1)
+    first.save(data.root / IMAGE, format='png')
+    other.save(data.root / 'val/owl/5.jpg', format='png')
+    assert check_data(data.cfg, SPLITS, workers=1) == 0
+    assert 'training data too' not in capsys.readouterr().out
+
+
+def test_an_image_with_a_palette_equals_one_without(tmp_path, capsys):
+    data = Data(tmp_path, 'mmpretrain')
+    image = Image.new('P', (20, 10), 3)
+    image.putpalette(range(10, 40))
+    image.save(data.root / IMAGE, format='png')
+    image.convert('RGB').save(data.root / 'val/owl/5.jpg', format='png')
+    assert check_data(data.cfg, SPLITS, workers=1) == 1
+    assert 'training data too' in capsys.readouterr().out
+
+
+def test_progress_in_a_log(tmp_path, capsys, monkeypatch):
+    data = Data(tmp_path, 'mmpretrain')
+    empty_image(data)
+    check_data(data.cfg, ['train'], workers=1)
+    assert capsys.readouterr().err == ''
+    monkeypatch.setattr(checking, 'REPORT_INTERVAL', 0.0)
+    check_data(data.cfg, ['train'], workers=1)
+    assert capsys.readouterr().err.splitlines() == [
+        'train: 1 of 3 images, 0 errors',
+        'train: 2 of 3 images, 1 errors',
+        'train: 3 of 3 images, 1 errors',
+    ]
 
 
 def test_a_mistake_in_a_pipeline_is_no_fault_of_the_data(tmp_path):

@@ -51,7 +51,7 @@ def _plot_rows(rows: AttentionRows, scene: Scene) -> Figure:
         'to the largest weight of the panel, given below it'
     )
     if not reach.all():
-        legend += '; pale: out of reach'
+        legend += '; pale, outside of the outline: out of reach'
     columns = 1 + with_mean + len(heads)
     figure, axes = make_panels(scene, len(scene.pixels), columns, legend, HEAT)
     for i, pixel in enumerate(scene.pixels):
@@ -59,7 +59,7 @@ def _plot_rows(rows: AttentionRows, scene: Scene) -> Figure:
         if with_mean:
             mean = (weights[i].mean(0), reach[i].any(0))
             maps.insert(0, ('mean of heads', *mean))
-        place = f'pixel {i + 1}: row {pixel[0]}, column {pixel[1]}'
+        place = f'pixel {i + 1}:\nrow {pixel[0]},\ncolumn {pixel[1]}'
         show(axes[i, 0], scene.picture, 'image', place)
         number_pixels(axes[i, 0], [pixel], first=i + 1)
         for panel, (name, values, inside) in zip(axes[i, 1:], maps):

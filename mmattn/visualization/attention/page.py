@@ -12,7 +12,7 @@ from .recording import CallRecorder
 
 PAGE = 'index.html'
 
-# Part of the file name.
+# Kind of explanation -> part of the file name.
 _KINDS = {
     AttentionRows: 'attention',
     Clusters: 'clusters',
@@ -88,13 +88,14 @@ def write_page(
             text = escape(f'{kind}({layer.extra_repr()})')
             sections.append(f'<h2 id="{label}">{label}</h2><p>{text}</p>')
         for explanation in explanations:
-            path = folder / f'{name}.{_KINDS[type(explanation)]}.png'
+            shown = _KINDS[type(explanation)]
+            path = folder / f'{name}.{shown}.png'
             plot_explanation(explanation, scene).savefig(path)
             paths.append(path)
             link = escape(path.name)  # relative: the folder can be moved
             sections.append(
                 f'<p><a href="{link}"><img src="{link}" loading="lazy" '
-                f'alt="{link}"></a></p>'
+                f'alt="{shown.capitalize()} of {label}"></a></p>'
             )
     table = [
         f'<dt>{escape(label)}</dt><dd>{escape(text)}</dd>'

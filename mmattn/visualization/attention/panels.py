@@ -72,15 +72,15 @@ def make_panels(
     aspect = min(max(height / width, 1 / _MAX_ASPECT), _MAX_ASPECT)
     width = max(_MARGIN + columns * _PANEL, _MIN_WIDTH)
     height = _HEADER + rows * (_PANEL * aspect + _MARGIN)
-    size = (width, height)
-    figure = Figure(figsize=size, dpi=100, layout='compressed')
-    panels = figure.subplots(
-        rows,
-        columns,
-        squeeze=False,
-        subplot_kw=dict(xticks=[], yticks=[], frame_on=False),
-    )
-    figure.suptitle(scene.title, x=0.01, ha='left', fontsize=_NORMAL)
+    figure = Figure(figsize=(width, height), dpi=100, layout='compressed')
+    blank = dict(xticks=[], yticks=[], frame_on=False)
+    panels = figure.subplots(rows, columns, squeeze=False, subplot_kw=blank)
+    name, _, description = scene.title.partition('\n')
+    texts = dict(ha='left', fontsize=_NORMAL)
+    title = figure.suptitle(f'{name}\n', x=0.01, weight='bold', **texts)
+    texts.update(va='bottom', xycoords=title, annotation_clip=False)
+    # On the blank line of the title.
+    panels[0, 0].annotate(description, (0, 0), in_layout=False, **texts)
     bar = figure.colorbar(
         ScalarMappable(cmap=colors),
         ax=panels,
@@ -135,42 +135,36 @@ def spotlight(
     scene: Scene,
     picture: np.ndarray,
     inside: np.ndarray,
-    grid: TokenGrid,
+    mask_grid: TokenGrid,
     pixel: Size,
     **texts: str,
 ) -> None:
-    """Show a picture of the tokens in a mask, the others grey and pale.
+    """Show a picture inside of an outlined mask; outside it is pale.
 
-    The border of the mask, ``(H', W')``, is outlined, and the token that
-    contains the pixel is framed.
+    Args:
+        panel: Where to draw.
+        scene: The image and its tokens.
+        picture: Shown inside of the mask.
+        inside: The mask, ``(H', W')`` bool.
+        mask_grid: Its layout, not ``scene.grid`` with spatial reduction.
+        pixel: ``(row, column)`` whose token is framed.
+        **texts: Arguments of :func:`show`.
     """
     height, width = scene.picture.shape[:2]
-    shown = enlarge(inside, grid, (height, width))
+    shown = enlarge(inside, mask_grid, (height, width))
     pale = (1 - _FADE) * grey(scene.picture) + _FADE * 255
     show(panel, np.where(shown[..., None], picture, pale), **texts)
     if not inside.all():
-        panel.contour(
-            np.arange(-1, width + 1) + 0.5,
-            np.arange(-1, height + 1) + 0.5,
-            np.pad(shown, 1),
-            levels=[0.5],
-            colors='black',
-            linewidths=0.7,
-        )
+        x, y = (np.arange(-1, side + 1) + 0.5 for side in (width, height))
+        line = dict(levels=[0.5], colors='black', linewidths=0.7)
+        panel.contour(x, y, np.pad(shown, 1), **line)
         panel.set(xlim=(0, width), ylim=(height, 0))
-    (row, column), (height, width) = (
-        scene.grid.token_at(*pixel),
-        scene.grid.cell,
-    )
-    frame = Rectangle(
-        (column * width, row * height),
-        width,
-        height,
-        fill=False,
-        edgecolor=_MARK,
-        linewidth=1.2,
-        path_effects=[withStroke(linewidth=2.6, foreground='black')],
-    )
+    row, column = scene.grid.token_at(*pixel)
+    cell_height, cell_width = scene.grid.cell
+    corner = column * cell_width, row * cell_height
+    around = [withStroke(linewidth=2.6, foreground='black')]
+    style = dict(edgecolor=_MARK, linewidth=1.2, path_effects=around)
+    frame = Rectangle(corner, cell_width, cell_height, fill=False, **style)
     panel.add_patch(frame)
 
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -45,7 +47,7 @@ def test_the_largest_weight_is_the_brightest():
         'head 0',
         'head 1',
     ]
-    assert found[0][1] == 'pixel 1: row 5, column 6'
+    assert found[0][1] == 'pixel 1:\nrow 5,\ncolumn 6'
     for (*_, picture), (row, column) in zip(found[2:], [(2, 3), (6, 9)]):
         # The image is grey: yellow means a large weight.
         heat = picture[..., 0] - picture[..., 2]
@@ -54,6 +56,30 @@ def test_the_largest_weight_is_the_brightest():
         pale = picture[0, 0]
         assert (pale == pale[0]).all() and pale[0] > 150
     assert found[2][2] == '0.2 to 30 %, padding 51 %'
+
+
+@pytest.mark.parametrize('size', [(480, 640), (480, 960), (640, 480)])
+def test_texts_do_not_overlap(size):
+    picture = np.full((*size, 3), 100, np.uint8)
+    pixels = [(size[0] - 9, 100), (200, 300), (0, size[1] - 1)]
+    title = 'backbone.stages.0\nBOATAttention, 2 heads'
+    tokens = size[0] // 40, size[1] // 40
+    shown = Scene(picture, pixels, fit_tokens(tokens, size), title)
+    figure = plot_explanation(AttentionRows(torch.rand(3, 2, *tokens)), shown)
+    figure.canvas.draw()
+    first = figure.axes[0]
+    name, description = figure._suptitle, first.texts[0]
+    assert name.get_weight() == 'bold' != description.get_weight()
+    assert name.get_text() + description.get_text() == title
+    rows = [axes.yaxis.label for axes in figure.axes[:-1:4]]
+    assert len(rows) == 3
+    for column in ([description, first.title], [description, *rows]):
+        boxes = [text.get_window_extent() for text in column]
+        for above, below in pairwise(boxes):
+            assert above.y0 >= below.y1
+    # The description stands on the blank second line of the title.
+    first_line = name.get_window_extent().y1 - 10
+    assert description.get_window_extent().y1 <= first_line
 
 
 def test_equal_weights():

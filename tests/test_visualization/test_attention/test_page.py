@@ -47,6 +47,8 @@ def test_the_page_shows_every_picture_from_its_own_folder(tmp_path):
     page = (tmp_path / 'new' / 'x' / 'index.html').read_text()
     shown = re.findall(r'src="([^"]+)"', page)
     assert shown == [path.name for path in pictures]
+    shown = re.findall(r'alt="([^"]+)"', page)
+    assert shown[2] == 'Clusters of stages.0.blocks.1.feature_attn'
     # Nothing from elsewhere: it opens without a network, and can be moved.
     assert '//' not in page and '&lt;any&gt;' in page
     targets = re.findall(r'href="#([^"]+)"', page)
