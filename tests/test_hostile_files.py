@@ -33,7 +33,11 @@ from mmattn.checkpoints.completeness import missing_names
 from mmattn.checkpoints.loading import read_whole
 from mmattn.checkpoints.publishing import read_training
 from mmattn.cli.resume import find_newest, set_resume
-from mmattn.cli.weights import CheckWeights, load_verified, verify_checkpoints
+from mmattn.cli.weights import (
+    CheckWeights,
+    load_from_verified,
+    verify_checkpoints,
+)
 from mmattn.errors import UsageError
 from mmattn.zoo import find_model
 
@@ -76,7 +80,7 @@ def initialize(path: Path) -> None:
 
 
 def load_for_engine(path: Path) -> None:
-    checkpoint = load_verified(str(path), 'cpu')
+    checkpoint = load_from_verified(str(path), 'cpu')
     hook = CheckWeights(str(path), whole=True)
     hook.after_load_checkpoint(SimpleNamespace(model=Model()), checkpoint)
 

@@ -84,11 +84,12 @@ def parse_args() -> argparse.Namespace:
 
 def read_size(text: str) -> tuple[int, int]:
     """Read ``224`` or ``800x1344`` as height and width."""
-    height, *width = text.split('x')
-    size = int(height), *map(int, width or [height])
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError
-    return size
+    match = re.fullmatch(r'([1-9]\d*)(?:x([1-9]\d*))?', text)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f'expected a size such as 224 or 800x1344, got {text!r}'
+        )
+    return int(match[1]), int(match[2] or match[1])
 
 
 def check_args(args: argparse.Namespace) -> None:

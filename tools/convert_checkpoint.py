@@ -104,6 +104,8 @@ def check_complete(converted: Converted, path: str) -> None:
 def main() -> None:
     """Convert a checkpoint and summarize it."""
     args = parse_args()
+    if not args.out.endswith(('.pth', '.safetensors')):
+        raise UsageError(f'OUT must be .pth or .safetensors, got {args.out}')
     try:
         converted = convert(
             load_file(args.source),

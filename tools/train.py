@@ -141,7 +141,7 @@ def train(cfg: Config, partial: bool, allow_nonfinite: bool) -> None:
         if runner.iter > 0 or is_full_disk(error):
             raise
         raise UsageError(
-            'the first iteration failed: '
+            'the training does not get beyond its first iteration: '
             f'{type(error).__name__}: {error}\n{SHOW_TRACEBACK}'
         ) from error
 

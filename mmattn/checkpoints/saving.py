@@ -32,7 +32,7 @@ def save_file(
     if path.exists() and not force:
         raise FileExistsError(
             f'{path} already exists; choose another name, or replace it '
-            'with force=True (--force)'
+            'with --force (in Python: force=True)'
         )
     others = {
         name: type(value).__name__

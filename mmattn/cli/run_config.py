@@ -81,8 +81,8 @@ def set_start(
             checkpoint.
 
     Raises:
-        UsageError: If both are given, or if a checkpoint is missing or
-            damaged.
+        UsageError: If the options contradict one another, or if a
+            checkpoint is missing or damaged.
     """
     if resume is not None and load_from is not None:
         raise UsageError(
@@ -96,6 +96,8 @@ def set_start(
         resume = cfg.get('load_from') or 'auto'
     if resume is not None:
         set_resume(cfg, resume, start_if_none)
+    elif start_if_none:
+        raise UsageError('--start-if-none needs --resume; add it')
     elif cfg.get('load_from'):
         cfg.load_from = checkpoint_file(cfg.load_from)
 

@@ -87,6 +87,11 @@ class CheckWeights(Hook):
         fit = check_weights(
             runner.model, state, **self.options, meta=checkpoint.get('meta')
         )
+        if fit.loaded < fit.total:
+            runner.logger.warning(
+                f'{self.options["path"]}: {fit}; what does not fit keeps its '
+                'initial values'
+            )
         if fit.kinds:  # mmengine would cast them
             checkpoint['state_dict'] = {
                 name: x for name, x in state.items() if name not in fit.kinds
@@ -167,7 +172,7 @@ def check_weights(
 def verify_checkpoints() -> None:
     """Check each file that mmengine reads, before it reads it."""
     schemes = ('', 'http://', 'https://')
-    CheckpointLoader.register_scheme(schemes, load_verified, force=True)
+    CheckpointLoader.register_scheme(schemes, load_from_verified, force=True)
 
 
 def verify_checkpoint(path: str) -> str:
@@ -185,7 +190,7 @@ def verify_checkpoint(path: str) -> str:
         raise UsageError(str(error)) from error
 
 
-def load_verified(filename: str, map_location: Any = None) -> Any:
+def load_from_verified(filename: str, map_location: Any = None) -> Any:
     """Read a checkpoint for mmengine.
 
     Raises:

@@ -93,6 +93,8 @@ def test_resume_and_load_from(tmp_path):
     assert (cfg.resume, cfg.load_from) == (False, str(checkpoint))
     with pytest.raises(UsageError, match='--load-from'):
         run_config.set_start(cfg, 'auto', str(checkpoint))
+    with pytest.raises(UsageError, match='--resume'):
+        run_config.set_start(cfg, None, None, start_if_none=True)
 
 
 def test_checkpoint_must_be_there():

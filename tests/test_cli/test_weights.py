@@ -1,5 +1,8 @@
 """Checkpoints that do not fit the model are rejected."""
 
+import logging
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.model import BaseModel, BaseTTAModel
@@ -7,8 +10,9 @@ from torch import nn
 
 from mmattn.backbones import BOATSwin
 from mmattn.cli.weights import (
+    CheckWeights,
     check_weights,
-    load_verified,
+    load_from_verified,
     verify_checkpoint,
 )
 from mmattn.errors import UsageError
@@ -54,6 +58,17 @@ def test_no_tensor_fits(whole, partial):
     found = {f'layers.{name}': x for name, x in state('').items()}
     with pytest.raises(UsageError, match='0 of 8 tensors fit.*8 are missing'):
         check(found, whole, partial=partial)
+
+
+@pytest.mark.parametrize('has_head', [True, False])
+def test_what_stays_random_is_logged(has_head, caplog):
+    found = state('' if has_head else 'backbone')
+    runner = SimpleNamespace(
+        model=Model(), logger=logging.getLogger('of a runner')
+    )
+    hook = CheckWeights('a.pth', whole=False)
+    hook.after_load_checkpoint(runner, dict(state_dict=found))
+    assert ('6 of 8 tensors fit' in caplog.text) != has_head
 
 
 def test_missing_tensors():
@@ -161,7 +176,7 @@ def test_a_single_flipped_bit(tmp_path):
         changed[position] ^= 4
         path.write_bytes(changed)
         try:
-            loaded = load_verified(str(path), 'cpu')['state_dict']
+            loaded = load_from_verified(str(path), 'cpu')['state_dict']
         except UsageError:
             continue
         # Padding and file times have no checksum; nothing else may change.

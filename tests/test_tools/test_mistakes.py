@@ -137,6 +137,7 @@ OTHERS = [
     ('publish_model.py', 'gone.pth --config tiny.py --name a-b', 'gone.pth'),
     ('publish_model.py', 'weights.pth --config tiny.py --name a/b', 'a/b'),
     ('convert_checkpoint.py', 'gone.pth out.pth', 'gone.pth'),
+    ('convert_checkpoint.py', 'weights.pth out.txt', 'out.txt'),
     ('convert_checkpoint.py', 'page.pth out.pth', 'page.pth|checkpoint'),
     ('convert_checkpoint.py', 'weights.pth out.pth', 'a'),
     ('benchmark.py', 'nope', 'nope'),
