@@ -18,7 +18,7 @@ from torchvision.utils import make_grid, save_image
 SCORE_THR = 0.5
 MIN_SIDE = 256  # pixels: labels are unreadable on smaller pictures
 GAP, HEADER = 4, 20  # pixels between pictures, and above them
-RIGHT, WRONG = (26, 127, 55), (207, 34, 46)
+RIGHT, WRONG = (26, 127, 55), (207, 34, 46)  # frames of classified images
 
 
 def draw_predictions(
@@ -59,8 +59,6 @@ def add_header(sheet: Tensor, width: int) -> Tensor:
 def draw_sample(visualizer: Visualizer, sample: BaseDataElement) -> Tensor:
     """Draw ground truth beside prediction; for a classifier, write both.
 
-    The frame of a classified image is green if the class is right, else red.
-
     Args:
         visualizer: That of the codebase, with the names of the classes.
         sample: Ground truth and prediction for an image file.
@@ -74,6 +72,8 @@ def draw_sample(visualizer: Visualizer, sample: BaseDataElement) -> Tensor:
     with tempfile.TemporaryDirectory() as folder:
         out = f'{folder}/picture.png'
         if 'gt_label' in sample:
+            color = RIGHT if sample.gt_label == sample.pred_label else WRONG
+            cv2.rectangle(image, (0, 0), image.shape[1::-1], color, 11)
             visualizer.visualize_cls(image, sample, out_file=out)
         elif 'gt_instances' in sample:
             enlarge_instances(sample, scale)
@@ -89,10 +89,6 @@ def draw_sample(visualizer: Visualizer, sample: BaseDataElement) -> Tensor:
                 setattr(sample, name, PixelData(data=labels))
             visualizer.add_datasample('', image, sample, out_file=out)
         picture = mmcv.imread(out, channel_order='rgb')
-    if 'gt_label' in sample:
-        color = RIGHT if sample.gt_label == sample.pred_label else WRONG
-        corner = picture.shape[1] - 1, picture.shape[0] - 1
-        cv2.rectangle(picture, (0, 0), corner, color, thickness=9)
     return to_tensor(picture)
 
 

@@ -126,7 +126,7 @@ def test_classification_shows_truth_and_prediction_and_marks_mistakes(draw):
         pictures.append(draw(UniversalVisualizer(), sample))
     assert pictures[0].shape == (SCALE * H, SCALE * W, 3)
     for picture, color in zip(pictures, (RIGHT, WRONG, WRONG)):
-        for corner in (picture[:4, :4], picture[-4:, -4:]):
+        for corner in (picture[-4:, :4], picture[:4, -4:]):
             assert (corner.round() == torch.tensor(color)).all()
     for first, second in ((0, 1), (0, 2), (1, 2)):
         assert not torch.equal(pictures[first], pictures[second])
