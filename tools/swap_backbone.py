@@ -84,7 +84,7 @@ def main() -> None:
         print(f'warning   {warning}')
     print(
         f'train     python tools/train.py {shlex.quote(str(swapped.path))} '
-        f'(tools/train.py of {swapped.codebase} works as well)'
+        f'(that of {swapped.codebase} works once mmattn is installed)'
     )
 
 
