@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import time
 from collections.abc import Iterator
 from multiprocessing.pool import ThreadPool
@@ -112,6 +113,8 @@ class DatasetCheck(Check):
                 f'has the folders {folders}, but the classes are '
                 f'{self.classes}; put them in the same order'
             )
+        if hasattr(dataset, 'seg_map_suffix') and not dataset.ann_file:
+            self._check_maps(dataset, dataset.data_prefix['seg_map_path'])
         for step in dataset.pipeline.transforms:
             reduce = getattr(step, 'reduce_zero_label', None)
             if reduce not in (None, getattr(dataset, 'reduce_zero_label', 0)):
@@ -119,6 +122,20 @@ class DatasetCheck(Check):
                     f'does not have the reduce_zero_label={reduce} of its '
                     'LoadAnnotations; set it in the data set only'
                 )
+
+    def _check_maps(self, dataset: Any, folder: str) -> None:
+        """Find label maps without an image; mmseg lists images only."""
+        used = {x['seg_map_path'] for x in dataset.load_data_list()}
+        for name in fileio.list_dir_or_file(
+            folder,
+            list_dir=False,
+            suffix=dataset.seg_map_suffix,
+            recursive=True,
+            backend_args=dataset.backend_args,
+        ):
+            file = os.path.join(folder, name)
+            if file not in used:
+                self.add('has no image; add it or remove the map', False, file)
 
     def _check_coco(self, file: str, classes: tuple[str, ...]) -> None:
         content = json.loads(fileio.get_text(file))
@@ -156,7 +173,7 @@ class DatasetCheck(Check):
             if image is None:
                 fault = f'unknown image_id {annotation["image_id"]}'
             elif category not in names:
-                fault = f'unknown category_id {category}; add the category'
+                fault = f'unknown category_id {category}; correct it'
             elif not np.isfinite([*box, area]).all():
                 fault = f'bbox {box} and area {area}: NaN or inf'
             elif (
@@ -174,9 +191,9 @@ class DatasetCheck(Check):
             fault = f'no {error}'
         except (TypeError, ValueError) as error:
             fault = f'unreadable values ({error})'
-        name = image and image.get('file_name')
+        of = '' if image is None else f' of image {image.get("file_name")}'
         number = annotation.get('id')
-        self.add(f'annotation {number} of image {name} has {fault}', is_error)
+        self.add(f'annotation {number}{of} has {fault}', is_error)
 
     def _check_counts(self) -> None:
         found = {label for what, label in self.counts if what == 'images'}

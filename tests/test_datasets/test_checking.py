@@ -358,6 +358,11 @@ def missing_map(data):
     (data.root / MAP).unlink()
 
 
+@fault('mmseg', MAP, 'has no image', stops=False)
+def map_without_image(data):
+    (data.root / IMAGE).unlink()
+
+
 @fault('mmseg', MAP, 'empty')
 def empty_map(data):
     (data.root / MAP).write_bytes(b'')
