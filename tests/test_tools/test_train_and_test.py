@@ -353,17 +353,18 @@ def test_processes_end_with_a_killed_launcher(here):
     """Also their data loaders."""
     process = start(
         *('bash', TOOLS / 'dist_train.sh', CLASSIFIER, 2),
-        *('--work-dir', 'killed', '--cfg-options'),
+        *('--work-dir', here / 'killed', '--cfg-options'),
         *('train_dataloader.num_workers=1', 'train_cfg.max_epochs=999'),
         cwd=here,
     )
     wait_for_line(process, 'Epoch(train)')
-    assert len(processes_of('killed')) >= 5
+    started = str(here / 'killed')  # the path of this test run alone
+    assert len(processes_of(started)) >= 5
     process.kill()
     end = time.monotonic() + 10
-    while processes_of('killed') and time.monotonic() < end:
+    while processes_of(started) and time.monotonic() < end:
         time.sleep(0.1)
-    assert not processes_of('killed')
+    assert not processes_of(started)
 
 
 @pytest.mark.parametrize(
