@@ -26,7 +26,12 @@ from mmattn.cli.console import output_to_file
 from mmattn.cli.launch import end_workers_with_process, prepare_cpu
 from mmattn.cli.progress import ProgressReport, format_time
 from mmattn.cli.run_config import fill_loaders
-from mmattn.cli.usage import INTERRUPTED, UsageError, run_command
+from mmattn.cli.usage import (
+    INTERRUPTED,
+    UsageError,
+    is_interrupt,
+    run_command,
+)
 from mmattn.config import nested_dicts
 from mmattn.datasets import make_digit_folder
 from mmattn.engine.atomic_checkpoints import report_full_disk
@@ -288,10 +293,9 @@ def train(cfg: Config, task: Task, work_dir: Path) -> tuple[Runner, float]:
             start = time.monotonic()
             runner.train()
             return runner, time.monotonic() - start
-    except UsageError:
-        raise
-    except Exception:
-        print(f'The training failed; its log is {log}.', file=sys.stderr)
+    except Exception as error:
+        if not isinstance(error, UsageError) and not is_interrupt(error):
+            print(f'The training failed; its log is {log}.', file=sys.stderr)
         raise
 
 

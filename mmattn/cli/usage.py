@@ -45,14 +45,14 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except KeyboardInterrupt:
-        # A launcher repeats the signal: it must not interrupt the exit.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _exit('interrupted', INTERRUPTED)
+        _exit_interrupted()
     except UsageError as error:
         if error.__cause__ is not None and os.environ.get('MMATTN_TRACEBACK'):
             raise
         _exit(f'error: {error}')
     except Exception as error:
+        if is_interrupt(error):
+            _exit_interrupted()
         functions = [
             f'{frame.f_globals.get("__name__")}.{frame.f_code.co_name}'
             for frame, _ in traceback.walk_tb(error.__traceback__)
@@ -63,6 +63,19 @@ def run_command(main: Callable[[], None]) -> None:
         if is_bug or os.environ.get('MMATTN_TRACEBACK'):
             raise
         _exit(f'error: {type(error).__name__}: {error}\n{SHOW_TRACEBACK}')
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C caused an error; mmengine turns it into others."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _exit_interrupted() -> None:
+    # A launcher repeats the signal: it must not interrupt the exit.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _exit('interrupted', INTERRUPTED)
 
 
 def _exit(message: str, status: int = 2) -> None:

@@ -46,9 +46,17 @@ def test_a_message_cannot_control_the_terminal(capsys):
     assert err == 'train.py: error: key \\x1b[2J\n\\x07\n'
 
 
-def test_interrupt(capsys):
+@pytest.mark.parametrize('is_replaced', [True, False])
+def test_interrupt(is_replaced, capsys, monkeypatch):
+    monkeypatch.setattr(usage.signal, 'signal', lambda *_: None)
+
     def interrupt():
-        raise KeyboardInterrupt
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            if is_replaced:  # as mmengine does when it formats a config
+                raise SyntaxError('failed to format') from None
+            raise
 
     with pytest.raises(SystemExit) as ended:
         usage.run_command(interrupt)

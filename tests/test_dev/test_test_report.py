@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 from test_report import render, replace_section
 
-REPORT = """<testsuites><testsuite time="90.0">
+REPORT = """<testsuites><testsuite>
 <testcase name="a"/>
 <testcase name="b"><skipped message="needs CUDA"/></testcase>
 <testcase name="c"><skipped message="needs CUDA"/></testcase>
@@ -16,7 +16,7 @@ REPORT = """<testsuites><testsuite time="90.0">
 
 def test_counts_and_reasons():
     text = render(ET.fromstring(REPORT), 'OneDL', 'torch 2.11.0')
-    assert '1 passed, 3 skipped, 2 failed** in 2 minutes' in text
+    assert '1 passed, 3 skipped, 2 failed**.' in text
     assert text.endswith('| needs CUDA | 2 |\n| no file ... | 1 |\n')
 
 

@@ -56,13 +56,12 @@ def render(report: ET.Element, stack: str, setup: str) -> str:
         if (skip := case.find('skipped')) is not None
     )
     skipped = reasons.total()
-    minutes = sum(float(s.get('time', 0)) for s in report.iter('testsuite'))
     rows = (f'| {why} | {n} |' for why, n in reasons.most_common())
     return '\n'.join(
         (
             f'## {stack}\n',
             f'{setup}: **{len(cases) - failures - skipped} passed, {skipped} '
-            f'skipped, {failures} failed** in {minutes / 60:.0f} minutes.\n',
+            f'skipped, {failures} failed**.\n',
             '| reason to skip | tests |',
             '|---|---|',
             *rows,
