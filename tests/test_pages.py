@@ -84,6 +84,15 @@ def test_readmes_have_the_same_tables():
     assert english == chinese
 
 
+def test_results_of_the_tests():
+    report = (ROOT / 'docs' / 'tests.md').read_text()
+    counts = r'(\d+) passed, (\d+) skipped'
+    found = re.findall(rf'\*\*{counts}, 0 failed\*\*', report)
+    assert len(found) == 2
+    (row,) = re.findall(r'^\| \[tests\].*', READMES[0], re.MULTILINE)
+    assert re.findall(counts, row) == found
+
+
 @pytest.mark.parametrize('text', READMES, ids=['en', 'zh'])
 def test_channels_of_every_arch(text):
     MODELS.import_from_location()

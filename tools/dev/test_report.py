@@ -51,7 +51,7 @@ def render(report: ET.Element, stack: str, setup: str) -> str:
         for kind in ('failure', 'error')
     )
     reasons = Counter(
-        DETAILS.sub('...', skip.get('message', '')).replace('|', '\\|')
+        DETAILS.sub('...', ' '.join(skip.get('message', '').split()))
         for case in cases
         if (skip := case.find('skipped')) is not None
     )
