@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
         'source', metavar='SOURCE', help='checkpoint to convert'
     )
     parser.add_argument(
-        'out', metavar='OUT', help='file to write: .pth or .safetensors'
+        'out', metavar='OUT', help='file to write: .pth, .pt or .safetensors'
     )
     parser.add_argument(
         '--source',
@@ -104,8 +104,8 @@ def check_complete(converted: Converted, path: str) -> None:
 def main() -> None:
     """Convert a checkpoint and summarize it."""
     args = parse_args()
-    if not args.out.endswith(('.pth', '.safetensors')):
-        raise UsageError(f'OUT must be .pth or .safetensors, got {args.out}')
+    if not args.out.endswith(('.pth', '.pt', '.safetensors')):
+        raise UsageError(f'OUT must be .pth, .pt or .safetensors: {args.out}')
     try:
         converted = convert(
             load_file(args.source),

@@ -1,10 +1,10 @@
 """Record the result of the tests with one stack in docs/tests.md.
 
     bash tools/run_tests.sh --junit-xml=work_dirs/tests.xml
-    ~/.cache/mmattn/env/bin/python tools/dev/test_report.py work_dirs/tests.xml
+    PYTHONPATH=. python tools/dev/test_report.py work_dirs/tests.xml
 
-Run it with the Python that ran the tests. It replaces the section of the
-installed stack and keeps the other one.
+Activate the environment that ran the tests first. The tool replaces the
+section of the installed stack and keeps the other one.
 """
 
 import argparse
@@ -31,8 +31,11 @@ bash tools/run_tests.sh --junit-xml=work_dirs/tests.xml
 MMATTN_STACK=openmmlab bash tools/run_tests.sh --junit-xml=work_dirs/tests.xml
 ```
 
-`tools/dev/test_report.py work_dirs/tests.xml`, run by the Python of that
-environment, then replaces its section here.
+Then activate the environment that ran the tests and replace its section here:
+
+```bash
+PYTHONPATH=. python tools/dev/test_report.py work_dirs/tests.xml
+```
 """
 
 
